@@ -1,0 +1,1 @@
+"""The command line: one command a file; the only room that imports typer and rich."""

@@ -1,0 +1,29 @@
+"""Every error a user can cause. The message is the whole product: what, where, the numbers, what to do; one line."""
+
+
+class CraftcError(Exception):
+    """Base of all craftc errors; the CLI prints `str(error)` and leaves with `exit_code`."""
+
+    exit_code = 2
+
+
+class BadInput(CraftcError):
+    """The input cannot be used (exit code 2): wrong file, budget, topology, loads or model."""
+
+
+class Unsupported(CraftcError):
+    """The input is sound, but craftc cannot handle it (exit code 2)."""
+
+
+class Refused(CraftcError):
+    """The honest answer is no (exit code 1): infeasible, or a verification failed."""
+
+    exit_code = 1
+
+
+class Infeasible(Refused):
+    """No plan fits; the message names the shortfall and the smallest budget or topology that works."""
+
+
+class VerificationFailed(Refused):
+    """A plan or a rewritten model is not what it must be; nothing was written."""

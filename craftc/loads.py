@@ -1,0 +1,128 @@
+"""Measured expert loads: the value. Files are read and written by `craftc.load_file`.
+
+Axes: S steps, L MoE layers (by ordinal), E logical experts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from craftc.errors import BadInput
+
+
+@dataclass(frozen=True, eq=False)
+class LoadProfile:
+    """Tokens routed to every expert of every MoE layer, step by step."""
+
+    counts_SLE: np.ndarray
+    """Tokens, int64 `[steps, layers, experts]`, not negative, read-only; every layer has at least one token."""
+    layer_names: tuple[str, ...]
+    """Path of the experts module of every layer, length L."""
+    layer_indices: tuple[int, ...]
+    """Decoder block index of every layer, length L."""
+    top_k: tuple[int | None, ...]
+    """Experts per token of every layer where known, length L."""
+    step_names: tuple[str, ...] = ()
+    """Workload of every step (`prefill`, `wiki`, ...), length S, or empty where steps have no names."""
+    provenance: str = ""
+    """Where the loads come from: a file, or the model and its calibration inputs."""
+
+    @classmethod
+    def from_counts(
+        cls,
+        counts: np.ndarray,
+        *,
+        layer_names: tuple[str, ...] | None = None,
+        layer_indices: tuple[int, ...] | None = None,
+        top_k: tuple[int | None, ...] | None = None,
+        step_names: tuple[str, ...] = (),
+        provenance: str = "",
+    ) -> LoadProfile:
+        """A profile from a bare `[steps, layers, experts]` array; names default to `layers.<ordinal>`."""
+        layers = counts.shape[1] if counts.ndim == 3 else 0
+        return cls(
+            counts,
+            layer_names or tuple(f"layers.{ordinal}" for ordinal in range(layers)),
+            layer_indices or tuple(range(layers)),
+            top_k or (None,) * layers,
+            step_names,
+            provenance,
+        )
+
+    def __post_init__(self) -> None:
+        counts_SLE = _checked_counts(np.asarray(self.counts_SLE), self.layer_names)
+        object.__setattr__(self, "counts_SLE", counts_SLE)
+        steps, layers, _ = counts_SLE.shape
+        for field, length in (("layer_names", layers), ("layer_indices", layers), ("top_k", layers)):
+            if len(getattr(self, field)) != length:
+                raise BadInput(f"loads: {len(getattr(self, field))} {field} for {length} layers")
+        if self.step_names and len(self.step_names) != steps:
+            raise BadInput(f"loads: {len(self.step_names)} step names for {steps} steps")
+
+    @property
+    def steps(self) -> int:
+        return self.counts_SLE.shape[0]
+
+    @property
+    def layers(self) -> int:
+        return self.counts_SLE.shape[1]
+
+    @property
+    def experts(self) -> int:
+        return self.counts_SLE.shape[2]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Fingerprint of shape and counts, hex."""
+        digest = hashlib.sha256(repr(self.counts_SLE.shape).encode())
+        digest.update(np.ascontiguousarray(self.counts_SLE, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+    def select_steps(self, steps: slice) -> LoadProfile:
+        """The profile of some steps: `profile.select_steps(slice(0, None, 2))` are the even ones."""
+        return replace(self, counts_SLE=self.counts_SLE[steps], step_names=self.step_names[steps])
+
+
+def _checked_counts(counts: np.ndarray, layer_names: tuple[str, ...]) -> np.ndarray:
+    """A read-only int64 copy-if-needed of `counts`; raises BadInput naming the first bad cell."""
+    if counts.ndim != 3:
+        raise BadInput(
+            f"loads: counts must have 3 axes [steps, layers, experts], got shape {list(counts.shape)}; "
+            f"reshape a single step to [1, layers, experts]"
+        )
+    if 0 in counts.shape:
+        raise BadInput(f"loads: counts is empty, shape {list(counts.shape)}; record at least one step")
+    if counts.dtype.kind not in "iufb":
+        raise BadInput(f"loads: counts must be numbers, got dtype {counts.dtype}")
+    if counts.dtype.kind == "f":
+        _refuse_cells(~np.isfinite(counts), counts, "is not finite")
+        _refuse_cells(counts != np.floor(counts), counts, "is not a whole number of tokens")
+    if counts.dtype.kind in "if":
+        _refuse_cells(counts < 0, counts, "is negative")
+    _refuse_cells(counts > 2**53, counts, "is larger than 2^53")
+    tokens_L = counts.sum(axis=(0, 2), dtype=np.float64)
+    if not tokens_L.all():
+        ordinal = int(np.flatnonzero(tokens_L == 0)[0])
+        name = layer_names[ordinal] if ordinal < len(layer_names) else "?"
+        raise BadInput(
+            f"loads: layer {ordinal} ({name}) has no tokens in any of {counts.shape[0]} steps; "
+            f"drop dense layers and record with traffic"
+        )
+    checked = np.array(counts, dtype=np.int64)
+    checked.flags.writeable = False
+    return checked
+
+
+def _refuse_cells(bad_SLE: np.ndarray, counts_SLE: np.ndarray, problem: str) -> None:
+    if not bad_SLE.any():
+        return
+    step, layer, expert = (int(i) for i in np.argwhere(bad_SLE)[0])
+    value = counts_SLE[step, layer, expert]
+    raise BadInput(
+        f"loads: counts[step {step}, layer {layer}, expert {expert}] = {value} {problem} "
+        f"({int(bad_SLE.sum())} such cells of {bad_SLE.size})"
+    )

@@ -1,0 +1,147 @@
+"""The replication plan: copies and placement for every layer. Files are read and written by `craftc.plan_file`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from craftc.moe_layer import MoELayer
+from craftc.topology import Topology
+
+Placement = tuple[tuple[int, ...], ...]
+"""One tuple per GPU: the experts it holds copies of, in slot order."""
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """Copies and placement of one layer."""
+
+    name: str
+    """Path of the experts module."""
+    index: int
+    """Decoder block index."""
+    experts: int
+    """Number of logical experts E."""
+    top_k: int | None
+    """Experts per token, where known."""
+    expert_bytes: int
+    """Bytes of one expert."""
+    replicas: int
+    """Copies beyond the first of every expert: slots - E."""
+    placement: Placement
+    """Expert ids of every GPU in slot order, length G."""
+    shares: tuple[tuple[float, ...], ...] | None = None
+    """Share of its expert's tokens for every slot, shaped like `placement`, each in 0..1, summing to 1 per expert;
+    None means that copies share evenly."""
+
+    @cached_property
+    def copies_E(self) -> tuple[int, ...]:
+        """Copies of every expert, length E."""
+        counts = [0] * self.experts
+        for gpu in self.placement:
+            for expert in gpu:
+                counts[expert] += 1
+        return tuple(counts)
+
+
+@dataclass(frozen=True)
+class PlanBudget:
+    """The memory asked for and spent on replicas, over all GPUs."""
+
+    requested: str
+    """As the user wrote it."""
+    bytes: int
+    """The request in bytes, all GPUs together."""
+    spent_bytes: int
+    """Bytes of all replicas in the plan, at most `bytes`."""
+
+
+@dataclass(frozen=True)
+class ArmEstimate:
+    """One planner's result on the plan's own loads."""
+
+    arm: str
+    """`contiguous`, `placement`, `eplb`, `craft` or `craftc`."""
+    balancedness: float
+    """Mean over layers of the mean over steps of mean GPU load / max GPU load, in 0..1."""
+    replicas_per_gpu: float
+    """Replicas over all layers / G."""
+    bytes_per_gpu: float
+    """Replica bytes over all layers / G."""
+
+
+@dataclass(frozen=True)
+class LayerEstimate:
+    """One layer's balancedness on the plan's own loads."""
+
+    contiguous: float
+    """Experts in order, no replicas, in 0..1."""
+    placement_only: float
+    """The plan's planner without replicas, in 0..1."""
+    planned: float
+    """This plan, in 0..1."""
+    bound: float
+    """No placement with this many replicas exceeds this, in 0..1."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the plan is worth, beside the baselines, on the loads it was made from."""
+
+    balancedness: float
+    """This plan, in 0..1."""
+    bound: float
+    """No plan with these replica counts exceeds this, in 0..1."""
+    predicted: float
+    """The benefit curves' value for the chosen counts: what the ILP believed, in 0..1."""
+    arms: tuple[ArmEstimate, ...]
+    """Baselines and this plan, on the same loads."""
+    layers: tuple[LayerEstimate, ...]
+    """Per layer, length L."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the plan was made from and by."""
+
+    craftc: str
+    """Version of craftc."""
+    loads: str
+    """`sha256:` and the fingerprint of the loads."""
+    model: str | None
+    """`sha256:` and the fingerprint of the model, or None where no model was given."""
+    planner: str
+    """`craft`, `eplb` or `craftc`."""
+    solver: str
+    """Solver of the allocation and its version."""
+    status: str
+    """`optimal` (proven), `feasible` (stopped early) or `heuristic` (no proof is possible)."""
+    gap: float | None
+    """Relative gap between the allocation's objective and its bound; 0 when optimal, None when there is no bound."""
+
+
+@dataclass(frozen=True)
+class ReplicationPlan:
+    """The one result everything else is made from."""
+
+    topology: Topology
+    """GPUs and nodes."""
+    budget: PlanBudget
+    """Memory asked for and spent."""
+    layers: tuple[LayerPlan, ...]
+    """One per MoE layer, by ordinal."""
+    estimate: Estimate | None
+    """Balancedness and baselines on the plan's own loads; None for a plan read from another system's file."""
+    provenance: Provenance
+    """Loads, model, solver."""
+
+    @property
+    def replicas(self) -> int:
+        """Replicas over all layers."""
+        return sum(layer.replicas for layer in self.layers)
+
+
+def layer_plan(layer: MoELayer, placement: Placement) -> LayerPlan:
+    """The plan of one layer with copies sharing evenly."""
+    replicas = sum(len(gpu) for gpu in placement) - layer.experts
+    return LayerPlan(layer.name, layer.index, layer.experts, layer.top_k, layer.expert_bytes, replicas, placement)

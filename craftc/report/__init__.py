@@ -1,0 +1,1 @@
+"""Tables, pictures and text for people."""

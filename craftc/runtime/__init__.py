@@ -1,0 +1,1 @@
+"""Replicated expert-parallel modules and the dispatchers behind them."""

@@ -1,0 +1,1 @@
+"""Graph in, graph out: one pass a file, each with a checked contract."""

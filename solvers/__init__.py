@@ -1,0 +1,1 @@
+"""Numbers in, numbers out: replication, placement, allocation, replay, baselines, bounds. Never torch."""

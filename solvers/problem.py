@@ -1,0 +1,106 @@
+"""What every planner takes and returns: numbers only, no model.
+
+Axes: S steps, L layers, E experts, G GPUs, C candidate replica counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from craftc.errors import BadInput
+from craftc.topology import Topology
+
+Placement = tuple[tuple[int, ...], ...]
+"""One tuple per GPU: the experts it holds copies of, in slot order."""
+Status = Literal["optimal", "feasible", "heuristic"]
+"""`optimal`: proven. `feasible`: a solver stopped before a proof. `heuristic`: the method proves nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlanningProblem:
+    """Loads, topology and budget of one planning run."""
+
+    counts_SLE: np.ndarray
+    """Tokens per step, layer and expert, `[S, L, E]`, not negative."""
+    topology: Topology
+    """GPUs and nodes."""
+    expert_bytes_L: tuple[int, ...]
+    """Bytes of one expert of every layer, length L, at least 1 each."""
+    budget_bytes: int
+    """Bytes for replicas, all GPUs together, at least 0."""
+    seed: int = 0
+    """Seed of everything random: same problem, same plan."""
+
+    def __post_init__(self) -> None:
+        if self.counts_SLE.ndim != 3:
+            raise BadInput(f"counts must be [steps, layers, experts], got shape {list(self.counts_SLE.shape)}")
+        if len(self.expert_bytes_L) != self.layers:
+            raise BadInput(f"{len(self.expert_bytes_L)} expert sizes for {self.layers} layers")
+        if self.budget_bytes < 0:
+            raise BadInput(f"budget must not be negative, got {self.budget_bytes} bytes")
+
+    @property
+    def layers(self) -> int:
+        return self.counts_SLE.shape[1]
+
+    @property
+    def experts(self) -> int:
+        return self.counts_SLE.shape[2]
+
+
+@dataclass(frozen=True, eq=False)
+class BenefitCurves:
+    """What replicas buy, layer by layer, with the placement that will be used."""
+
+    candidates_C: tuple[int, ...]
+    """Replica counts tried, ascending, the first is 0."""
+    balancedness_LC: np.ndarray
+    """Balancedness of every layer at every candidate, in 0..1."""
+
+    @property
+    def benefit_LC(self) -> np.ndarray:
+        """T[l][r]: balancedness gained over no replicas."""
+        return self.balancedness_LC - self.balancedness_LC[:, :1]
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Replicas per layer under the budget."""
+
+    replicas_L: tuple[int, ...]
+    """Replicas of every layer."""
+    status: Status
+    """`optimal` only when proven for the given curves."""
+    objective: float
+    """Sum over layers of the benefit of the chosen counts."""
+    bound: float
+    """No allocation of the same curves and budget exceeds this objective."""
+    solver: str
+    """Name and version."""
+    seconds: float = field(compare=False)
+    """Wall-clock time of the solve."""
+
+    @property
+    def gap(self) -> float:
+        """(bound - objective) / |objective|, at least 0."""
+        return max(0.0, self.bound - self.objective) / max(abs(self.objective), 1e-12)
+
+
+class Planner(Protocol):
+    """A way to plan. Stages are separate so that each can be shown, timed and replaced."""
+
+    @property
+    def name(self) -> str: ...
+
+    def estimate(self, problem: PlanningProblem) -> BenefitCurves:
+        """Benefit curves, made with the placement this planner will use."""
+
+    def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
+        """Replicas per layer within `problem.budget_bytes`."""
+
+    def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
+        """One placement per layer with exactly `experts + replicas` slots, slots even within a layer up to one and
+        bytes per GPU over all layers even up to one expert."""
