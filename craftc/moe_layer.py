@@ -8,7 +8,7 @@ from typing import Literal
 from craftc.errors import BadInput
 
 Layout = Literal["fused", "module_list", "unknown"]
-"""`fused`: one module with 3-D parameters (dim 0 = expert). `module_list`: one module per expert. `unknown`: loads only."""
+"""`fused`: one module, 3-D parameters, dim 0 = expert. `module_list`: a module per expert. `unknown`: loads only."""
 
 
 @dataclass(frozen=True)
