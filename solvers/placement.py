@@ -145,15 +145,15 @@ class _Filling:
                     best or (np.inf, 0, 0, 0), (float(peak_M[choice]), int(roomy), int(full), int(moved[choice]))
                 )
         assert best is not None, "slots differ by more than one, or an expert has more copies than there are GPUs"
-        _, roomy, full, slot = best
-        held_GK[roomy, (held_GK[roomy] >= 0).sum()] = held_GK[full, slot]
-        held_GK[full, slot] = expert
-        self.holds_BG[row, full] = True
-        self.free_BG[row, roomy] -= 1
-        if self.free_BG[row, roomy] == 0:
-            self.load_BG[row, roomy] = np.inf
+        _, receiver, taker, slot = best
+        held_GK[receiver, (held_GK[receiver] >= 0).sum()] = held_GK[taker, slot]
+        held_GK[taker, slot] = expert
+        self.holds_BG[row, taker] = True
+        self.free_BG[row, receiver] -= 1
+        if self.free_BG[row, receiver] == 0:
+            self.load_BG[row, receiver] = np.inf
         else:
-            self.load_BG[row, roomy] = weight_E[held_GK[roomy][held_GK[roomy] >= 0]].sum()
+            self.load_BG[row, receiver] = weight_E[held_GK[receiver][held_GK[receiver] >= 0]].sum()
 
 
 def _copies_by_weight(weight_BE: np.ndarray, copies_BE: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ problems = st.tuples(
 
 def slow_placement(load_E, copies_E, slots_G, topology):
     """The rule of DESIGN section 7; None where it gets stuck."""
-    held = [[] for _ in slots_G]
+    held: list[list[int]] = [[] for _ in slots_G]
     loads = [0.0] * len(slots_G)
     for expert in sorted(range(len(load_E)), key=lambda e: (-load_E[e] / copies_E[e], e)):
         for _ in range(copies_E[expert]):
@@ -80,7 +80,7 @@ def test_a_batch_is_its_rows(monkeypatch):
     load_BE = rng.integers(0, 99, (9, 7))
     replicas_B = np.arange(9)
     copies_BE = greedy_copies(load_BE, replicas_B, 6)
-    slots_BG = layer_slots(7 + replicas_B, topology)
+    slots_BG = layer_slots((7 + replicas_B).tolist(), topology)
     alone = [greedy_placement(load_BE[b], copies_BE[b], slots_BG[b], topology) for b in range(9)]
     assert list(placements_of(greedy_placements(load_BE, copies_BE, slots_BG, topology))) == alone
     monkeypatch.setattr("craftc.solvers.placement._MAX_CELLS", 12)

@@ -57,7 +57,7 @@ def test_replay_and_batch_agree_with_the_slow_reference(seed, steps, experts, gp
     counts_SLE = rng.integers(0, 9, (steps, 2, experts))
     placements = []
     for _ in range(2):
-        held = [[] for _ in range(gpus)]
+        held: list[list[int]] = [[] for _ in range(gpus)]
         for expert in range(experts):
             for gpu in rng.choice(gpus, rng.integers(1, gpus + 1), replace=False):
                 held[gpu].append(expert)
