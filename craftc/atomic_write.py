@@ -1,0 +1,75 @@
+"""Write a file so that a kill at any moment leaves either the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from craftc.errors import BadInput
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary sibling of `path` to write to; it replaces `path` when the block ends, and goes when it raises.
+
+    Raises BadInput, naming `path`, where the system refuses.
+    """
+    with naming_the_path(path):
+        check_writable(path)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        with naming_the_path(path):
+            yield temporary
+            sync(temporary)
+            # mkstemp makes files only the owner can read; a result gets the usual rights.
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+            sync(path.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def check_writable(path: Path) -> None:
+    """Raise BadInput where a file cannot be made at `path`: asked before long work, not after it."""
+    if not path.name or path.is_dir():
+        raise BadInput(f"{path} is a folder: give the name of a file")
+    if not path.parent.is_dir():
+        raise BadInput(f"cannot write {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise BadInput(f"cannot write {path}: no right to write in folder {path.parent}")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def naming_the_path(path: Path) -> Iterator[None]:
+    """Turn what the system says (disk full, no right, name too long) into one line about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,179 @@
+"""Load files of craftc's own: `.npz` and `.safetensors` with `counts [steps, layers, experts]`.
+
+Beside `counts` a file may hold `layer_names`, `layer_indices`, `top_k` (0 where unknown) and `step_names`; other arrays
+are left alone. The format is told by content, not by name. Files are read without pickle: no file can run code.
+
+Axes: S steps, L layers, E experts.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save as save_safetensors
+
+from craftc.atomic_write import write_bytes
+from craftc.errors import BadInput
+from craftc.loads import LoadProfile
+
+_METADATA_KEY = "craftc.loads"
+"""One key holds all of our metadata as JSON: safetensors writes several keys in no fixed order."""
+_TEXTS = ("layer_names", "step_names")
+_NUMBERS = ("layer_indices", "top_k")
+_KNOWN = ("counts", *_TEXTS, *_NUMBERS)
+_LARGEST_BYTES = 2**34
+"""Bytes of `counts` that are read: 16 GiB is a hundred times the largest recording known, and stops a zip bomb."""
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The zip format's first date: same loads, same bytes."""
+
+
+def read_loads(path: Path) -> LoadProfile:
+    """The loads in `path`. Raises BadInput, in one line that begins with the path, for any file that holds none."""
+    arrays = _read_arrays(path)
+    if "counts" not in arrays:
+        raise BadInput(f"{path}: no array named counts; it holds {', '.join(sorted(arrays)) or 'nothing'}")
+    counts_SLE = arrays["counts"]
+    try:
+        _check_shapes(arrays)
+        return LoadProfile.from_counts(
+            counts_SLE,
+            layer_names=tuple(str(name) for name in arrays["layer_names"]) if "layer_names" in arrays else None,
+            layer_indices=tuple(int(index) for index in arrays["layer_indices"]) if "layer_indices" in arrays else None,
+            top_k=_top_k(arrays["top_k"], counts_SLE) if "top_k" in arrays else None,
+            step_names=tuple(str(name) for name in arrays.get("step_names", ())),
+            provenance=path.name,
+        )
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+
+
+def write_loads(loads: LoadProfile, path: Path) -> None:
+    """Write `path`, whole or not at all, in the format its name says. Raises BadInput for another ending."""
+    if path.suffix not in (".npz", ".safetensors"):
+        raise BadInput(f"cannot write loads to {path}: the name must end in .npz or .safetensors")
+    write_bytes(path, npz_bytes(loads) if path.suffix == ".npz" else safetensors_bytes(loads))
+
+
+def npz_bytes(loads: LoadProfile) -> bytes:
+    """The `.npz` file of `loads`; same loads, same bytes."""
+    arrays = {"counts": loads.counts_SLE, **_number_arrays(loads)}
+    for name, texts in _texts_of(loads).items():
+        arrays[name] = np.array(texts, dtype=np.str_)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def safetensors_bytes(loads: LoadProfile) -> bytes:
+    """The `.safetensors` file of `loads`; same loads, same bytes."""
+    metadata = {_METADATA_KEY: json.dumps(_texts_of(loads))}
+    return save_safetensors({"counts": loads.counts_SLE, **_number_arrays(loads)}, metadata)
+
+
+def _texts_of(loads: LoadProfile) -> dict[str, list[str]]:
+    texts = {"layer_names": list(loads.layer_names), "step_names": list(loads.step_names)}
+    return {name: values for name, values in texts.items() if values}
+
+
+def _number_arrays(loads: LoadProfile) -> dict[str, np.ndarray]:
+    return {
+        "layer_indices": np.array(loads.layer_indices, dtype=np.int64),
+        "top_k": np.array([top_k or 0 for top_k in loads.top_k], dtype=np.int64),
+    }
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder: give a file of loads (.npz or .safetensors)")
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise BadInput(f"cannot read loads from {path}: {error.strerror or error}") from None
+    read = _reader(path, start)
+    try:
+        return read(path)
+    except BadInput:
+        raise
+    except Exception as error:
+        # Zip, deflate, npy and safetensors each raise their own errors on broken bytes; all mean one thing to the user.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(f"{path}: broken or incomplete file ({reason}); write or copy it again") from None
+
+
+def _reader(path: Path, start: bytes) -> Any:
+    if not start:
+        raise BadInput(f"{path} is empty: expected .npz or .safetensors with an array named counts")
+    if start.startswith(b"PK"):
+        return _read_npz
+    if start[8:9] == b"{":
+        return _read_safetensors
+    if start.startswith(b"\x80"):
+        raise BadInput(f"{path} is a pickle, which could run code when read: save it with numpy.savez(counts=...)")
+    if start.startswith(b"\x93NUMPY"):
+        raise BadInput(f"{path} is a bare .npy array: save it with numpy.savez(path, counts=array)")
+    raise BadInput(f"{path} is neither .npz nor .safetensors: expected one with an array named counts")
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(path) as archive:
+        names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    if "counts" in names and names["counts"].file_size > _LARGEST_BYTES:
+        raise BadInput(f"{path}: counts takes {names['counts'].file_size:,} bytes, more than {_LARGEST_BYTES:,}")
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: _without_pickle(path, archive, name) for name in names if name in _KNOWN} | {
+            name: np.empty(0) for name in names if name not in _KNOWN
+        }
+
+
+def _without_pickle(path: Path, archive: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(archive[name])
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise BadInput(
+            f"{path}: array {name} holds Python objects (ragged lists?), which could run code when read; "
+            f"save one array of integers [steps, layers, experts]"
+        ) from None
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    with safe_open(path, framework="np") as file:
+        names = list(file.keys())
+        arrays = {name: file.get_tensor(name) if name in _KNOWN else np.empty(0) for name in names}
+        texts = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+    return arrays | {name: np.array(texts[name], dtype=np.str_) for name in _TEXTS if texts.get(name)}
+
+
+def _check_shapes(arrays: dict[str, np.ndarray]) -> None:
+    for name in _TEXTS:
+        if name in arrays and (arrays[name].ndim != 1 or arrays[name].dtype.kind != "U"):
+            raise BadInput(f"{name} must be a list of texts, got {arrays[name].dtype} {list(arrays[name].shape)}")
+    for name in _NUMBERS:
+        if name in arrays and (arrays[name].ndim > 1 or arrays[name].dtype.kind not in "iu"):
+            raise BadInput(f"{name} must be a list of integers, got {arrays[name].dtype} {list(arrays[name].shape)}")
+    indices = arrays.get("layer_indices", np.empty(0))
+    if indices.ndim != 1 or (indices < 0).any() or len(set(indices.tolist())) != len(indices):
+        raise BadInput("layer_indices must be different numbers from 0, one per layer")
+    names = arrays.get("layer_names", np.empty(0))
+    if len(set(names.tolist())) != len(names):
+        raise BadInput("layer_names must be different, one per layer")
+
+
+def _top_k(top_k: np.ndarray, counts_SLE: np.ndarray) -> tuple[int | None, ...]:
+    layers, experts = (*counts_SLE.shape, 0, 0)[1:3]
+    values = tuple(int(value) or None for value in (np.full(layers, top_k) if top_k.ndim == 0 else top_k))
+    wrong = [value for value in values if value is not None and not 1 <= value <= experts]
+    if wrong:
+        raise BadInput(f"top_k must be in 1..{experts} (or 0 where unknown), got {wrong[0]}")
+    return values
