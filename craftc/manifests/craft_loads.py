@@ -1,0 +1,87 @@
+"""CRAFT's artifact: a pickled tensor `[batches, layers, experts]`, by `torch.save` or by `pickle.dump`. Nothing in
+the pickle is run.
+
+Source: FORMATS, "CRAFT_core" (be4cb7a). Layers are decoder layers; those before `--first-moe-layer` are zero and
+dropped.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from craftc.errors import BadInput
+from craftc.loads import LoadProfile
+from craftc.manifests.load_format import LoadFormat
+from craftc.manifests.recording import check_cells, profile_of_layers, refuse_idle_steps
+from craftc.manifests.strict import read_bytes
+from craftc.manifests.torch_file import float_or_integer_array, is_torch_zip, load_torch_zip
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """A torch file, or a pickle of protocol 2 or later."""
+    return is_torch_zip(head) or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+
+
+def read(path: Path) -> LoadProfile:
+    """One step per batch. Refuses a pickle that holds anything but one tensor."""
+    value = load_torch_zip(path) if zipfile.is_zipfile(path) else _unpickle(path)
+    where = f"{path}: tensor"
+    counts_SLE = float_or_integer_array(value, 3, where)
+    check_cells(counts_SLE.shape, where)
+    refuse_idle_steps(counts_SLE, [f"batch {step}" for step in range(len(counts_SLE))], str(path))
+    return profile_of_layers(counts_SLE, list(range(counts_SLE.shape[1])), str(path))
+
+
+def _unpickle(path: Path) -> Any:
+    data = read_bytes(path)
+    try:
+        return _TensorUnpickler(io.BytesIO(data)).load()
+    except pickle.UnpicklingError as error:
+        raise BadInput(f"{path}: refused: {error}") from None
+    except Exception as error:  # a broken pickle makes the unpickler raise whatever its next step trips over
+        raise BadInput(f"{path}: not a pickled tensor ({type(error).__name__})") from None
+
+
+class _TensorUnpickler(pickle._Unpickler):
+    """Python's own unpickler, which allocates nothing on the file's word, with no way to name anything but a tensor's
+    parts.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed: dict[tuple[str, str], Callable[..., Any]] = {
+            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+            ("torch.storage", "_load_from_bytes"): _load_storage,
+            ("collections", "OrderedDict"): OrderedDict,
+        }
+        if (module, name) not in allowed:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, not only a tensor")
+        return allowed[module, name]
+
+
+def _load_storage(data: bytes) -> Any:
+    """What a pickled tensor keeps its values in: a small torch file of the older kind."""
+    import torch
+
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _rebuild_tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any) -> Any:
+    import torch
+
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise pickle.UnpicklingError("its storage is no storage")
+    return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage, offset, tuple(size), tuple(stride))
+
+
+FORMAT = LoadFormat(
+    name="craft",
+    server="CRAFT_core be4cb7a",
+    recognises=recognises,
+    read=read,
+)

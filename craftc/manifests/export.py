@@ -1,0 +1,102 @@
+"""Writing a plan in a server's format: encoded, read back by the strict reader, compared slot by slot, then written at
+once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from craftc.atomic_write import write_bytes
+from craftc.errors import BadInput, Refused, VerificationFailed
+from craftc.manifests.format import ExportSource, PlacementFormat, target_of_plan
+from craftc.manifests.padding import padding_cost
+from craftc.manifests.registry import placement_format
+from craftc.manifests.slots import check_placement, is_uniform, uniform_slots
+from craftc.plan import ReplicationPlan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file that was written, and what goes with it."""
+
+    path: Path
+    """The file."""
+    format: str
+    """Name of the format."""
+    server: str
+    """Server and version whose loader was read or run."""
+    flags: tuple[str, ...]
+    """Server flags and settings, one line each."""
+    notes: tuple[str, ...]
+    """What the format loses of this plan."""
+
+
+def export_plan(
+    plan: ReplicationPlan,
+    format_name: str,
+    path: Path,
+    *,
+    hidden_layers: int | None = None,
+    model: nn.Module | None = None,
+    example: dict[str, Any] | None = None,
+) -> Export:
+    """Write `plan` to `path` for the server behind `format_name`; nothing is written unless it reads back as the plan.
+
+    hidden_layers: decoder layers of the model, dense ones included, where the file has a row for each; without it the
+    last MoE layer is taken for the last. model, example: for the ONNX format only. Raises BadInput, Refused (the
+    server cannot hold the plan), VerificationFailed (a bug in a writer).
+    """
+    fmt = placement_format(format_name)
+    source = ExportSource(plan, target_of_plan(plan, hidden_layers), model, example)
+    _check_plan(source, fmt)
+    data = fmt.encode(source)
+    _check_same(source, fmt, data)
+    write_bytes(path, data)
+    return Export(path, fmt.name, fmt.server, fmt.flags(source, path), _notes(source, fmt, hidden_layers))
+
+
+def _check_plan(source: ExportSource, fmt: PlacementFormat) -> None:
+    """Refuse what the server cannot hold before anything is encoded."""
+    plan = source.plan
+    for layer, known in zip(plan.layers, source.target.layers, strict=True):
+        check_placement(layer.placement, source.target.gpus, known, f"plan: layer {layer.name}")
+    if not fmt.uniform_slots:
+        return
+    uniform_slots(source.target)
+    if not is_uniform(plan):
+        counts = [layer.experts + layer.replicas for layer in plan.layers]
+        raise Refused(
+            f"{fmt.name} has one slot count for all layers, a multiple of the {plan.topology.gpus} GPUs; this plan has "
+            f"{min(counts)} to {max(counts)} slots: plan with --uniform, or --pad it ({padding_cost(plan)})"
+        )
+
+
+def _check_same(source: ExportSource, fmt: PlacementFormat, data: bytes) -> None:
+    """Read the bytes back and compare every slot."""
+    try:
+        placements = fmt.decode(data, source.target)
+    except BadInput as error:
+        raise VerificationFailed(f"{fmt.name}: the file would not read back, nothing was written ({error})") from error
+    for layer, found in zip(source.plan.layers, placements, strict=True):
+        expected = layer.placement if fmt.keeps_slot_order else tuple(tuple(sorted(gpu)) for gpu in layer.placement)
+        if found != expected:
+            raise VerificationFailed(f"{fmt.name}: layer {layer.name} would read back differently, nothing was written")
+
+
+def _notes(source: ExportSource, fmt: PlacementFormat, hidden_layers: int | None) -> tuple[str, ...]:
+    plan, notes = source.plan, []
+    if any(layer.shares is not None for layer in plan.layers):
+        notes.append("the plan's unequal shares are not in the file: the server spreads tokens over copies its own way")
+    if not fmt.keeps_slot_order:
+        notes.append("slot order within a GPU is not in the file: the server takes ascending expert ids")
+    if fmt.name == "sglang" and hidden_layers is None:
+        notes.append(
+            f"the file has {source.target.hidden_layers} rows, up to the last MoE layer; "
+            f"give --model-config if decoder layers follow it"
+        )
+    return tuple(notes)

@@ -1,0 +1,85 @@
+"""What every placement format is made of: how a plan becomes bytes, how bytes become placements, and the flags beside
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from craftc.errors import BadInput
+from craftc.moe_layer import MoELayer
+from craftc.plan import Placement, ReplicationPlan
+
+if TYPE_CHECKING:  # only the ONNX format touches a model; the others must not pay for importing torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Target:
+    """The deployment a placement file is for: what the file itself leaves out."""
+
+    gpus: int
+    """Expert-parallel ranks, at least 1."""
+    layers: tuple[MoELayer, ...]
+    """MoE layers by ordinal; their decoder indices ascend."""
+    hidden_layers: int
+    """Decoder layers of the model, dense ones included; greater than the last MoE layer's index."""
+
+    def __post_init__(self) -> None:
+        indices = [layer.index for layer in self.layers]
+        if indices != sorted(set(indices)):
+            raise BadInput(f"layer indices must ascend without repeats, got {indices}")
+        if indices and self.hidden_layers <= indices[-1]:
+            raise BadInput(
+                f"the model has {self.hidden_layers} decoder layers, but the plan holds decoder layer {indices[-1]}; "
+                f"a server's placement file has no row for it (a multi-token-prediction layer?): plan without it"
+            )
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """Everything a writer may need."""
+
+    plan: ReplicationPlan
+    """What to write."""
+    target: Target
+    """The plan's layers and GPUs, and the number of decoder layers."""
+    model: nn.Module | None = None
+    """The original model: only the ONNX format needs it."""
+    example: dict[str, Any] | None = None
+    """Keyword arguments of one call of `model`."""
+
+
+@dataclass(frozen=True)
+class PlacementFormat:
+    """One server's placement file."""
+
+    name: str
+    """As given to `craftc export --to`."""
+    server: str
+    """Server and the version whose loader was read or run."""
+    uniform_slots: bool
+    """The server has one slot count for all layers, a multiple of the GPUs."""
+    keeps_slot_order: bool
+    """The file says in which slot of its GPU a copy lies."""
+    encode: Callable[[ExportSource], bytes]
+    """The file's bytes for a plan whose slot counts the format can hold."""
+    decode: Callable[[bytes, Target], tuple[Placement, ...]]
+    """One placement per MoE layer. Stricter than the server's own reader; raises BadInput on anything it would not
+    write.
+    """
+    flags: Callable[[ExportSource, Path], tuple[str, ...]]
+    """Server flags, environment variables and settings that go with the file, one line each."""
+
+
+def target_of_plan(plan: ReplicationPlan, hidden_layers: int | None = None) -> Target:
+    """The plan's own target; without `hidden_layers` the last MoE layer is taken for the model's last layer."""
+    layers = tuple(
+        MoELayer(layer.name, layer.index, layer.experts, layer.expert_bytes, layer.top_k) for layer in plan.layers
+    )
+    if hidden_layers is None:
+        hidden_layers = max(layer.index for layer in layers) + 1
+    return Target(plan.topology.gpus, layers, hidden_layers)

@@ -1,0 +1,82 @@
+"""omni-infer's placement pattern: a `.npy` array of 0 and 1, `pattern_GLE[gpu, MoE ordinal, expert]`. The only server
+with per-layer counts.
+
+Source: FORMATS, "omni-infer" (c8bc2bb; shipped patterns read, the server needs an NPU and was not run). Slot order
+within a GPU is lost: the server takes ascending expert ids.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from craftc.errors import BadInput
+from craftc.manifests.format import ExportSource, PlacementFormat, Target
+from craftc.manifests.slots import check_placement, uniform_slots
+from craftc.plan import Placement
+
+
+def encode(source: ExportSource) -> bytes:
+    """int32, shape `[G, L, E]`, C order."""
+    pattern_GLE = np.zeros((source.target.gpus, len(source.plan.layers), uniform_slots(source.target)), dtype=np.int32)
+    for ordinal, layer in enumerate(source.plan.layers):
+        for gpu, experts in enumerate(layer.placement):
+            pattern_GLE[gpu, ordinal, list(experts)] = 1
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, pattern_GLE, version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def decode(data: bytes, target: Target) -> tuple[Placement, ...]:
+    """Placements by MoE ordinal, expert ids ascending on every GPU."""
+    where = "omni placement"
+    pattern_GLE = _read_array(data, (target.gpus, len(target.layers), uniform_slots(target)), where)
+    if pattern_GLE.dtype.kind not in "iu" or not np.isin(pattern_GLE, (0, 1)).all():
+        raise BadInput(f"{where}: must hold the integers 0 and 1 only")
+    placements = []
+    for ordinal, layer in enumerate(target.layers):
+        placement = tuple(tuple(np.flatnonzero(row_E).tolist()) for row_E in pattern_GLE[:, ordinal])
+        check_placement(placement, target.gpus, layer, f"{where}: layer {ordinal}")
+        placements.append(placement)
+    return tuple(placements)
+
+
+def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
+    """A model setting and one key of the placement configuration."""
+    return (
+        "use_omni_placement: true",
+        f"pattern_path: {path}",
+        f"max_moe_layer_num: {len(source.plan.layers)}",
+    )
+
+
+def _read_array(data: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """The array, if its header promises exactly `shape` and the bytes are there: nothing is allocated on its word."""
+    buffer = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(buffer)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        found, fortran_order, dtype = read_header(buffer)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, EOFError) as error:
+        raise BadInput(
+            f"{where}: not a .npy file ({str(error).splitlines()[0] if str(error) else 'bad header'})"
+        ) from None
+    if found != shape:
+        raise BadInput(f"{where}: shape {list(found)}, expected [GPUs, MoE layers, experts] = {list(shape)}")
+    body = data[buffer.tell() :]
+    if dtype.hasobject or len(body) != dtype.itemsize * int(np.prod(shape)):
+        raise BadInput(f"{where}: {len(body)} bytes of values for {dtype} {list(shape)}")
+    return np.frombuffer(body, dtype=dtype).reshape(shape, order="F" if fortran_order else "C")
+
+
+FORMAT = PlacementFormat(
+    name="omni",
+    server="omni-infer c8bc2bb",
+    uniform_slots=False,
+    keeps_slot_order=False,
+    encode=encode,
+    decode=decode,
+    flags=flags,
+)

@@ -1,0 +1,41 @@
+"""Recorded loads of any known format, told apart by content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from craftc.errors import BadInput
+from craftc.loads import LoadProfile
+from craftc.manifests.registry import load_format, load_names
+
+_HEAD_BYTES = 64 * 1024
+
+
+def read_loads(path: Path, format_name: str | None = None) -> LoadProfile:
+    """The loads in `path`, a file or a folder of one recording.
+
+    format_name: insist on a format; None tries the registered ones on the content. Raises BadInput with one clear line.
+    """
+    if format_name is None:
+        format_name = detect_loads(path)
+    try:
+        return load_format(format_name).read(path)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def detect_loads(path: Path) -> str:
+    """Name of the format of the recording at `path`. Raises BadInput where none fits."""
+    try:
+        head = b"" if path.is_dir() else _head(path)
+        found = next((name for name in load_names() if load_format(name).recognises(path, head)), None)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
+    if found is None:
+        raise BadInput(f"{path}: not a recording of expert loads in any known format ({', '.join(load_names())})")
+    return found
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEAD_BYTES)

@@ -1,0 +1,75 @@
+"""The one strict check of slots that every reader ends in, and the one that every writer for a uniform server begins
+with.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from craftc.errors import BadInput, Refused
+from craftc.manifests.format import Target
+from craftc.moe_layer import MoELayer
+from craftc.plan import Placement, ReplicationPlan
+
+
+def split_row(expert_of_slot: Sequence[int], gpus: int, where: str) -> Placement:
+    """The placement of a layer whose slots stand in rank order, the same number on every GPU. Raises BadInput."""
+    slots = len(expert_of_slot)
+    if slots == 0 or slots % gpus:
+        raise BadInput(f"{where}: {slots} slots cannot be split evenly over {gpus} GPUs")
+    width = slots // gpus
+    return tuple(tuple(expert_of_slot[gpu * width : (gpu + 1) * width]) for gpu in range(gpus))
+
+
+def join_row(placement: Placement) -> list[int]:
+    """Expert of every slot, in rank order."""
+    return [expert for gpu in placement for expert in gpu]
+
+
+def check_placement(placement: Placement, gpus: int, layer: MoELayer, where: str) -> None:
+    """Raise BadInput unless every id is an expert, every expert is there, and none is twice on one GPU."""
+    if len(placement) != gpus:
+        raise BadInput(f"{where}: {len(placement)} GPUs, expected {gpus}")
+    seen = Counter(expert for gpu in placement for expert in gpu)
+    for expert in seen:
+        if not 0 <= expert < layer.experts:
+            raise BadInput(f"{where}: expert {expert} is not in 0..{layer.experts - 1}")
+    missing = [expert for expert in range(layer.experts) if expert not in seen]
+    if missing:
+        raise BadInput(f"{where}: {len(missing)} of {layer.experts} experts have no copy, the first is {missing[0]}")
+    for gpu, experts in enumerate(placement):
+        twice = next((expert for expert, copies in Counter(experts).items() if copies > 1), None)
+        if twice is not None:
+            raise BadInput(f"{where}: expert {twice} is on GPU {gpu} more than once")
+
+
+def check_widths(placements: Sequence[Placement], where: str) -> None:
+    """Raise BadInput unless all GPUs hold the same number of slots in all layers, as a uniform server does."""
+    width = len(placements[0][0]) if placements and placements[0] else 0
+    for ordinal, placement in enumerate(placements):
+        for gpu, experts in enumerate(placement):
+            if len(experts) != width:
+                raise BadInput(
+                    f"{where}: layer {ordinal}, GPU {gpu}: {len(experts)} slots where the others have {width}"
+                )
+
+
+def uniform_slots(target: Target) -> int:
+    """Experts of every layer of a server that knows one count for all. Raises Refused where layers differ."""
+    experts = {layer.experts for layer in target.layers}
+    if len(experts) > 1:
+        raise Refused(
+            f"layers have {min(experts)} to {max(experts)} experts; this server knows one number for all layers"
+        )
+    return experts.pop()
+
+
+def redundant_experts(plan: ReplicationPlan) -> int:
+    """Replicas of every layer of a plan that has the same number in all."""
+    return plan.layers[0].replicas
+
+
+def is_uniform(plan: ReplicationPlan) -> bool:
+    """Whether all GPUs hold the same number of slots in all layers."""
+    return len({len(gpu) for layer in plan.layers for gpu in layer.placement}) == 1

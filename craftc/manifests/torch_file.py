@@ -1,0 +1,93 @@
+"""Files of `torch.save`, read without running anything in them. torch is imported on use: other formats must not pay
+for it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from craftc.errors import BadInput
+
+_INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
+_NUMBERS = (*_INTEGERS, "float32", "float64")
+
+
+def is_torch_zip(head: bytes) -> bool:
+    """Whether a file with these first bytes was made by `torch.save` (since torch 1.6)."""
+    return head.startswith(b"PK\x03\x04") and b"data.pkl" in head[:512]
+
+
+def pickle_head(path: Path) -> bytes:
+    """The first bytes of the pickle in a torch file, to tell its keys; empty where there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
+            if name is None:
+                return b""
+            with archive.open(name) as file:
+                return file.read(64 * 1024)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
+        return b""
+
+
+def load_torch_zip(path: Path) -> Any:
+    """Tensors and plain containers of a torch file. Raises BadInput on anything else, compressed entries included."""
+    import torch
+
+    _refuse_bombs(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise BadInput(f"{path}: refused: it holds more than tensors and plain values ({_first_line(error)})") from None
+    except Exception as error:  # a broken file makes torch raise whatever its parsing trips over
+        raise BadInput(f"{path}: not a readable torch file ({_first_line(error)})") from None
+
+
+def integer_array(value: Any, axes: int, where: str) -> np.ndarray:
+    """`value` as a NumPy view. Raises BadInput unless it is a plain integer tensor with `axes` axes."""
+    return _array(value, axes, _INTEGERS, where)
+
+
+def float_or_integer_array(value: Any, axes: int, where: str) -> np.ndarray:
+    """Like `integer_array`, for recorders that keep counts as floats; whether they are whole is not checked."""
+    return _array(value, axes, _NUMBERS, where)
+
+
+def _array(value: Any, axes: int, dtypes: tuple[str, ...], where: str) -> np.ndarray:
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        raise BadInput(f"{where}: expected a tensor, got {type(value).__name__}")
+    if (
+        value.layout != torch.strided
+        or value.device.type != "cpu"
+        or str(value.dtype).removeprefix("torch.") not in dtypes
+    ):
+        raise BadInput(f"{where}: expected numbers of type {', '.join(dtypes)}, got {value.dtype} ({value.layout})")
+    if value.ndim != axes:
+        raise BadInput(f"{where}: expected {axes} axes, got shape {list(value.shape)}")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise BadInput(f"{where}: shape {list(value.shape)} is larger than the values stored for it")
+    return value.detach().numpy()
+
+
+def _refuse_bombs(path: Path) -> None:
+    """torch.save never compresses, so what unpacks to more than the file itself is not its work."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise BadInput(f"{path}: not a readable torch file ({_first_line(error)})") from None
+    if packed or unpacked > path.stat().st_size:
+        raise BadInput(f"{path}: not a readable torch file (its entries are compressed or overlap)")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:120] if lines else type(error).__name__

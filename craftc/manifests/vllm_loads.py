@@ -1,0 +1,152 @@
+"""vLLM's proposed load statistics (pull request 41141): JSON lines, one `eplb_load_meta` record and one
+`eplb_load_stats` per interval.
+
+Source: FORMATS, "vLLM" (the branch's source and tests were read). Layers are MoE ordinals; counts are per slot and
+folded by the record's map.
+Axes: S records, L MoE layers by ordinal, P physical slots, E logical experts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from craftc.errors import BadInput
+from craftc.loads import LoadProfile
+from craftc.manifests.load_format import LoadFormat
+from craftc.manifests.recording import check_cells, fold_slots, profile_of_layers, refuse_idle_steps
+from craftc.manifests.strict import parse_json, validate
+
+_ARRAYS = ("expert_load", "p2l_map")
+_MAX_LINE_BYTES = 64 * 2**20
+
+
+class _Meta(BaseModel):
+    version: Literal[1]
+    num_layers: int | None = None
+    num_redundant_experts: int | None = None
+
+
+class _Stats(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    version: Literal[1]
+    step: int = Field(ge=0)
+    expert_load: Any
+    p2l_map: Any
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """A line with one of the two record types within the first bytes."""
+    return head.lstrip().startswith(b"{") and (b'"eplb_load_stats"' in head or b'"eplb_load_meta"' in head)
+
+
+def read(path: Path) -> LoadProfile:
+    """One step per statistics record; steps ascend."""
+    meta: _Meta | None = None
+    steps: list[int] = []
+    folded: list[np.ndarray] = []
+    with path.open("rb") as file:
+        for number, line in _lines(file, path):
+            where = f"{path}: line {number}"
+            record = _parse(line, where)
+            if not isinstance(record, dict) or record.get("record_type") not in ("eplb_load_meta", "eplb_load_stats"):
+                raise BadInput(f"{where}: neither an eplb_load_meta nor an eplb_load_stats record")
+            if record["record_type"] == "eplb_load_meta":
+                meta = validate(_Meta, record, where)
+                continue
+            stats = validate(_Stats, record, where)
+            if steps and stats.step <= steps[-1]:
+                raise BadInput(f"{where}: step {stats.step} follows step {steps[-1]}: two recordings in one file")
+            counts_LE = _fold(stats, meta, where)
+            if folded and counts_LE.shape != folded[0].shape:
+                raise BadInput(
+                    f"{where}: {list(counts_LE.shape)} [layers, experts], earlier lines {list(folded[0].shape)}"
+                )
+            check_cells((len(steps) + 1, *counts_LE.shape), str(path))
+            steps.append(stats.step)
+            folded.append(counts_LE)
+    if not steps:
+        raise BadInput(f"{path}: no eplb_load_stats record in it")
+    counts_SLE = np.stack(folded)
+    folded.clear()
+    refuse_idle_steps(counts_SLE, [f"step {step}" for step in steps], str(path))
+    return profile_of_layers(counts_SLE, list(range(counts_SLE.shape[1])), str(path))
+
+
+def _fold(stats: _Stats, meta: _Meta | None, where: str) -> np.ndarray:
+    counts_LP = _matrix(stats.expert_load, f"{where}: expert_load")
+    expert_LP = _matrix(stats.p2l_map, f"{where}: p2l_map")
+    counts_LE = fold_slots(counts_LP[None], expert_LP, where)[0]
+    if meta and meta.num_layers is not None and meta.num_layers != len(counts_LE):
+        raise BadInput(f"{where}: {len(counts_LE)} layers, but the meta record says {meta.num_layers}")
+    redundant = expert_LP.shape[1] - counts_LE.shape[1]
+    if meta and meta.num_redundant_experts is not None and meta.num_redundant_experts != redundant:
+        raise BadInput(f"{where}: {redundant} redundant experts, but the meta record says {meta.num_redundant_experts}")
+    return counts_LE
+
+
+def _lines(file: Any, path: Path) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    while line := file.readline(_MAX_LINE_BYTES):
+        number += 1
+        if len(line) >= _MAX_LINE_BYTES:
+            raise BadInput(f"{path}: line {number} is longer than {_MAX_LINE_BYTES} bytes")
+        if line.strip():
+            yield number, line
+
+
+def _parse(line: bytes, where: str) -> Any:
+    """The record; its two large arrays straight into NumPy where they are written as the server writes them (3 times as
+    fast).
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for name in _ARRAYS:
+        start = line.find(b'"%s": [[' % name.encode())
+        stop = line.find(b"]]", start)
+        if start < 0 or stop < 0 or line.find(b'"%s"' % name.encode(), start + 1) >= 0:
+            return parse_json(line, where)
+        value = start + len(name) + 4
+        matrix = _quick_matrix(line[value : stop + 2])
+        if matrix is None:
+            return parse_json(line, where)
+        arrays[name] = matrix
+        line = line[:value] + json.dumps(name).encode() + line[stop + 2 :]
+    record = parse_json(line, where)
+    return {**record, **arrays} if isinstance(record, dict) else record
+
+
+def _quick_matrix(text: bytes) -> np.ndarray | None:
+    """`[[1, 2], [3, 4]]` as an array; None for anything that is not a full matrix of plain numbers below 2^53."""
+    rows = text[2:-2].split(b"], [")
+    numbers = b",".join(rows)
+    width = rows[0].count(b",") + 1
+    if numbers.translate(None, b"0123456789, ") or any(row.count(b",") + 1 != width for row in rows):
+        return None
+    flat = np.fromstring(numbers, sep=",", dtype=np.int64)
+    return flat.reshape(len(rows), width) if flat.size == len(rows) * width else None
+
+
+def _matrix(value: Any, where: str) -> np.ndarray:
+    """`value` as an int64 matrix of counts or ids. Raises BadInput."""
+    if isinstance(value, np.ndarray):
+        return value
+    if not isinstance(value, list) or not value or not all(isinstance(row, list) for row in value):
+        raise BadInput(f"{where}: expected a list of lists")
+    if len({len(row) for row in value}) > 1 or not value[0]:
+        raise BadInput(f"{where}: rows of unequal length, or empty")
+    if not all(type(cell) is int and 0 <= cell < 2**53 for row in value for cell in row):
+        raise BadInput(f"{where}: expected whole numbers from 0 on")
+    return np.array(value, dtype=np.int64)
+
+
+FORMAT = LoadFormat(
+    name="vllm",
+    server="vLLM with pull request 41141 (open)",
+    recognises=recognises,
+    read=read,
+)
