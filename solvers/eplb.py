@@ -106,8 +106,8 @@ class EplbPlanner:
             need = least * sum(problem.expert_bytes_L)
             raise Infeasible(
                 f"planner eplb: {problem.experts} experts and {gpus} GPUs need at least {least} replicas in every "
-                f"layer, {need} bytes, {need - problem.budget_bytes} more than the budget; give a budget of {need} bytes or "
-                f"choose another planner"
+                f"layer, {need} bytes, {need - problem.budget_bytes} more than the budget; "
+                f"give a budget of {need} bytes or choose another planner"
             )
         objective = float(curves.benefit_LC[:, -1].sum())
         return Allocation((count,) * problem.layers, "heuristic", objective, objective, "uniform", 0.0)

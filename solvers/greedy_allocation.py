@@ -1,4 +1,4 @@
-"""Replicas per layer by Dantzig's rule: a quick feasible allocation and a proven upper bound for every other one.
+"""Replicas per layer by Dantzig's rule: a quick allocation, a proven bound, and which candidates can still matter.
 
 Axes: L layers, C candidate replica counts.
 """
@@ -15,66 +15,106 @@ from craftc.solvers.problem import Allocation, BenefitCurves
 
 
 def greedy_allocation(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int) -> Allocation:
-    """Steps of the concave hulls of the curves, best benefit per byte first, while they fit.
+    """Steps of the concave hulls of the curves, best benefit per byte first, while they fit; then what still fits.
 
     `bound` is the value of the linear relaxation (the first step that does not fit taken in part): no allocation of
     these curves within the budget exceeds it.
     """
     started = time.perf_counter()
-    steps = sorted(
-        (
-            (-(gain / size), layer, order, gain, size, count)
-            for layer, expert_bytes in enumerate(expert_bytes_L)
-            for order, (gain, size, count) in enumerate(_hull_steps(curves, layer, expert_bytes))
-        ),
-    )
-    replicas_L = [0] * len(expert_bytes_L)
-    left, objective, bound = budget_bytes, 0.0, None
+    chosen_L = np.zeros(len(expert_bytes_L), dtype=np.int64)
+    left, relaxed, bound = budget_bytes, 0.0, None
     blocked: set[int] = set()
-    for _, layer, _, gain, size, count in steps:
+    for slope, layer, candidate, size in _hull_steps(curves, expert_bytes_L):
         if size > left and bound is None:
-            bound = objective + gain * left / size
+            bound = relaxed + slope * left
         if size > left or layer in blocked:
             blocked.add(layer)
             continue
-        replicas_L[layer] = count
+        chosen_L[layer] = candidate
         left -= size
-        objective += gain
-    final_bound = objective if bound is None else bound
-    status = "optimal" if bound is None else "heuristic"
+        relaxed += slope * size
+    _fill(chosen_L, curves, expert_bytes_L, left)
+    objective = float(curves.benefit_LC[np.arange(len(chosen_L)), chosen_L].sum())
+    replicas_L = tuple(curves.candidates_C[candidate] for candidate in chosen_L)
     seconds = time.perf_counter() - started
-    return Allocation(tuple(replicas_L), status, objective, final_bound, "greedy", seconds)
+    if bound is None:
+        return Allocation(replicas_L, "optimal", objective, objective, "greedy", seconds)
+    return Allocation(replicas_L, "heuristic", objective, max(bound, objective), "greedy", seconds)
 
 
-def undominated(benefit_C: np.ndarray) -> list[int]:
-    """Positions of the candidates that buy more than every cheaper one; the others need never be chosen."""
-    best, kept = -np.inf, []
-    for candidate, benefit in enumerate(benefit_C.tolist()):
-        if benefit > best:
-            best = benefit
-            kept.append(candidate)
-    return kept
+def candidates_that_matter(
+    curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int, objective: float
+) -> list[list[int]]:
+    """Positions, per layer, of the candidates that an allocation better than `objective` can contain.
 
-
-def _hull_steps(curves: BenefitCurves, layer: int, expert_bytes: int) -> list[tuple[float, int, int]]:
-    """(gain, bytes, replicas after) of every step along one curve's concave hull from 0 replicas up."""
-    benefit_C = curves.benefit_LC[layer]
-    corners = [0]
-    for candidate in undominated(benefit_C)[1:]:
-        while len(corners) > 1 and not _is_concave(curves.candidates_C, benefit_C, *corners[-2:], candidate):
-            corners.pop()
-        corners.append(candidate)
+    Dominated candidates go (another buys as much for no more bytes), and those that even the Lagrangian relaxation
+    at the linear relaxation's price of a byte cannot combine to more than `objective`. Candidate 0 always stays.
+    """
+    price = _price_per_byte(curves, expert_bytes_L, budget_bytes)
+    cost_LC = price * np.outer(np.asarray(expert_bytes_L, dtype=np.float64), curves.candidates_C)
+    value_LC = curves.benefit_LC - cost_LC
+    best_L = value_LC.max(axis=1)
+    reach_LC = best_L.sum() + price * budget_bytes - best_L[:, None] + value_LC
+    margin = 1e-9 * max(1.0, abs(objective))
     return [
-        (
-            float(benefit_C[after] - benefit_C[before]),
-            (curves.candidates_C[after] - curves.candidates_C[before]) * expert_bytes,
-            curves.candidates_C[after],
-        )
-        for before, after in itertools.pairwise(corners)
+        [c for c in _undominated(curves.benefit_LC[layer]) if c == 0 or reach_LC[layer, c] >= objective - margin]
+        for layer in range(len(expert_bytes_L))
     ]
 
 
-def _is_concave(candidates_C: Sequence[int], benefit_C: np.ndarray, first: int, middle: int, last: int) -> bool:
-    """Whether the middle point lies above the line from the first to the last."""
-    rise = (benefit_C[middle] - benefit_C[first]) * (candidates_C[last] - candidates_C[first])
-    return bool(rise > (benefit_C[last] - benefit_C[first]) * (candidates_C[middle] - candidates_C[first]))
+def _undominated(benefit_C: np.ndarray) -> list[int]:
+    """Positions of the candidates that buy more than every cheaper one."""
+    before_C = np.concatenate([[-np.inf], np.maximum.accumulate(benefit_C)[:-1]])
+    return np.flatnonzero(benefit_C > before_C).tolist()
+
+
+def _hull_steps(curves: BenefitCurves, expert_bytes_L: Sequence[int]) -> list[tuple[float, int, int, int]]:
+    """(benefit per byte, layer, candidate after, bytes) of every step along the curves' concave hulls, best first."""
+    steps = []
+    for layer, expert_bytes in enumerate(expert_bytes_L):
+        benefit_C = curves.benefit_LC[layer].tolist()
+        corners = _hull_corners(curves.candidates_C, benefit_C, _undominated(curves.benefit_LC[layer]))
+        for before, after in itertools.pairwise(corners):
+            size = (curves.candidates_C[after] - curves.candidates_C[before]) * expert_bytes
+            steps.append(((benefit_C[after] - benefit_C[before]) / size, layer, after, size))
+    return sorted(steps, key=lambda step: (-step[0], step[1], step[2]))
+
+
+def _hull_corners(counts_C: Sequence[int], benefit_C: Sequence[float], kept: Sequence[int]) -> list[int]:
+    """Those of the `kept` positions that lie on the concave hull."""
+    corners: list[int] = []
+    for last in kept:
+        while len(corners) > 1:
+            first, middle = corners[-2:]
+            rise = (benefit_C[middle] - benefit_C[first]) * (counts_C[last] - counts_C[first])
+            if rise > (benefit_C[last] - benefit_C[first]) * (counts_C[middle] - counts_C[first]):
+                break
+            corners.pop()
+        corners.append(last)
+    return corners
+
+
+def _price_per_byte(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int) -> float:
+    """Benefit per byte of the first hull step that does not fit, 0 where all fit."""
+    left = budget_bytes
+    for slope, _, _, size in _hull_steps(curves, expert_bytes_L):
+        left -= size
+        if left < 0:
+            return slope
+    return 0.0
+
+
+def _fill(chosen_L: np.ndarray, curves: BenefitCurves, expert_bytes_L: Sequence[int], left: int) -> None:
+    """Change one layer at a time to the candidate that gains most and still fits, until none does."""
+    counts_C = np.asarray(curves.candidates_C)
+    sizes_L = np.asarray(expert_bytes_L)
+    layers = np.arange(len(chosen_L))
+    while True:
+        more_LC = (counts_C - counts_C[chosen_L][:, None]) * sizes_L[:, None]
+        gain_LC = curves.benefit_LC - curves.benefit_LC[layers, chosen_L][:, None]
+        gain_LC = np.where(more_LC <= left, gain_LC, -np.inf)
+        layer, candidate = np.unravel_index(int(gain_LC.argmax()), gain_LC.shape)
+        if gain_LC[layer, candidate] <= 0:
+            return
+        chosen_L[layer] = candidate
+        left -= int(more_LC[layer, candidate])

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import pulp
 
 from craftc.errors import BadInput
-from craftc.solvers.greedy_allocation import greedy_allocation, undominated
+from craftc.solvers.greedy_allocation import candidates_that_matter, greedy_allocation
 from craftc.solvers.problem import Allocation, BenefitCurves, Status
 
 SolverName = Literal["highs", "cbc"]
@@ -59,7 +59,8 @@ def solve_allocation(
     label = f"{solver} {version('highspy' if solver == 'highs' else 'pulp')}"
     if greedy.status == "optimal":
         return Allocation(greedy.replicas_L, "optimal", greedy.objective, greedy.objective, label, greedy.seconds)
-    solution = _solve(curves, expert_bytes_L, budget_bytes, solver, time_limit_s)
+    matter_LC = candidates_that_matter(curves, expert_bytes_L, budget_bytes, greedy.objective)
+    solution = _solve(curves, matter_LC, expert_bytes_L, budget_bytes, solver, time_limit_s)
     replicas_L, objective = greedy.replicas_L, greedy.objective
     if solution.candidate_L is not None:
         found_L = tuple(curves.candidates_C[candidate] for candidate in solution.candidate_L)
@@ -86,25 +87,31 @@ def _check(curves: BenefitCurves, expert_bytes_L: Sequence[int], solver: str, ti
 
 
 def _solve(
-    curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int, solver: SolverName, time_limit_s: float
+    curves: BenefitCurves,
+    matter_LC: list[list[int]],
+    expert_bytes_L: Sequence[int],
+    budget_bytes: int,
+    solver: SolverName,
+    time_limit_s: float,
 ) -> _Solution:
     # Bytes in units of their greatest common divisor keep the coefficients small and the solver's tolerances sharp.
     unit = math.gcd(*expert_bytes_L)
-    program = pulp.LpProblem("replicas_per_layer", pulp.LpMaximize)
+    # Minimising the negative: PuLP hands maximisation to HiGHS as that anyway, and then reports bounds of that sign.
+    program = pulp.LpProblem("replicas_per_layer", pulp.LpMinimize)
     chosen: list[dict[int, Any]] = []
-    benefit, used = [], []
+    lost, used = [], []
     for layer, size in enumerate(expert_bytes_L):
         binaries: dict[int, Any] = {}
-        for candidate in undominated(curves.benefit_LC[layer]):
+        for candidate in matter_LC[layer]:
             count = curves.candidates_C[candidate]
             if count * size > budget_bytes:
                 break
             binary = program.add_variable(f"x_{layer}_{count}", cat="Binary")
             binaries[candidate] = binary
-            benefit.append((binary, float(curves.benefit_LC[layer, candidate])))
+            lost.append((binary, -float(curves.benefit_LC[layer, candidate])))
             used.append((binary, count * (size // unit)))
         chosen.append(binaries)
-    program += pulp.LpAffineExpression(benefit)
+    program += pulp.LpAffineExpression(lost)
     for layer, binaries in enumerate(chosen):
         program += pulp.LpAffineExpression([(binary, 1) for binary in binaries.values()]) == 1, f"one_of_layer_{layer}"
     program += pulp.LpAffineExpression(used) <= budget_bytes // unit, "budget"
@@ -130,9 +137,8 @@ def _engine(solver: SolverName, time_limit_s: float) -> Any:
 def _bound(program: Any, solver: SolverName, proven: bool) -> float:
     """The solver's upper bound on the objective, inf where it has none (CBC through PuLP reports none but by proof)."""
     if solver == "highs":
-        bound = float(program.solverModel.getInfo().mip_dual_bound)
-        return bound if math.isfinite(bound) else math.inf
-    return float(pulp.value(program.objective)) if proven else math.inf
+        return -float(program.solverModel.getInfo().mip_dual_bound)
+    return -float(pulp.value(program.objective)) if proven else math.inf
 
 
 @contextlib.contextmanager

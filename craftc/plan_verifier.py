@@ -1,0 +1,30 @@
+"""Verify a replication plan, wherever it comes from."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from craftc.errors import VerificationFailed
+from craftc.plan import ReplicationPlan
+from craftc.solvers.verifier import PlacedLayer, violations
+
+
+def verify_plan(plan: ReplicationPlan) -> tuple[str, ...]:
+    """All rules that `plan` violates, in words; empty where it is sound (DESIGN section 5)."""
+    names = Counter(layer.name for layer in plan.layers)
+    repeated = tuple(f"layer {name}: named {times} times" for name, times in names.items() if times > 1)
+    if not plan.layers:
+        return ("plan: has no layers",)
+    layers = [
+        PlacedLayer(layer.name, layer.experts, layer.expert_bytes, layer.replicas, layer.placement, layer.shares)
+        for layer in plan.layers
+    ]
+    return repeated + violations(layers, plan.topology.gpus, plan.budget.bytes, plan.budget.spent_bytes)
+
+
+def require_sound(plan: ReplicationPlan) -> None:
+    """Raises VerificationFailed, naming the first violation and their number, where `plan` is not sound."""
+    found = verify_plan(plan)
+    if found:
+        more = f" (and {len(found) - 1} more violations)" if len(found) > 1 else ""
+        raise VerificationFailed(f"plan is not sound: {found[0]}{more}")
