@@ -1,0 +1,161 @@
+"""Plan files, `craftc.plan/1`: JSON that holds a ReplicationPlan, field by field (DESIGN section 5).
+
+`python -m craftc.plan_file > craftc/plan.schema.json` renews the committed JSON Schema.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from craftc.atomic_write import write_bytes
+from craftc.errors import BadInput
+from craftc.moe_layer import MoELayer
+from craftc.plan import Estimate, LayerPlan, PlanBudget, Provenance, ReplicationPlan
+from craftc.plan_verifier import verify_plan
+from craftc.topology import Topology
+
+FORMAT = "craftc.plan/1"
+_FORMAT = re.compile(r"craftc\.plan/([0-9]{1,9})")
+
+
+class _Document(BaseModel):
+    """The file: a format line and the fields of ReplicationPlan. The configuration holds for every part below."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, title=FORMAT
+    )
+
+    format: Literal["craftc.plan/1"]
+    """Name and major version of the format; readers refuse versions that they do not know."""
+    topology: Topology
+    """GPUs and nodes."""
+    budget: PlanBudget
+    """Memory asked for and spent."""
+    layers: tuple[LayerPlan, ...]
+    """One per MoE layer, by ordinal."""
+    estimate: Estimate | None
+    """Balancedness and baselines on the plan's own loads; null for a plan read from another system's file."""
+    provenance: Provenance
+    """Loads, model, solver."""
+
+
+def read_plan(path: Path) -> ReplicationPlan:
+    """The plan in `path`. Raises BadInput, in one line that begins with the path, for anything but a sound plan."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot read plan {path}: {error.strerror or error}") from None
+    try:
+        return parse_plan(data)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+
+
+def parse_plan(data: bytes) -> ReplicationPlan:
+    """The plan in a plan file's bytes. Raises BadInput for unknown versions and keys, wrong types, unsound plans."""
+    _check_version(_parse_json(data))
+    try:
+        document = _Document.model_validate_json(data)
+    except ValidationError as error:
+        raise BadInput(_one_line(error)) from None
+    plan = ReplicationPlan(document.topology, document.budget, document.layers, document.estimate, document.provenance)
+    _check_sizes(plan)
+    found = verify_plan(plan)
+    if found:
+        more = f" (and {len(found) - 1} more violations)" if len(found) > 1 else ""
+        raise BadInput(f"not a sound plan: {found[0]}{more}")
+    return plan
+
+
+def write_plan(plan: ReplicationPlan, path: Path) -> None:
+    """Write `path`, whole or not at all."""
+    write_bytes(path, plan_bytes(plan))
+
+
+def plan_bytes(plan: ReplicationPlan) -> bytes:
+    """The plan file of `plan`; same plan, same bytes."""
+    return (_json_lines(plan_document(plan)) + "\n").encode()
+
+
+def plan_document(plan: ReplicationPlan) -> dict[str, Any]:
+    """`plan` as JSON values."""
+    document = _Document.model_construct(
+        format=FORMAT,
+        topology=plan.topology,
+        budget=plan.budget,
+        layers=plan.layers,
+        estimate=plan.estimate,
+        provenance=plan.provenance,
+    ).model_dump(mode="json")
+    for layer in document["layers"]:
+        if layer["shares"] is None:
+            del layer["shares"]
+    return document
+
+
+def plan_schema() -> dict[str, Any]:
+    """The JSON Schema of plan files, made from the dataclasses and their field docstrings."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_Document.model_json_schema()}
+
+
+def _json_lines(value: Any, margin: str = "") -> str:
+    """JSON in which whatever holds no further objects takes one line: a layer, an arm."""
+    deeper = margin + " "
+    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        return "[\n" + ",\n".join(deeper + _json_lines(one, deeper) for one in value) + f"\n{margin}]"
+    if isinstance(value, dict) and any(isinstance(one, dict | list) for one in value.values()) and not margin[1:]:
+        parts = (f"{deeper}{json.dumps(key)}: {_json_lines(one, deeper)}" for key, one in value.items())
+        return "{\n" + ",\n".join(parts) + f"\n{margin}}}"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _check_sizes(plan: ReplicationPlan) -> None:
+    """Raise BadInput for numbers out of range: before the verifier counts up to them."""
+    for layer in plan.layers:
+        MoELayer(layer.name, layer.index, layer.experts, layer.expert_bytes, layer.top_k)
+        slots = sum(len(gpu) for gpu in layer.placement)
+        if layer.experts > slots:
+            raise BadInput(f"not a sound plan: layer {layer.name}: {layer.experts} experts in {slots} slots")
+
+
+def _parse_json(data: bytes) -> Any:
+    try:
+        return json.loads(data, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"not a plan: broken JSON ({error})") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} given twice")
+    return dict(pairs)
+
+
+def _check_version(document: Any) -> None:
+    written = document.get("format") if isinstance(document, dict) else None
+    if not isinstance(written, str) or not (version := _FORMAT.fullmatch(written)):
+        raise BadInput(f'not a plan: expected "format": "{FORMAT}"')
+    if written != FORMAT:
+        raise BadInput(
+            f"format craftc.plan/{version[1]} is not known: this craftc reads {FORMAT}; use a matching craftc"
+        )
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first mistake, with its place in the file."""
+    mistakes = error.errors(include_url=False)
+    place = ".".join(str(part) for part in mistakes[0]["loc"])
+    more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+    wrong = {"extra_forbidden": "unknown key", "unexpected_keyword_argument": "unknown key", "missing": "is missing"}
+    message = wrong.get(mistakes[0]["type"], mistakes[0]["msg"])
+    return " ".join(f"not a plan: {place}: {message}{more}".split())
+
+
+if __name__ == "__main__":
+    print(json.dumps(plan_schema(), indent=1))
