@@ -1,0 +1,227 @@
+"""A torch.fx tracer whose proxies carry example values: ranks are known while tracing, sizes stay symbolic.
+
+Plain fx cannot unpack `a, b, c = x.shape`, take `len(shape)`, or assign to `x[rows]`. Here every proxy holds what its node gave on
+the example inputs, and in-place operations on a proxy re-point it to the new node, so that dataflow is what the edges say.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.proxy import Attribute, TraceError
+from torch.utils import _pytree as pytree
+
+_STATIC_ATTRIBUTES = ("dtype", "device", "ndim", "layout", "is_cuda")
+_STATIC_METHODS = ("dim", "is_floating_point", "is_complex", "get_device", "element_size")
+
+
+@fx.wrap
+def set_item(tensor: torch.Tensor, index: Any, value: Any) -> torch.Tensor:
+    """`tensor[index] = value`, giving the tensor back so that its readers depend on the assignment."""
+    tensor[index] = value
+    return tensor
+
+
+class ExampleProxy(fx.Proxy):
+    """A proxy that knows its example value; see the module's docstring."""
+
+    def __init__(self, node: fx.Node, tracer: ExampleTracer, example: Any) -> None:
+        super().__init__(node, tracer)
+        self.example = example
+
+    def __getattr__(self, name: str) -> Any:
+        return ExampleAttribute(self, name)
+
+    def __len__(self) -> int:
+        return rank_of(self)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.repoint(self, self.tracer.create_proxy("call_function", set_item, (self, index, value), {}))
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._in_place("add_", operator.add, other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._in_place("sub_", operator.sub, other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._in_place("mul_", operator.mul, other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._in_place("div_", operator.truediv, other)
+
+    def _in_place(self, method: str, out_of_place: Callable[[Any, Any], Any], other: Any) -> Any:
+        if not isinstance(self.example, torch.Tensor):
+            return out_of_place(self, other)
+        self.tracer.create_proxy("call_method", method, (self, other), {})
+        return self
+
+
+class ExampleAttribute(Attribute, ExampleProxy):  # type: ignore[misc]
+    """`proxy.name`, not yet in the graph: most are method calls."""
+
+    def __init__(self, root: ExampleProxy, name: str) -> None:
+        Attribute.__init__(self, root, name)
+
+    @property
+    def node(self) -> fx.Node:
+        if self._node is None:
+            proxy = self.tracer.create_proxy("call_function", getattr, (self.root, self.attr), {})
+            self._node, self._example = proxy.node, proxy.example
+        return self._node
+
+    @property
+    def example(self) -> Any:
+        if self._node is not None:
+            return self._example
+        try:
+            return getattr(self.root.example, self.attr)
+        except AttributeError as error:  # an AttributeError here would make Python ask __getattr__ for `example`
+            raise TraceError(str(error)) from error
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.tracer.create_proxy("call_method", self.attr, (self.root, *args), kwargs)
+
+
+def rank_of(proxy: ExampleProxy) -> int:
+    """Length of a tuple-like example. Raises TraceError for a tensor: its length is a size and must stay symbolic."""
+    if isinstance(proxy.example, torch.Tensor) or not hasattr(proxy.example, "__len__"):
+        raise TraceError(f"the code needs the length of {proxy.node.name}, which depends on the input's size")
+    return len(proxy.example)
+
+
+class ExampleTracer(fx.Tracer):
+    """Runs every node once on example values. Subclasses say which modules are leaves and fill `inputs`."""
+
+    proxy_buffer_attributes = True
+
+    def __init__(self, inputs: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self._repointed: list[tuple[ExampleProxy, fx.Node]] = []
+        self._module_call, self._module_getattr = nn.Module.__call__, nn.Module.__getattr__
+
+    def trace(self, root: nn.Module, concrete_args: dict[str, Any] | None = None) -> fx.Graph:  # type: ignore[override]
+        self._path_of_tensor = {id(tensor): path for path, tensor in root.named_parameters()}
+        self._path_of_tensor |= {id(tensor): path for path, tensor in root.named_buffers()}
+        with torch.no_grad():
+            return super().trace(root, concrete_args)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Parameters and buffers read by traced code become nodes, uncached: a cached one may have been rolled back."""
+        path = self._path_of_tensor.get(id(attr_val)) if isinstance(attr_val, torch.Tensor) else None
+        return attr_val if path is None else self.create_proxy("get_attr", path, (), {})
+
+    def create_proxy(  # type: ignore[override]
+        self,
+        kind: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        type_expr: Any | None = None,
+        proxy_factory_fn: Callable[[fx.Node], fx.Proxy] | None = None,
+    ) -> ExampleProxy:
+        if kind == "output":
+            return super().create_proxy(kind, target, args, kwargs, name, type_expr)  # type: ignore[return-value]
+        example = self._run(kind, target, _examples(args), _examples(kwargs))
+        created: list[ExampleProxy] = []
+
+        def with_example(node: fx.Node) -> fx.Proxy:
+            created.append(ExampleProxy(node, self, example))
+            return created[0]
+
+        super().create_proxy(kind, target, args, kwargs, name, type_expr, with_example)
+        created[0].node.meta["val"] = pytree.tree_map(_shape_only, example)
+        if kind == "call_method" and target.endswith("_") and not target.endswith("__"):
+            self.repoint(args[0], created[0])
+        return created[0]
+
+    def repoint(self, proxy: ExampleProxy, changed: ExampleProxy) -> None:
+        """Let later readers of `proxy` read `changed`, the node that wrote into it."""
+        if isinstance(proxy, ExampleAttribute) or not isinstance(proxy, ExampleProxy):
+            return
+        self._repointed.append((proxy, proxy.node))
+        proxy.node = changed.node
+
+    @contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Takes back every node and re-pointing made inside when it raises."""
+        last, repointed, stack = (
+            next(iter(reversed(self.graph.nodes)), None),
+            len(self._repointed),
+            self.module_stack.copy(),
+        )
+        try:
+            yield
+        except Exception:
+            while len(self._repointed) > repointed:
+                proxy, node = self._repointed.pop()
+                proxy.node = node
+            while (newest := next(iter(reversed(self.graph.nodes)), None)) is not last:
+                self.graph.erase_node(newest)  # type: ignore[arg-type]
+            self.module_stack = stack
+            raise
+
+    @contextmanager
+    def outside_tracing(self) -> Iterator[None]:
+        """Real modules run as ever: fx's patches of nn.Module are undone inside."""
+        patched = nn.Module.__call__, nn.Module.__getattr__
+        nn.Module.__call__, nn.Module.__getattr__ = self._module_call, self._module_getattr  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            nn.Module.__call__, nn.Module.__getattr__ = patched  # type: ignore[method-assign]
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Only ranks, dtypes and devices may steer control flow: they are the same for every input of the traced model."""
+        if _is_static(obj.node):
+            return bool(obj.example)  # type: ignore[attr-defined]
+        raise TraceError(f"control flow depends on the data ({obj.node.format_node()})")
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        return iter([obj[position] for position in range(rank_of(obj))])  # type: ignore[arg-type,index]
+
+    def _run(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with self.outside_tracing():
+            if kind == "placeholder":
+                return self.inputs[target]
+            if kind == "get_attr":
+                return operator.attrgetter(target)(self.root)
+            if kind == "call_module":
+                return self.root.get_submodule(target)(*args, **kwargs)
+            if kind == "call_method":
+                return getattr(args[0], target)(*args[1:], **kwargs)
+            return target(*args, **kwargs)
+
+
+def _examples(value: Any) -> Any:
+    """`value` with every proxy replaced by its example."""
+    return pytree.tree_map(_example, value, is_leaf=lambda one: isinstance(one, (fx.Proxy, slice)))
+
+
+def _example(value: Any) -> Any:
+    if isinstance(value, slice):
+        return slice(_example(value.start), _example(value.stop), _example(value.step))
+    return value.example if isinstance(value, fx.Proxy) else value  # type: ignore[attr-defined]
+
+
+def _shape_only(value: Any) -> Any:
+    """A tensor's shape and dtype as a meta tensor; anything else as it is."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+
+def _is_static(node: fx.Node) -> bool:
+    """Whether the node's value follows from ranks, dtypes and devices alone."""
+    if node.op == "call_function" and node.target is getattr:
+        return node.args[1] in _STATIC_ATTRIBUTES
+    if node.op == "call_method" and node.target in _STATIC_METHODS:
+        return True
+    return node.op == "call_function" and all(_is_static(one) for one in node.all_input_nodes)
