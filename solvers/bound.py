@@ -1,0 +1,166 @@
+"""A certified upper bound on the balancedness that any placement with so many replicas can reach on given loads.
+
+In every step the fullest GPU carries at least the mean GPU load, and at least load / copies of every expert. The copies
+are shared by all steps, so the best mean over steps of min(1, copies * mean / load) over fractional copies is a linear
+program; any non-negative multipliers of its constraints give a bound by weak duality, and only that arithmetic is
+trusted, not the solver. Without replicas the copies are known, and how copies must meet on GPUs sharpens the bound.
+
+Axes: S steps, L layers, E experts, G GPUs, P pairs of a step and an expert that alone exceeds the mean GPU load,
+T groups of steps, Q pairs of a group and an expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linprog
+from scipy.sparse import csr_array
+
+_ROUNDING = 1e-12
+"""Added to every bound for the rounding of its own arithmetic."""
+_LP_PAIRS = 2_000
+"""Size of the linear programs; where there are more pairs, groups of alike steps share their multipliers."""
+
+
+def balancedness_bounds(counts_SLE: np.ndarray, replicas_L: Sequence[int], gpus: int) -> np.ndarray:
+    """`bound_L` in 0..1: no placement of layer l with `replicas_L[l]` replicas on `gpus` GPUs is better balanced.
+
+    Holds for every placement whose slots per GPU differ by at most one and where no GPU
+    holds an expert twice, with even shares or any fixed ones. Balancedness as in `replay`: mean over steps, a step without tokens counts 1.
+    """
+    return np.array([_layer_bound(counts_SLE[:, layer], count, gpus) for layer, count in enumerate(replicas_L)])
+
+
+def _layer_bound(counts_SE: np.ndarray, replicas: int, gpus: int) -> float:
+    load_SE = counts_SE.astype(np.float64)
+    mean_S = load_SE.sum(axis=1) / gpus
+    if replicas == 0:
+        peak_S = np.maximum(mean_S, _peak_without_replicas(load_SE, gpus))
+        reach_S = np.divide(mean_S, peak_S, out=np.ones_like(mean_S), where=peak_S > 0)
+        return min(1.0, float(reach_S.mean()) + _ROUNDING)
+    pairs = _Pairs.of(load_SE, mean_S, replicas, gpus)
+    if not pairs.reach_P.size:
+        return 1.0
+    return min(1.0, pairs.bound(_multipliers(pairs)) + _ROUNDING)
+
+
+def _peak_without_replicas(load_SE: np.ndarray, gpus: int) -> np.ndarray:
+    """`peak_S`: what the fullest GPU carries at least when every expert has one copy.
+
+    The GPU of the heaviest expert holds at least floor(E / G) experts; and of the first k * G + 1 experts by load some
+    k + 1 meet on one GPU.
+    """
+    experts = load_SE.shape[1]
+    falling_SE = -np.sort(-load_SE, axis=1)
+    others = experts // gpus - 1
+    peak_S = falling_SE[:, 0] + (falling_SE[:, experts - others :].sum(axis=1) if others > 0 else 0.0)
+    for full in range(1, (experts - 1) // gpus + 1):
+        last = full * gpus
+        peak_S = np.maximum(peak_S, falling_SE[:, last - full : last + 1].sum(axis=1))
+    return peak_S
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """The linear program: maximise mean t_S with t_s <= 1, t_s <= reach_p * copies_e, 1 <= copies <= G, sum limited."""
+
+    step_P: np.ndarray
+    """Step of every pair."""
+    expert_P: np.ndarray
+    """Expert of every pair, numbered among the `experts` that occur."""
+    reach_P: np.ndarray
+    """Mean GPU load / load of the expert, below 1: balancedness of the step with one copy of it."""
+    steps: int
+    """Number of steps, those without pairs included."""
+    experts: int
+    """Number of experts that occur."""
+    replicas: int
+    """Copies beyond the first, all of them spent on experts that occur."""
+    gpus: int
+    """Most copies of one expert."""
+
+    @classmethod
+    def of(cls, load_SE: np.ndarray, mean_S: np.ndarray, replicas: int, gpus: int) -> _Pairs:
+        step_P, expert_P = np.nonzero(load_SE > mean_S[:, None])
+        reach_P = mean_S[step_P] / load_SE[step_P, expert_P]
+        kept, number_P = np.unique(expert_P, return_inverse=True)
+        return cls(step_P, number_P, reach_P, len(load_SE), len(kept), replicas, gpus)
+
+    def bound(self, multiplier_P: np.ndarray) -> float:
+        """The Lagrangian dual at any multipliers: an upper bound whatever they are.
+
+        A step's multipliers are scaled to sum to 1 at most; what is missing to 1 goes to its t_s <= 1. The copies then
+        follow the largest sums of multiplier times reach.
+        """
+        multiplier_P = np.maximum(multiplier_P, 0.0)
+        sum_S = np.bincount(self.step_P, multiplier_P, minlength=self.steps)
+        multiplier_P = multiplier_P / np.maximum(sum_S, 1.0)[self.step_P]
+        price_E = np.bincount(self.expert_P, multiplier_P * self.reach_P, minlength=self.experts)
+        worth = price_E.sum()
+        left = self.replicas
+        for price in -np.sort(-price_E):
+            given = min(left, self.gpus - 1)
+            worth += price * given
+            left -= given
+        slack = np.maximum(0.0, 1.0 - sum_S).sum()
+        return float((slack + worth) / self.steps)
+
+
+def _multipliers(pairs: _Pairs) -> np.ndarray:
+    """`multiplier_P`: the optimal ones, or the best of those that are alike within groups of alike steps."""
+    group_S = _group_steps(pairs)
+    key_P = group_S[pairs.step_P] * pairs.experts + pairs.expert_P
+    key_Q, pair_P = np.unique(key_P, return_inverse=True)
+    group_Q, expert_Q = np.divmod(key_Q, pairs.experts)
+    size_T = np.bincount(group_S)
+    # The steps of a group without this pair reach 1 as far as this expert is concerned.
+    slope_Q = np.bincount(pair_P, pairs.reach_P) / size_T[group_Q]
+    start_Q = 1.0 - np.bincount(pair_P) / size_T[group_Q]
+    multiplier_Q = _solve(pairs, group_Q, expert_Q, slope_Q, start_Q, size_T)
+    return (multiplier_Q / size_T[group_Q])[pair_P]
+
+
+def _group_steps(pairs: _Pairs) -> np.ndarray:
+    """`group_S`: every step its own group if the program stays small, else alike by what limits them most.
+
+    Alike is judged at copies in proportion to what each expert lacks.
+    """
+    groups = max(1, _LP_PAIRS // pairs.experts)
+    if len(pairs.reach_P) <= _LP_PAIRS or pairs.steps <= groups:
+        return np.arange(pairs.steps)
+    want_E = np.bincount(pairs.expert_P, 1.0 / pairs.reach_P - 1.0, minlength=pairs.experts)
+    copies_E = np.minimum(1.0 + pairs.replicas * want_E / want_E.sum(), pairs.gpus)
+    value_SE = np.ones((pairs.steps, pairs.experts))
+    value_SE[pairs.step_P, pairs.expert_P] = np.minimum(1.0, pairs.reach_P * copies_E[pairs.expert_P])
+    tightest_SE = np.argsort(value_SE, axis=1, kind="stable")
+    second_S = tightest_SE[:, min(1, pairs.experts - 1)]
+    order_S = np.lexsort([value_SE.min(axis=1), second_S, tightest_SE[:, 0]])
+    group_S = np.empty(pairs.steps, dtype=np.int64)
+    group_S[order_S] = np.arange(pairs.steps) * groups // pairs.steps
+    return group_S
+
+
+def _solve(
+    pairs: _Pairs,
+    group_Q: np.ndarray,
+    expert_Q: np.ndarray,
+    slope_Q: np.ndarray,
+    start_Q: np.ndarray,
+    size_T: np.ndarray,
+) -> np.ndarray:
+    """`multiplier_Q` of the program with t_g <= start + slope * copies per pair; zeros where the solver fails."""
+    count, groups = len(slope_Q), len(size_T)
+    row_Q = np.arange(count)
+    row = np.concatenate([row_Q, row_Q, np.full(pairs.experts, count)])
+    column = np.concatenate([group_Q, groups + expert_Q, groups + np.arange(pairs.experts)])
+    value = np.concatenate([np.ones(count), -slope_Q, np.ones(pairs.experts)])
+    solved = linprog(
+        np.concatenate([-size_T.astype(np.float64), np.zeros(pairs.experts)]),
+        A_ub=csr_array((value, (row, column)), shape=(count + 1, groups + pairs.experts)),
+        b_ub=np.concatenate([start_Q, [pairs.experts + pairs.replicas]]),
+        bounds=[(0.0, 1.0)] * groups + [(1.0, float(pairs.gpus))] * pairs.experts,
+        method="highs",
+    )
+    return -solved.ineqlin.marginals[:count] if solved.status == 0 else np.zeros(count)
