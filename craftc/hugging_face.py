@@ -1,0 +1,105 @@
+"""Hugging Face models: a checkpoint folder, or the shapes that a `config.json` alone describes.
+
+Of a multimodal model only the text part is built: that is where the experts are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from craftc.errors import BadInput, Unsupported
+from craftc.passes.base import WorkloadInputs
+
+if TYPE_CHECKING:  # importing torch takes longer than most commands need
+    from torch import nn
+
+_EXAMPLE_SHAPE = (2, 16)
+"""Sequences and tokens of the example batch."""
+
+
+def load_checkpoint(folder: Path) -> tuple[nn.Module, WorkloadInputs]:
+    """The model of a folder with config.json and .safetensors files, in their dtype. Raises BadInput, Unsupported."""
+    if not (folder / "config.json").is_file():
+        raise BadInput(f"model {folder}: no config.json in this folder")
+    if not any(folder.glob("*.safetensors")):
+        raise BadInput(
+            f"model {folder}: no .safetensors file in this folder; to plan without weights give its config.json"
+        )
+    auto_model, config = _auto_model(_read_config(folder / "config.json"), str(folder))
+    with _transformers_errors(str(folder)):
+        model, info = auto_model.from_pretrained(
+            folder,
+            config=config,
+            dtype="auto",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise BadInput(
+            f"model {folder}: {len(missing)} weights are missing from its .safetensors files, first {missing[0]}"
+        )
+    return model, _token_inputs(config.vocab_size, "cpu")
+
+
+def load_config(path: Path) -> tuple[nn.Module, WorkloadInputs]:
+    """The model of a bare config.json on the meta device: shapes and dtypes alone. Raises BadInput, Unsupported."""
+    import torch
+
+    auto_model, config = _auto_model(_read_config(path), str(path))
+    with _transformers_errors(str(path)), torch.device("meta"):
+        model = auto_model.from_config(config, dtype=config.dtype, trust_remote_code=False)
+    return model, _token_inputs(config.vocab_size, "meta")
+
+
+def _read_config(path: Path) -> Any:
+    with _transformers_errors(str(path)):
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+
+
+def _auto_model(config: Any, where: str) -> tuple[Any, Any]:
+    """The transformers class that builds the text part of `config`, and that part's own config."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING, AutoModel, AutoModelForCausalLM
+
+    with _transformers_errors(where):
+        text = config.get_text_config(decoder=True)
+    text.dtype = text.dtype or config.dtype  # a nested config leaves its dtype to the outer one
+    if type(text) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM, text
+    if type(text) in MODEL_MAPPING:
+        return AutoModel, text
+    raise Unsupported(
+        f"model {where}: transformers has no text model for {type(text).__name__}; write a file with build_model()"
+    )
+
+
+@contextlib.contextmanager
+def _transformers_errors(where: str) -> Iterator[None]:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except ModuleNotFoundError as error:
+        raise BadInput(f"model {where}: {error}; install it: pip install 'craftc[hf]'") from error
+    except Exception as error:
+        raise BadInput(
+            f"model {where}: transformers cannot load it: {type(error).__name__}: {' '.join(str(error).split())[:240]}"
+        ) from error
+
+
+def _token_inputs(vocab_size: int, device: str) -> WorkloadInputs:
+    """Seeded random tokens. A mask is given because without one mask code reads values, which meta tensors have not."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    input_ids_BT = torch.randint(vocab_size, _EXAMPLE_SHAPE, generator=generator)
+    return WorkloadInputs(
+        {"input_ids": input_ids_BT.to(device), "attention_mask": torch.ones_like(input_ids_BT).to(device)}
+    )

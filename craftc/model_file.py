@@ -1,0 +1,210 @@
+"""Models as users name them: `file.py`, `file.py:factory`, a Hugging Face folder, or a `config.json` alone.
+
+Every mistake in a model file is the user's to fix: one line that says which file, which line of it, and what happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from craftc.errors import BadInput
+from craftc.hugging_face import load_checkpoint, load_config
+from craftc.passes.base import WorkloadInputs
+
+if TYPE_CHECKING:  # importing torch takes longer than most commands need
+    from torch import nn
+
+_FORMS = "give file.py, file.py:factory, a Hugging Face checkpoint folder, or a config.json"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSource:
+    """A model and everything needed to run and to name it."""
+
+    model: nn.Module
+    """The model in evaluation mode."""
+    inputs: WorkloadInputs
+    """Its example inputs, and calibration inputs where the model file has them."""
+    name: str
+    """Short name for reports: the file's stem, or the folder's name."""
+    fingerprint: str
+    """See `fingerprint_model`."""
+    on_meta: bool
+    """True where the model has shapes but no weights: it can be planned for, not run."""
+
+
+def load_model_source(spec: str) -> ModelSource:
+    """The model that `spec` names. Raises BadInput, or Unsupported where transformers does not know the model type."""
+    if spec.endswith(".py"):
+        return _load_python(Path(spec), "build_model")
+    file, separator, factory = spec.rpartition(":")
+    if separator and file.endswith(".py"):
+        return _load_python(Path(file), factory)
+    path = Path(spec)
+    if path.is_dir():
+        return _source(*load_checkpoint(path), _name(path))
+    if path.suffix == ".json" and path.is_file():
+        return _source(*load_config(path), _name(path))
+    raise BadInput(f"model {spec!r}: {'not a kind of model file' if path.exists() else 'no such file'}; {_FORMS}")
+
+
+def fingerprint_model(model: nn.Module) -> str:
+    """sha256, hex, over names, shapes, dtypes and (unless on the meta device) bytes of the state_dict's tensors."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
+        if not tensor.is_meta:
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _load_python(path: Path, factory: str) -> ModelSource:
+    if not path.is_file():
+        raise BadInput(f"model {path}: no such file; {_FORMS}")
+    with _importable_folder(path.parent):
+        module = _import_file(path)
+        model = _checked_model(path, factory, _call(path, module, factory))
+        if not hasattr(module, "example_inputs"):
+            raise BadInput(
+                f"{path}: no example_inputs(); define it to return the keyword arguments of one forward call"
+            )
+        example = _keyword_inputs(path, model, _call(path, module, "example_inputs"))
+    calibration = getattr(module, "calibration_inputs", None)
+    if calibration is not None and not callable(calibration):
+        raise BadInput(f"{path}: calibration_inputs must be a function that yields batches, got {_kind(calibration)}")
+    stream = None if calibration is None else _quiet_stream(path, calibration)
+    return _source(model, WorkloadInputs(example, stream), _name(path))
+
+
+def _name(path: Path) -> str:
+    """The stem, or the folder's name where the stem says nothing: `tiny_moe` of `examples/tiny_moe/model.py`."""
+    return path.resolve().parent.name if path.stem in ("model", "config") else path.resolve().stem
+
+
+def _source(model: nn.Module, inputs: WorkloadInputs, name: str) -> ModelSource:
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    return ModelSource(model.eval(), inputs, name, fingerprint_model(model), on_meta)
+
+
+@contextlib.contextmanager
+def _importable_folder(folder: Path) -> Iterator[None]:
+    """What `python file.py` gives a file: its folder's other modules. Its prints must not mix into our stdout."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(entry)
+
+
+def _import_file(path: Path) -> ModuleType:
+    name = f"craftc_model_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise _explained(path, "cannot be imported", error) from error
+    return module
+
+
+def _call(path: Path, module: ModuleType, function: str) -> Any:
+    if not hasattr(module, function):
+        raise BadInput(f"{path}: no {function}(); define it, or name another factory: {path}:factory")
+    if not callable(getattr(module, function)):
+        raise BadInput(f"{path}: {function} must be a function, got {_kind(getattr(module, function))}")
+    try:
+        return getattr(module, function)()
+    except (Exception, SystemExit) as error:
+        raise _explained(path, f"{function}() failed", error) from error
+
+
+def _explained(path: Path, what: str, error: BaseException) -> BadInput:
+    """One line: what failed, the last line of the user's own file on the way there, and the reason."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if _same_file(frame.filename, path)]
+    line = (
+        error.lineno if isinstance(error, SyntaxError) and _same_file(error.filename, path) else (lines or [None])[-1]
+    )
+    reason = error.msg if isinstance(error, SyntaxError) else str(error)
+    where = f"{path}, line {line}" if line else str(path)
+    return BadInput(f"{where}: {what}: {type(error).__name__}{f': {_one_line(reason)}' if reason else ''}")
+
+
+def _same_file(filename: str | None, path: Path) -> bool:
+    return filename is not None and Path(filename).resolve() == path.resolve()
+
+
+def _one_line(text: str) -> str:
+    line = re.sub(r"\s+", " ", text).strip()
+    return line if len(line) <= 240 else f"{line[:240]}..."
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+def _checked_model(path: Path, factory: str, model: object) -> nn.Module:
+    from torch import nn
+
+    if isinstance(model, nn.Module):
+        return model
+    raise BadInput(f"{path}: {factory}() must return a torch.nn.Module, got {_kind(model)}")
+
+
+def _keyword_inputs(path: Path, model: nn.Module, inputs: object) -> dict[str, Any]:
+    """Example inputs by the names of forward's arguments; a tuple holds them by position. Tracing checks the values."""
+    if isinstance(inputs, dict):
+        return dict(inputs)
+    if not isinstance(inputs, tuple):
+        raise BadInput(
+            f"{path}: example_inputs() must return a dict of forward's arguments (or a tuple), got {_kind(inputs)}"
+        )
+    signature = inspect.signature(model.forward)
+    try:
+        return dict(signature.bind(*inputs).arguments)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters)
+        raise BadInput(
+            f"{path}: example_inputs() does not fit {type(model).__name__}.forward({takes}): {error}"
+        ) from error
+
+
+def _quiet_stream(path: Path, calibration: Callable[[], Iterable[Any]]) -> Callable[[], Iterator[Any]]:
+    """The calibration stream, able to import its file's neighbours; what it prints goes to stderr."""
+
+    def stream() -> Iterator[Any]:
+        end = object()
+        try:
+            with _importable_folder(path.parent):
+                batches = iter(calibration())
+            while True:
+                with _importable_folder(path.parent):
+                    batch = next(batches, end)
+                if batch is end:
+                    return
+                yield batch
+        except (Exception, SystemExit) as error:
+            raise _explained(path, "calibration_inputs() failed", error) from error
+
+    return stream
