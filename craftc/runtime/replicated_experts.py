@@ -1,0 +1,63 @@
+"""The module that replaces an experts module: it holds the copies a plan says and runs the model's own code on them.
+
+Axes: T tokens, K experts per token, H hidden size, S slots in GPU order over all GPUs, C slots that are counted here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from craftc.plan import LayerPlan
+from craftc.runtime.copy_choice import copy_choice
+from craftc.runtime.dispatcher import Dispatcher
+from craftc.runtime.slot_table import SlotTable, slot_table
+from craftc.runtime.virtual import VirtualDispatcher
+
+
+class ReplicatedExperts(nn.Module):
+    """Drop-in for an experts module: `forward(hidden [T,H], top_k_index [T,K], top_k_weights [T,K]) -> [T,H]`.
+
+    For every (token, expert) pair `choice` picks one copy and `dispatcher` has it executed by `experts`, the model's
+    own experts module over the slots this process holds. Tokens really executed are counted per slot in `tokens_C`.
+    """
+
+    def __init__(self, experts: nn.Module, choice: nn.Module, dispatcher: Dispatcher, table: SlotTable, name: str):
+        super().__init__()
+        self.experts = experts
+        self.choice = choice
+        self.dispatcher = dispatcher
+        self.table = table
+        self.name = name
+        counted = dispatcher.counted_slots
+        self.register_buffer("tokens_C", torch.zeros(len(counted), dtype=torch.int64, device="cpu"), persistent=False)
+
+    tokens_C: Tensor
+
+    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        slot_TK = self.choice(top_k_index)
+        output_TH, tokens_C = self.dispatcher(self.experts, hidden_states, slot_TK, top_k_weights)
+        self.tokens_C.add_(tokens_C)
+        return output_TH
+
+    def tokens_per_gpu(self) -> dict[int, int]:
+        """Tokens executed since the last `reset_counters` on every GPU whose slots this process executes."""
+        counts = dict.fromkeys(range(self.table.gpus), 0)
+        counted = self.dispatcher.counted_slots
+        for slot, tokens in zip(counted, self.tokens_C.tolist(), strict=True):
+            counts[self.table.gpu_S[slot]] += tokens
+        here = {self.table.gpu_S[slot] for slot in counted}
+        return {gpu: tokens for gpu, tokens in counts.items() if gpu in here}
+
+    def reset_counters(self) -> None:
+        """Start counting tokens anew."""
+        self.tokens_C.zero_()
+
+    def extra_repr(self) -> str:
+        return f"{self.name}: {self.table.experts} experts in {self.table.slots} slots on {self.table.gpus} GPUs"
+
+
+def virtual_experts(experts: nn.Module, layer: LayerPlan) -> ReplicatedExperts:
+    """`experts` replicated as `layer` says over virtual GPUs in this process; weights are shared with `experts`."""
+    table = slot_table(layer)
+    return ReplicatedExperts(experts, copy_choice(layer, rank=0), VirtualDispatcher(table), table, layer.name)

@@ -1,0 +1,52 @@
+"""Pass 7: every MoE layer's experts become a replicated module that holds the copies the plan says."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from craftc.passes.base import Compilation, Pass
+from craftc.plan import ReplicationPlan
+
+if TYPE_CHECKING:
+    from torch import fx
+
+
+@dataclass(frozen=True)
+class RewriteExperts(Pass):
+    """Replaces experts by `ReplicatedExperts` over virtual GPUs, which run the model's own experts code.
+
+    The traced graph stays as it was: the rewritten one is a new GraphModule that shares all weights with it.
+    Raises BadInput where plan and model do not belong together.
+    """
+
+    name: ClassVar[str] = "rewrite_experts"
+    needs: ClassVar[tuple[str, ...]] = ("graph", "layers", "plan")
+    gives: ClassVar[tuple[str, ...]] = ("graph",)
+    changes_graph: ClassVar[bool] = True
+
+    def run(self, compilation: Compilation) -> Compilation:
+        assert compilation.graph is not None
+        assert compilation.plan is not None
+        return replace(compilation, graph=rewrite_experts(compilation.graph, compilation.plan))
+
+
+def rewrite_experts(graph: fx.GraphModule, plan: ReplicationPlan) -> fx.GraphModule:
+    """`graph` with every `call_module` node that has `meta["moe"]` calling the replicated module of its layer.
+
+    Raises BadInput unless the plan's layers are the graph's, with the same numbers of experts and the same sizes.
+    """
+    from torch import fx
+
+    from craftc.runtime.plan_match import check_layer_fits, check_same_layers
+    from craftc.runtime.replicated_experts import virtual_experts
+
+    targets = {node.meta["moe"].name: node.target for node in graph.graph.nodes if "moe" in node.meta}
+    check_same_layers(plan, targets)
+    rewritten = fx.GraphModule(graph, copy.deepcopy(graph.graph), class_name=type(graph).__name__)
+    for layer in plan.layers:
+        experts = graph.get_submodule(targets[layer.name])
+        check_layer_fits(layer, experts)
+        rewritten.set_submodule(targets[layer.name], virtual_experts(experts, layer))
+    return rewritten

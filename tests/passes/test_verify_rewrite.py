@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from craftc.errors import VerificationFailed
+from craftc.passes.base import Compilation, WorkloadInputs, run_checked
+from craftc.passes.rewrite_experts import RewriteExperts
+from craftc.passes.verify_rewrite import VerifyRewrite
+from craftc.runtime.replicated_experts import ReplicatedExperts
+from tests.model_families import example_inputs
+from tests.passes.traced import planned, traced
+
+
+def test_a_sound_rewrite_passes_and_is_measured(rewritten):
+    verification: Any = run_checked(VerifyRewrite(), rewritten).verification
+    assert set(verification.max_abs_difference) == {
+        "float32",
+        "float32, GPU by GPU",
+        "bfloat16",
+        "bfloat16, GPU by GPU",
+    }
+    assert verification.max_abs_difference["float32"] == 0
+    assert 0 < verification.max_token_deviation < 0.5
+    for what, difference in verification.max_abs_difference.items():
+        assert difference <= verification.tolerance[what]
+
+
+def test_counters_start_anew_afterwards(rewritten):
+    run_checked(VerifyRewrite(), rewritten)
+    assert all(not module.tokens_C.any() for module in replicated(rewritten))
+
+
+def test_model_and_graph_keep_their_dtype_and_hooks(rewritten):
+    run_checked(VerifyRewrite(), rewritten)
+    assert {parameter.dtype for parameter in rewritten.model.parameters()} == {torch.float32}
+    assert not any(module._forward_hooks for module in replicated(rewritten))
+
+
+def test_wrong_outputs_are_refused(rewritten):
+    first: Any = replicated(rewritten)[0]
+    first.dispatcher.expert_S = first.dispatcher.expert_S.roll(1)  # weights that do not follow the map
+    with pytest.raises(VerificationFailed, match=r"float32\): output 0 by .* allowed"):
+        run_checked(VerifyRewrite(), rewritten)
+
+
+def test_a_wrong_placement_table_is_seen_gpu_by_gpu(rewritten):
+    first: Any = replicated(rewritten)[0]
+    table = first.table
+    first.table = replace(table, expert_S=(table.expert_S[1], table.expert_S[0], *table.expert_S[2:]))
+    with pytest.raises(VerificationFailed, match=rf"GPU by GPU\): layer {first.name}|layer {first.name}: GPU 0"):
+        run_checked(VerifyRewrite(), rewritten)
+
+
+def test_a_choice_that_ignores_the_shares_is_refused(rewritten):
+    first: Any = replicated(rewritten)[0]
+    first.choice = AlwaysTheFirstCopy(first.table)
+    with pytest.raises(VerificationFailed, match=r"GPU \d got [\d,]+ tokens on 3 batches, the plan predicts"):
+        run_checked(VerifyRewrite(), rewritten)
+
+
+class AlwaysTheFirstCopy(torch.nn.Module):
+    def __init__(self, table):
+        super().__init__()
+        self.slot_E = torch.tensor([table.expert_S.index(expert) for expert in range(table.experts)])
+
+    def forward(self, index_TK):
+        return self.slot_E[index_TK]
+
+
+def replicated(compilation: Any) -> list[ReplicatedExperts]:
+    return [module for module in compilation.graph.modules() if isinstance(module, ReplicatedExperts)]
+
+
+@pytest.fixture
+def rewritten() -> Compilation:
+    compilation: Any = planned(traced("mixtral"), gpus=3)
+    batches = [example_inputs(batch=4, tokens=16, seed=seed) for seed in range(3)]
+    inputs = WorkloadInputs(compilation.inputs.example, lambda: batches)
+    return run_checked(RewriteExperts(), replace(compilation, inputs=inputs))
