@@ -37,7 +37,7 @@ def read_loads(path: Path) -> LoadProfile:
     """The loads in `path`. Raises BadInput, in one line that begins with the path, for any file that holds none."""
     arrays = _read_arrays(path)
     if "counts" not in arrays:
-        raise BadInput(f"{path}: no array named counts; it holds {', '.join(sorted(arrays)) or 'nothing'}")
+        raise BadInput(f"{path}: no array named counts; it holds {_names(arrays)}")
     counts_SLE = arrays["counts"]
     try:
         _check_shapes(arrays)
@@ -108,6 +108,11 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         # Zip, deflate, npy and safetensors each raise their own errors on broken bytes; all mean one thing to the user.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{path}: broken or incomplete file ({reason}); write or copy it again") from None
+
+
+def _names(arrays: dict[str, np.ndarray]) -> str:
+    """Names for one line of text, whatever a broken file calls its arrays."""
+    return ", ".join(name if name.isprintable() else ascii(name) for name in sorted(arrays)) or "nothing"
 
 
 def _reader(path: Path, start: bytes) -> Any:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import io
 import pickle
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from craftc.errors import BadInput
 from craftc.loads import LoadProfile
 from craftc.manifests.load_format import LoadFormat
 from craftc.manifests.recording import check_cells, profile_of_layers, refuse_idle_steps
 from craftc.manifests.strict import read_bytes
-from craftc.manifests.torch_file import float_or_integer_array, is_torch_zip, load_torch_zip
+from craftc.manifests.torch_file import float_or_integer_array, is_torch_zip, load_torch_zip, why_refused
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -30,7 +29,9 @@ def recognises(path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> LoadProfile:
     """One step per batch. Refuses a pickle that holds anything but one tensor."""
-    value = load_torch_zip(path) if zipfile.is_zipfile(path) else _unpickle(path)
+    with path.open("rb") as file:
+        head = file.read(1024)
+    value = load_torch_zip(path) if is_torch_zip(head) else _unpickle(path)
     where = f"{path}: tensor"
     counts_SLE = float_or_integer_array(value, 3, where)
     check_cells(counts_SLE.shape, where)
@@ -53,22 +54,38 @@ class _TensorUnpickler(pickle._Unpickler):
     parts.
     """
 
+    # Without BUILD no object's state can be set, so nothing in the file reaches a method of a tensor.
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: step for code, step in pickle._Unpickler.dispatch.items() if code != pickle.BUILD[0]
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         allowed: dict[tuple[str, str], Callable[..., Any]] = {
             ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
             ("torch.storage", "_load_from_bytes"): _load_storage,
             ("collections", "OrderedDict"): OrderedDict,
+            ("_codecs", "encode"): _latin_bytes,
         }
         if (module, name) not in allowed:
             raise pickle.UnpicklingError(f"it holds {module}.{name}, not only a tensor")
         return allowed[module, name]
 
 
+def _latin_bytes(text: str, encoding: str) -> bytes:
+    """How pickles of protocol 2 write bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError("it holds text in another encoding than bytes have")
+    return text.encode("latin1")
+
+
 def _load_storage(data: bytes) -> Any:
     """What a pickled tensor keeps its values in: a small torch file of the older kind."""
     import torch
 
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise pickle.UnpicklingError(why_refused(error)) from None
 
 
 def _rebuild_tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any) -> Any:

@@ -69,12 +69,14 @@ def _columns(line: str) -> list[str]:
 
 def _read_numbers(body: bytes, columns: int, path: Path) -> np.ndarray:
     """`[lines, columns]` int64, not negative. Raises BadInput naming the line."""
+    if not body.strip():
+        raise BadInput(f"{path}: no lines after line 1")
     try:
         numbers = np.loadtxt(io.BytesIO(body), delimiter=",", dtype=np.int64, ndmin=2, comments=None)
     except (ValueError, OverflowError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: after line 1: {str(error).splitlines()[0]}") from None
-    if not numbers.size or numbers.shape[1] != columns:
-        raise BadInput(f"{path}: {numbers.shape[1] if numbers.size else 0} columns of numbers under {columns} names")
+    if numbers.shape[1] != columns:
+        raise BadInput(f"{path}: {numbers.shape[1]} columns of numbers under {columns} names")
     if numbers.min() < 0:
         line = int(np.argwhere(numbers < 0)[0][0]) + 2
         raise BadInput(f"{path}: line {line}: negative number {numbers.min()}")

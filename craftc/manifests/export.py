@@ -13,8 +13,9 @@ from craftc.errors import BadInput, Refused, VerificationFailed
 from craftc.manifests.format import ExportSource, PlacementFormat, target_of_plan
 from craftc.manifests.padding import padding_cost
 from craftc.manifests.registry import placement_format
-from craftc.manifests.slots import check_placement, is_uniform, uniform_slots
+from craftc.manifests.slots import is_uniform, uniform_slots
 from craftc.plan import ReplicationPlan
+from craftc.plan_verifier import require_sound
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,8 +64,7 @@ def export_plan(
 def _check_plan(source: ExportSource, fmt: PlacementFormat) -> None:
     """Refuse what the server cannot hold before anything is encoded."""
     plan = source.plan
-    for layer, known in zip(plan.layers, source.target.layers, strict=True):
-        check_placement(layer.placement, source.target.gpus, known, f"plan: layer {layer.name}")
+    require_sound(plan)
     if not fmt.uniform_slots:
         return
     uniform_slots(source.target)

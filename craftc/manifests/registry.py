@@ -25,6 +25,8 @@ PLACEMENTS: Mapping[str, str] = {
 """Modules with a `FORMAT: PlacementFormat`."""
 
 LOADS: Mapping[str, str] = {
+    "npz": "craftc.manifests.npz_loads",
+    "safetensors": "craftc.manifests.safetensors_loads",
     "sglang": "craftc.manifests.sglang_loads",
     "trtllm": "craftc.manifests.trtllm_loads",
     "vllm": "craftc.manifests.vllm_loads",

@@ -127,7 +127,10 @@ def _quick_matrix(text: bytes) -> np.ndarray | None:
     width = rows[0].count(b",") + 1
     if numbers.translate(None, b"0123456789, ") or any(row.count(b",") + 1 != width for row in rows):
         return None
-    flat = np.fromstring(numbers, sep=",", dtype=np.int64)
+    try:
+        flat = np.fromstring(numbers, sep=",", dtype=np.int64)
+    except ValueError:
+        return None
     return flat.reshape(len(rows), width) if flat.size == len(rows) * width else None
 
 

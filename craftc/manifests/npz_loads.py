@@ -1,0 +1,17 @@
+"""craftc's own `.npz` with `counts [steps, layers, experts]`, behind the same door as recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from craftc.load_file import read_loads
+from craftc.manifests.load_format import LoadFormat
+from craftc.manifests.torch_file import is_torch_zip
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """A zip file that torch did not make."""
+    return head.startswith(b"PK") and not is_torch_zip(head)
+
+
+FORMAT = LoadFormat(name="npz", server="craftc, NumPy", recognises=recognises, read=read_loads)
