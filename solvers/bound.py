@@ -27,8 +27,8 @@ _LP_PAIRS = 2_000
 def balancedness_bounds(counts_SLE: np.ndarray, replicas_L: Sequence[int], gpus: int) -> np.ndarray:
     """`bound_L` in 0..1: no placement of layer l with `replicas_L[l]` replicas on `gpus` GPUs is better balanced.
 
-    Holds for every placement whose slots per GPU differ by at most one and where no GPU
-    holds an expert twice, with even shares or any fixed ones. Balancedness as in `replay`: mean over steps, a step without tokens counts 1.
+    Holds for every placement whose slots per GPU differ by at most one and where no GPU holds an expert twice, with
+    even shares or any fixed ones. Balancedness as in `replay`: mean over steps, a step without tokens counts 1.
     """
     return np.array([_layer_bound(counts_SLE[:, layer], count, gpus) for layer, count in enumerate(replicas_L)])
 

@@ -1,0 +1,26 @@
+"""Estimate what replicas would buy in every layer: the benefit curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from craftc.passes.base import Compilation, Pass
+from craftc.passes.planning_problem import planning_problem
+from craftc.solvers.planners import DEFAULT_PLANNER, planner_named
+
+
+@dataclass(frozen=True)
+class EstimateBenefit(Pass):
+    """Needs no model: loads, layers, topology and budget are enough."""
+
+    name: ClassVar[str] = "estimate_benefit"
+    needs: ClassVar[tuple[str, ...]] = ("loads", "layers", "topology", "budget_bytes")
+    gives: ClassVar[tuple[str, ...]] = ("curves",)
+
+    planner: str = DEFAULT_PLANNER
+    """Name in `craftc.solvers.planners`."""
+
+    def run(self, compilation: Compilation) -> Compilation:
+        """Raises BadInput where loads and layers do not belong together, or on an unknown planner."""
+        return replace(compilation, curves=planner_named(self.planner).estimate(planning_problem(compilation)))
