@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterable, Iterator
 
 import networkx as nx
+import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+_SHAPE_READERS = (torch.zeros_like, torch.ones_like, torch.empty_like, torch.full_like, getattr)
+_SHAPE_METHODS = ("size", "dim", "numel", "new_zeros", "new_ones", "new_empty", "new_full")
 
 
 def as_digraph(graph: fx.Graph) -> nx.DiGraph:
@@ -16,22 +22,63 @@ def as_digraph(graph: fx.Graph) -> nx.DiGraph:
     return digraph
 
 
+def tensor_flow(graph: fx.Graph) -> nx.DiGraph:
+    """The edges of `as_digraph` along which tensor contents flow: not sizes, dtypes, or readers of a shape alone."""
+    digraph = as_digraph(graph)
+    digraph.remove_edges_from(
+        [(node, reader) for node, reader in digraph.edges if not holds_tensor(node) or _reads_shape_only(reader)]
+    )
+    return digraph
+
+
 def backwards(digraph: nx.DiGraph, start: fx.Node) -> Iterator[fx.Node]:
     """Everything `start` depends on, nearest first."""
     return (node for _, node in nx.bfs_edges(digraph, start, reverse=True))
 
 
-def region_between(digraph: nx.DiGraph, cut: Collection[fx.Node], output: fx.Node) -> tuple[set[fx.Node], set[fx.Node]]:
-    """The nodes `output` depends on without going through `cut` (with `output`, without the cut), and those among them that
-    depend on nothing: an empty second set but for constants means that the cut and nothing else feeds the region."""
-    open_graph = digraph.subgraph(set(digraph) - set(cut))
-    region = nx.ancestors(open_graph, output) | {output}
-    return region, {node for node in region if digraph.in_degree(node) == 0}
+def meeting_points(digraph: nx.DiGraph, starts: Collection[fx.Node]) -> Iterator[fx.Node]:
+    """Nodes through which everything computed from `starts` goes (their common post-dominators), nearest first."""
+    position = {node: number for number, node in enumerate(digraph)}
+    reached: set[fx.Node] = set()
+    waiting, last_read = set(starts), -1
+    for node, here in position.items():
+        if node in waiting or not reached.isdisjoint(digraph.predecessors(node)):
+            if not waiting and last_read <= here:
+                yield node
+            waiting.discard(node)
+            reached.add(node)
+            last_read = max(last_read, *(position[reader] for reader in digraph.successors(node)), -1)
 
 
-def outside_readers(region: Collection[fx.Node], output: fx.Node) -> tuple[fx.Node, ...]:
-    """Nodes beyond the region that read a value of its inside (anything but `output`)."""
-    return tuple(reader for node in region if node is not output for reader in node.users if reader not in region)
+def region_between(digraph: nx.DiGraph, cut: Collection[fx.Node], output: fx.Node) -> set[fx.Node]:
+    """The nodes `output` depends on without going through `cut`: with `output`, without the cut."""
+    region, front = {output}, [output]
+    while front:
+        sources = set(digraph.predecessors(front.pop())) - region - set(cut)
+        region |= sources
+        front.extend(sources)
+    return region
+
+
+def outside_reader(region: Collection[fx.Node], output: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """A node inside the region other than `output` and a reader of it outside, or None: sizes read only inside are inside."""
+    inside, left, node = {output}, set(region) - {output}, output
+    while left:
+        node = node.prev
+        if node not in left and holds_tensor(node):
+            continue
+        left.discard(node)
+        outer = next((reader for reader in node.users if reader not in inside), None)
+        if outer is None:
+            inside.add(node)
+        elif node in region:
+            return node, outer
+    return None
+
+
+def holds_tensor(node: fx.Node) -> bool:
+    """Whether the node's value is a tensor or holds one; a node of unknown value does."""
+    return "val" not in node.meta or any(isinstance(one, torch.Tensor) for one in pytree.tree_leaves(node.meta["val"]))
 
 
 def other_readers_of(graph_module: fx.GraphModule, experts: fx.Node) -> tuple[fx.Node, ...]:
@@ -43,6 +90,12 @@ def other_readers_of(graph_module: fx.GraphModule, experts: fx.Node) -> tuple[fx
         for node in graph_module.graph.nodes
         if node is not experts and (_is_inside(node, path) or _holds_any(graph_module, node, own))
     )
+
+
+def _reads_shape_only(node: fx.Node) -> bool:
+    if node.op == "call_function":
+        return node.target in _SHAPE_READERS
+    return node.op == "call_method" and node.target in _SHAPE_METHODS
 
 
 def _is_inside(node: fx.Node, path: str) -> bool:
@@ -57,7 +110,6 @@ def _parameters_of(graph_module: fx.GraphModule, node: fx.Node) -> Iterable[nn.P
     if node.op == "call_module":
         return graph_module.get_submodule(str(node.target)).parameters()
     if node.op == "get_attr":
-        owner, _, name = str(node.target).rpartition(".")
-        value = getattr(graph_module.get_submodule(owner), name, None)
+        value = operator.attrgetter(str(node.target))(graph_module)
         return (value,) if isinstance(value, nn.Parameter) else ()
     return ()

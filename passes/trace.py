@@ -15,6 +15,7 @@ from craftc.errors import BadInput, Unsupported
 from craftc.passes.base import Compilation, NearMiss, Pass
 from craftc.passes.tracing_experts import ExpertsModule, find_experts
 from craftc.passes.tracing_masks import MaskBuilder, mask_builders_as_leaves
+from craftc.passes.tracing_module_lists import fuse_module_lists
 from craftc.passes.tracing_proxies import ExampleProxy, ExampleTracer
 
 _MODEL = "model"
@@ -53,7 +54,10 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[fx.GraphModule, 
         _check_runs(model, inputs)
         raise Unsupported(f"{type(model).__name__}: its forward cannot be traced: {_one_line(error)}") from error
     graph_module = _graph_module(tracer.root, graph, model)
-    return graph_module, near_misses + tracer.near_misses()
+    untraced = tracer.near_misses()
+    unreached = {miss.name for miss in untraced}
+    lists = tuple(one for one in experts if one.layout == "module_list" and one.path not in unreached)
+    return graph_module, near_misses + untraced + fuse_module_lists(graph_module, lists)
 
 
 def call_model(model: nn.Module, inputs: Mapping[str, Any]) -> Any:

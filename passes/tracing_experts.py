@@ -11,7 +11,7 @@ from torch import nn
 from craftc.passes.base import NearMiss
 
 ABI = "(hidden_states, top_k_index, top_k_weights)"
-_HINT = "experts"
+_HINT = "expert"
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,11 @@ def is_list_of_alike(modules: nn.ModuleList) -> bool:
     return len(signatures) == 1 and signatures != {()}
 
 
+def is_named_experts(path: str) -> bool:
+    """Whether the module's own name says experts; names decide what is reported, never what is matched."""
+    return _HINT in path.rpartition(".")[2].lower()
+
+
 def positional_arguments(module: nn.Module) -> tuple[str, ...] | None:
     """Names of forward's positional arguments, or None where it takes any number."""
     parameters = inspect.signature(module.forward).parameters.values()
@@ -110,7 +115,7 @@ def _has_router_beside(model: nn.Module, path: str, experts: int) -> bool:
 
 def _why_not_a_list_of_experts(path: str, modules: nn.ModuleList) -> str | None:
     """The condition a ModuleList named like experts fails; None for lists of anything else."""
-    if _HINT not in path.rpartition(".")[2].lower() or len(modules) < 2:
+    if not is_named_experts(path) or len(modules) < 2:
         return None
     kinds = sorted({type(module).__name__ for module in modules})
     if not is_list_of_alike(modules):
@@ -122,6 +127,6 @@ def _looks_like_experts(path: str, module: nn.Module) -> bool:
     """Worth reporting: has parameters, and either is named experts or stacks 3-D parameters and counts its experts."""
     if not any(True for _ in module.parameters()):
         return False
-    named = path.rpartition(".")[2] == _HINT or type(module).__name__.lower().endswith(_HINT)
+    named = path.rpartition(".")[2] == "experts" or type(module).__name__.endswith("Experts")
     stacks = any(parameter.dim() == 3 for parameter in module.parameters(recurse=False))
     return named or (stacks and hasattr(module, "num_experts"))

@@ -1,0 +1,223 @@
+"""One experts node for every ModuleList of experts: finds the region around the experts' calls and fuses it.
+
+Hand-written MoE layers differ in how they dispatch (masks, torch.where, index_add_, item assignment, dense weights). What they share is a
+closed region: hidden states, indices and weights go in, one weighted sum comes out. Cuts are proposed by shape, nearest first, and
+the first one that is closed on the DiGraph and computes the same with stand-in experts is fused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice, product
+
+import networkx as nx
+import torch
+from torch import fx, nn
+
+from craftc.passes.base import NearMiss
+from craftc.passes.dataflow import backwards, holds_tensor, meeting_points, outside_reader, region_between, tensor_flow
+from craftc.passes.tracing_experts import ExpertsModule, is_named_experts
+from craftc.passes.tracing_region_check import Region, largest_difference, tolerance, writes_into
+from craftc.runtime.module_list_experts import ModuleListExperts
+
+_CANDIDATES = 4
+"""Nodes tried for each of hidden states, indices, weights and output: shapes leave one or two."""
+
+
+def fuse_module_lists(graph_module: fx.GraphModule, lists: tuple[ExpertsModule, ...]) -> tuple[NearMiss, ...]:
+    """Replaces the region of every list in place by one call of `ModuleListExperts` at the list's path.
+
+    Gives the lists that could not be fused. Lists that are chains (each module reads the one before) hold no experts and are left alone.
+    """
+    near_misses: list[NearMiss] = []
+    regions: list[tuple[ExpertsModule, Region]] = []
+    flow = tensor_flow(graph_module.graph)
+    for one in lists:
+        calls = [node for node in graph_module.graph.nodes if node.op == "call_module" and _is_in(node, one.path)]
+        if calls and _is_chain(flow, calls) and not is_named_experts(one.path):
+            continue
+        expert_of = {node: int(str(node.target).rpartition(".")[2]) for node in calls}
+        region = _why_not_called_once(one, expert_of) or _find_region(graph_module, flow, expert_of)
+        if isinstance(region, Region):
+            regions.append((one, region))
+        else:
+            near_misses.append(NearMiss(one.path, region))
+    _fuse_all(graph_module, regions)
+    return tuple(near_misses)
+
+
+def _is_in(node: fx.Node, path: str) -> bool:
+    owner, _, name = str(node.target).rpartition(".")
+    return owner == path and name.isdigit()
+
+
+def _is_chain(flow: nx.DiGraph, calls: list[fx.Node]) -> bool:
+    return not nx.descendants(flow, calls[0]).isdisjoint(calls)
+
+
+def _why_not_called_once(one: ExpertsModule, expert_of: Mapping[fx.Node, int]) -> str | None:
+    calls = list(expert_of.values())
+    for expert in range(one.experts):
+        if calls.count(expert) != 1:
+            return f"expert {expert} of {one.experts} is called {calls.count(expert)} times in one forward, not once"
+    arguments = next((node for node in expert_of if len(node.args) != 1 or node.kwargs), None)
+    if arguments is not None:
+        count = len(arguments.args) + len(arguments.kwargs)
+        return f"its experts are called with {count} arguments, not with one tensor of tokens"
+    return None
+
+
+def _find_region(graph_module: fx.GraphModule, flow: nx.DiGraph, expert_of: Mapping[fx.Node, int]) -> Region | str:
+    """The first cut that is closed and right, or the condition that the most promising one failed."""
+    call = next(iter(expert_of))
+    tokens, rows = call.args[0], call.meta["val"]
+    if not isinstance(tokens, fx.Node) or not _is_float(tokens.meta["val"]) or not _is_float(rows):
+        return f"its experts must map one tensor to one tensor, expert 0 gives {type(rows).__name__}"
+    width = tokens.meta["val"].shape[-1]
+    if rows.shape[-1] != width:
+        return f"its experts map {width} features to {rows.shape[-1]}; the experts ABI needs as many out as in"
+    reason = f"no hidden states [T, {width}] that all its experts read"
+    for hidden in islice(_hidden_states(flow, tokens, width), _CANDIDATES):
+        for output in islice(_outputs(flow, expert_of, hidden), _CANDIDATES):
+            indices_nodes, weights_nodes = _routing(flow, output, hidden)
+            if not indices_nodes:
+                reason = "no integer indices [T, K] between its router and its weighted sum"
+            for indices, weights in product(indices_nodes, weights_nodes):
+                if indices.meta["val"].shape != weights.meta["val"].shape:
+                    continue
+                cut = (hidden, indices, weights)
+                region = Region(*cut, output, frozenset(region_between(flow, cut, output)))
+                if problem := _why_not_closed(graph_module, region, expert_of):
+                    reason = problem
+                    continue
+                if problem := _why_not_equal(graph_module, region, expert_of):
+                    reason = problem
+                    continue
+                return region
+    return reason
+
+
+def _hidden_states(flow: nx.DiGraph, tokens: fx.Node, width: int) -> Iterator[fx.Node]:
+    for node in (tokens, *backwards(flow, tokens)):
+        value = node.meta.get("val")
+        if _is_float(value) and value.dim() >= 2 and value.shape[-1] == width:
+            yield node
+
+
+def _outputs(flow: nx.DiGraph, expert_of: Mapping[fx.Node, int], hidden: fx.Node) -> Iterator[fx.Node]:
+    like = hidden.meta["val"]
+    for node in meeting_points(flow, tuple(expert_of)):
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.shape == like.shape and value.dtype == like.dtype:
+            yield node
+
+
+def _routing(flow: nx.DiGraph, output: fx.Node, hidden: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
+    """Candidates for indices and weights: `[..., K]` or `[...]` like the hidden states, nearest to the output first."""
+    leading = hidden.meta["val"].shape[:-1]
+    without_hidden = flow.subgraph(node for node in flow if node is not hidden)
+    indices: list[fx.Node] = []
+    weights: list[fx.Node] = []
+    for node in backwards(without_hidden, output):
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor) or leading not in (value.shape, value.shape[:-1]):
+            continue
+        if value.dtype in (torch.int64, torch.int32):
+            indices.append(node)
+        elif value.is_floating_point():
+            weights.append(node)
+    return indices[:_CANDIDATES], weights[: 2 * _CANDIDATES]
+
+
+def _why_not_closed(graph_module: fx.GraphModule, region: Region, expert_of: Mapping[fx.Node, int]) -> str | None:
+    if missing := next((node for node in expert_of if node not in region.nodes), None):
+        return f"expert {expert_of[missing]} does not reach the weighted sum ({region.output.name})"
+    for node in region.nodes - set(expert_of):
+        if node.op == "placeholder":
+            return f"its weighted sum also depends on the model's input {node.target}"
+        if node.op == "get_attr" and isinstance(_attribute(graph_module, node), nn.Parameter):
+            return f"its weighted sum also reads the parameter {node.target}"
+        if node.op == "call_module" and any(True for _ in graph_module.get_submodule(str(node.target)).parameters()):
+            return f"its weighted sum also depends on the module {node.target}"
+    if leak := outside_reader(region.nodes, region.output):
+        return f"{leak[0].name}, inside its experts' region, is also read outside by {leak[1].name}"
+    if writer := writes_into(region.nodes, (region.hidden, region.indices, region.weights)):
+        return f"{writer.name} writes in place into what the experts are given"
+    return None
+
+
+def _why_not_equal(graph_module: fx.GraphModule, region: Region, expert_of: Mapping[fx.Node, int]) -> str | None:
+    allowed = tolerance(region.hidden.meta["val"].dtype)
+    try:
+        difference = largest_difference(graph_module, region, expert_of)
+    except Exception as error:  # the region's code may not run on a wrong guess of its inputs
+        return f"the region around its experts does not run on random tokens: {type(error).__name__}: {error}"
+    if difference <= allowed:
+        return None
+    return (
+        f"the region around its experts is not the weighted sum of the chosen experts' outputs: "
+        f"relative difference {difference:.1e} with stand-in experts, {allowed:.1e} allowed"
+    )
+
+
+def _fuse_all(graph_module: fx.GraphModule, regions: list[tuple[ExpertsModule, Region]]) -> None:
+    replaced: dict[fx.Node, fx.Node] = {}  # a region may read the output of the one before
+    for one, region in regions:
+        owner, _, name = one.path.rpartition(".")
+        experts = ModuleListExperts(graph_module.get_submodule(f"{one.path}.{expert}") for expert in range(one.experts))
+        experts.training = graph_module.training
+        replaced[region.output] = _call_experts(graph_module.graph, one.path, region, replaced)
+        _erase(graph_module.graph, region, replaced[region.output])
+        setattr(graph_module.get_submodule(owner), name, experts)
+    graph_module.recompile()
+
+
+def _call_experts(graph: fx.Graph, path: str, region: Region, replaced: Mapping[fx.Node, fx.Node]) -> fx.Node:
+    """The experts node, with what makes matrices of its arguments and gives its output the region's shape."""
+    original = replaced.get(region.hidden, region.hidden)
+    with graph.inserting_before(region.output):
+        hidden = _flat(graph, original)
+        indices = _flat(graph, _with_top_k(graph, region.indices, original))
+        weights = _flat(graph, _with_top_k(graph, region.weights, original))
+        if indices.meta["val"].dtype != torch.int64:
+            indices = _call(graph, "to", indices, torch.int64)
+        experts = graph.call_module(path, (hidden, indices, weights))
+        experts.meta["val"] = hidden.meta["val"]
+        return experts if hidden is original else _call(graph, "view_as", experts, original)
+
+
+def _erase(graph: fx.Graph, region: Region, result: fx.Node) -> None:
+    """Lets the region's readers read `result`, and takes the region out with the sizes only it needed."""
+    region.output.replace_all_uses_with(result)
+    left, node = set(region.nodes), region.output
+    while left:
+        left.discard(node)
+        before = node.prev
+        if not node.users and node is not result and (node in region.nodes or not holds_tensor(node)):
+            graph.erase_node(node)
+        node = before
+
+
+def _with_top_k(graph: fx.Graph, node: fx.Node, hidden: fx.Node) -> fx.Node:
+    """`[..., K]`: a last dim of 1 is added where the model has one expert a token and no such dim."""
+    return node if node.meta["val"].dim() == hidden.meta["val"].dim() else _call(graph, "unsqueeze", node, -1)
+
+
+def _flat(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    return node if node.meta["val"].dim() == 2 else _call(graph, "flatten", node, 0, -2)
+
+
+def _call(graph: fx.Graph, method: str, node: fx.Node, *args: object) -> fx.Node:
+    called = graph.call_method(method, (node, *args))  # type: ignore[arg-type]
+    examples = (argument.meta["val"] if isinstance(argument, fx.Node) else argument for argument in args)
+    called.meta["val"] = getattr(node.meta["val"], method)(*examples)
+    return called
+
+
+def _attribute(graph_module: fx.GraphModule, node: fx.Node) -> object:
+    owner, _, name = str(node.target).rpartition(".")
+    return getattr(graph_module.get_submodule(owner), name)
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()

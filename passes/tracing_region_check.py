@@ -1,0 +1,130 @@
+"""Whether a traced region is what the experts ABI says, tried out with stand-ins for the experts.
+
+The region's own code runs on random tokens and indices, every expert replaced by its own row-wise map; so the check needs no weights
+(it works for models on the meta device), and covers every expert, whatever the example inputs route to.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from craftc.runtime.module_list_experts import ModuleListExperts
+
+
+@dataclass(frozen=True)
+class Region:
+    """Nodes that compute an MoE layer's routed sum from hidden states, indices and weights."""
+
+    hidden: fx.Node
+    """Hidden states `[..., H]`."""
+    indices: fx.Node
+    """Experts of every token, `[..., K]` or `[...]` (K = 1), integer."""
+    weights: fx.Node
+    """Their weights, shaped like the indices."""
+    output: fx.Node
+    """The weighted sum, shaped like the hidden states."""
+    nodes: frozenset[fx.Node]
+    """Everything in between, with the output, without the three inputs."""
+
+
+class _StandIn(nn.Module):
+    """A row-wise map that no other expert has."""
+
+    def __init__(self, hidden: int, dtype: torch.dtype, generator: torch.Generator) -> None:
+        super().__init__()
+        self.scale = torch.randn(hidden, generator=generator).to(dtype)
+        self.shift = torch.randn(hidden, generator=generator).to(dtype)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows * self.scale + self.shift
+
+
+def largest_difference(graph_module: fx.GraphModule, region: Region, expert_of: Mapping[fx.Node, int]) -> float:
+    """Largest |region - ModuleListExperts| over random tokens that reach every expert, relative to the largest output.
+
+    `expert_of` gives the expert that each call in the region calls.
+    """
+    hidden, indices = region.hidden.meta["val"], region.indices.meta["val"]
+    experts, width = len(expert_of), _top_k(region)
+    tokens = hidden.numel() // hidden.shape[-1]
+    generator = torch.Generator().manual_seed(0)
+    stand_ins = [_StandIn(hidden.shape[-1], hidden.dtype, generator) for _ in range(experts)]
+    fused = ModuleListExperts(stand_ins)
+    worst = 0.0
+    for trial in range(1 + -(-experts // (tokens * width))):
+        hidden_TH = torch.randn(tokens, hidden.shape[-1], generator=generator).to(hidden.dtype)
+        weights_TK = torch.rand(tokens, width, generator=generator).to(region.weights.meta["val"].dtype)
+        shuffled_E = torch.randperm(experts, generator=generator)
+        slots_TK = (torch.arange(tokens * width) + trial * tokens * width).reshape(tokens, width) % experts
+        index_TK = shuffled_E[slots_TK] if trial else slots_TK  # K consecutive slots: no expert twice for a token
+        values = {
+            region.hidden: hidden_TH.reshape(hidden.shape),
+            region.indices: index_TK.to(indices.dtype).reshape(indices.shape),
+            region.weights: weights_TK.reshape(indices.shape),
+        }
+        calls = {node: stand_ins[expert] for node, expert in expert_of.items()}
+        expected = fused(hidden_TH, index_TK, weights_TK)
+        actual = _evaluate(graph_module, region, values, calls)
+        if not isinstance(actual, torch.Tensor) or actual.numel() != expected.numel():
+            return float("inf")
+        difference = (actual.reshape(expected.shape).double() - expected.double()).abs().max()
+        worst = max(worst, float(difference / expected.abs().max()))
+    return worst
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Difference that another order of summation may make, relative to the largest output."""
+    return 16 * torch.finfo(dtype).eps
+
+
+def writes_into(nodes: Collection[fx.Node], inputs: Collection[fx.Node]) -> fx.Node | None:
+    """A node among `nodes` that writes in place into one of `inputs`, or None."""
+    return next((node for node in nodes if _is_in_place(node) and node.args[0] in inputs), None)
+
+
+def _top_k(region: Region) -> int:
+    indices = region.indices.meta["val"]
+    return indices.shape[-1] if indices.dim() == region.hidden.meta["val"].dim() else 1
+
+
+def _evaluate(
+    graph_module: fx.GraphModule,
+    region: Region,
+    values: Mapping[fx.Node, torch.Tensor],
+    calls: Mapping[fx.Node, nn.Module],
+) -> Any:
+    """The region's output; sizes from outside have their example values, everything runs on the CPU."""
+    environment: dict[fx.Node, Any] = dict(values)
+
+    def value_of(node: fx.Node) -> Any:
+        if node in environment:
+            return environment[node]
+        example = node.meta["val"]
+        if isinstance(example, torch.Tensor):  # only its shape is read: the region is closed
+            return torch.zeros(example.shape, dtype=example.dtype)
+        return torch.device("cpu") if isinstance(example, torch.device) else example
+
+    for node in sorted(region.nodes):
+        args, kwargs = fx.map_arg(node.args, value_of), fx.map_arg(node.kwargs, value_of)
+        if node.op == "get_attr":
+            environment[node] = operator.attrgetter(node.target)(graph_module).cpu()
+        elif node.op == "call_module":
+            module = calls.get(node) or graph_module.get_submodule(node.target)
+            environment[node] = module(*args, **kwargs)
+        elif node.op == "call_method":
+            environment[node] = getattr(args[0], node.target)(*args[1:], **kwargs)
+        else:
+            environment[node] = node.target(*args, **kwargs)
+    return environment[region.output]
+
+
+def _is_in_place(node: fx.Node) -> bool:
+    if node.op == "call_method":
+        return str(node.target).endswith("_")
+    return node.op == "call_function" and getattr(node.target, "__name__", "") == "set_item"
