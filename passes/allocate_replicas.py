@@ -8,6 +8,7 @@ from typing import ClassVar
 from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
 from craftc.solvers.planners import DEFAULT_PLANNER, planner_named
+from craftc.solvers.problem import SolverName
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,14 @@ class AllocateReplicas(Pass):
 
     planner: str = DEFAULT_PLANNER
     """Name in `craftc.solvers.planners`."""
+    solver: SolverName = "highs"
+    """Solver of the integer program, where the planner has one."""
+    time_limit_s: float = 30.0
+    """Of that solver, above 0."""
 
     def run(self, compilation: Compilation) -> Compilation:
         """Raises Infeasible where the planner cannot do with the budget, naming the smallest that works."""
         assert compilation.curves is not None
-        allocation = planner_named(self.planner).allocate(planning_problem(compilation), compilation.curves)
+        problem = replace(planning_problem(compilation), solver=self.solver, time_limit_s=self.time_limit_s)
+        allocation = planner_named(self.planner).allocate(problem, compilation.curves)
         return replace(compilation, allocation=allocation)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from craftc.solvers.integer_program import SolverName, solve_allocation
+from craftc.solvers.integer_program import solve_allocation
 from craftc.solvers.placement import greedy_placements
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
 from craftc.solvers.replay import placements_of, replay_batch
@@ -22,10 +22,6 @@ class CraftPlanner:
     """Benefit curves at doubling replica counts, a knapsack over layers, greedy copies and placement."""
 
     name: str = "craft"
-    solver: SolverName = "highs"
-    """Solver of the knapsack."""
-    time_limit_s: float = 30.0
-    """Of the knapsack."""
 
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
         """Every candidate of every layer, copied, placed on its own, and replayed over all steps."""
@@ -42,7 +38,11 @@ class CraftPlanner:
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
         """The knapsack's optimum, proven unless the time limit stops it."""
         return solve_allocation(
-            curves, problem.expert_bytes_L, problem.budget_bytes, solver=self.solver, time_limit_s=self.time_limit_s
+            curves,
+            problem.expert_bytes_L,
+            problem.budget_bytes,
+            solver=problem.solver,
+            time_limit_s=problem.time_limit_s,
         )
 
     def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:

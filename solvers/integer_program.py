@@ -16,15 +16,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import pulp
 
 from craftc.errors import BadInput
 from craftc.solvers.greedy_allocation import candidates_that_matter, greedy_allocation
-from craftc.solvers.problem import Allocation, BenefitCurves, Status
-
-SolverName = Literal["highs", "cbc"]
+from craftc.solvers.problem import Allocation, BenefitCurves, SolverName, Status
 
 _TOLERANCE = 1e-7
 """Largest relative gap that still counts as proven: the solvers compute in floating point."""

@@ -15,6 +15,8 @@ from craftc.topology import Topology
 
 Placement = tuple[tuple[int, ...], ...]
 """One tuple per GPU: the experts it holds copies of, in slot order."""
+SolverName = Literal["highs", "cbc"]
+"""Solver of the allocation's integer program."""
 Status = Literal["optimal", "feasible", "heuristic"]
 """`optimal`: proven. `feasible`: a solver stopped before a proof. `heuristic`: the method proves nothing."""
 
@@ -33,6 +35,10 @@ class PlanningProblem:
     """Bytes for replicas, all GPUs together, at least 0."""
     seed: int = 0
     """Seed of everything random: same problem, same plan."""
+    solver: SolverName = "highs"
+    """Solver of the allocation."""
+    time_limit_s: float = 30.0
+    """Seconds the solver of the allocation may take, above 0."""
 
     def __post_init__(self) -> None:
         if self.counts_SLE.ndim != 3:
