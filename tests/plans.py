@@ -48,8 +48,8 @@ def random_placement(seed: random.Random, experts: int, gpus: int, slots: int) -
         order = sorted(range(gpus), key=lambda gpu: (len(held[gpu]) - widths[gpu], seed.random()))
         for gpu in order[: copies[expert]]:
             held[gpu].append(expert)
-    for gpu in held:
-        seed.shuffle(gpu)
+    for row in held:
+        seed.shuffle(row)
     return tuple(map(tuple, held))
 
 

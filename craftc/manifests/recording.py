@@ -67,7 +67,7 @@ def profile_of_layers(
 
     Raises BadInput where a layer has tokens in some steps only (the recording is partial).
     """
-    routed_SL: np.ndarray = counts_SLE.any(axis=2)
+    routed_SL = np.asarray(counts_SLE.any(axis=2))
     moe_L = routed_SL.any(axis=0)
     if not moe_L.any():
         raise BadInput(f"{where}: no tokens in any of {len(counts_SLE)} steps; record while the server has traffic")

@@ -14,7 +14,7 @@ from craftc.manifests.format import ExportSource, PlacementFormat, target_of_pla
 from craftc.manifests.read_placement import read_placement
 from craftc.manifests.registry import placement_format, placement_names
 from craftc.moe_layer import MoELayer
-from craftc.plan import ReplicationPlan
+from craftc.plan import PlanBudget, ReplicationPlan
 from tests.plans import random_plan, toy_layers, toy_plan, uneven_plan
 
 NAMES = [name for name in placement_names() if name != "onnx"]
@@ -81,7 +81,7 @@ def test_a_uniform_server_refuses_a_plan_with_counts_per_layer(name: str, tmp_pa
 def test_an_expert_count_per_layer_is_refused_by_a_uniform_server(tmp_path: Path) -> None:
     plan = toy_plan()
     odd = random_plan(1, gpus=2, experts=5, slots_per_layer=[6], first_index=3)
-    mixed = ReplicationPlan(plan.topology, plan.budget, plan.layers + odd.layers, None, plan.provenance)
+    mixed = ReplicationPlan(plan.topology, PlanBudget("", 9000, 5000), plan.layers + odd.layers, None, plan.provenance)
     with pytest.raises(Refused, match="layers have 4 to 5 experts"):
         export_plan(mixed, "sglang", tmp_path / "placement")
 
