@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from craftc.errors import BadInput
+from craftc.fingerprint import fingerprint_model
 from craftc.hugging_face import load_checkpoint, load_config
 from craftc.passes.base import WorkloadInputs
 
@@ -57,20 +58,6 @@ def load_model_source(spec: str) -> ModelSource:
     if path.suffix == ".json" and path.is_file():
         return _source(*load_config(path), _name(path))
     raise BadInput(f"model {spec!r}: {'not a kind of model file' if path.exists() else 'no such file'}; {_FORMS}")
-
-
-def fingerprint_model(model: nn.Module) -> str:
-    """sha256, hex, over names, shapes, dtypes and (unless on the meta device) bytes of the state_dict's tensors."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if not isinstance(tensor, torch.Tensor):
-            continue
-        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
-        if not tensor.is_meta:
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _load_python(path: Path, factory: str) -> ModelSource:

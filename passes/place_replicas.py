@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import ClassVar
 
 from craftc.comparison import compare
+from craftc.fingerprint import fingerprint_model
 from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
 from craftc.plan import PlanBudget, Provenance, ReplicationPlan, layer_plan
@@ -34,6 +35,7 @@ class PlaceReplicas(Pass):
         assert allocation is not None
         assert loads is not None
         placements = planner.place(problem, allocation.replicas_L)
+        fingerprint = None if compilation.model is None else f"sha256:{fingerprint_model(compilation.model)}"
         layers = tuple(map(layer_plan, compilation.layers or (), placements))
         plan = ReplicationPlan(
             topology=problem.topology,
@@ -47,7 +49,7 @@ class PlaceReplicas(Pass):
             provenance=Provenance(
                 craftc=version("craftc"),
                 loads=f"sha256:{loads.sha256}",
-                model=_model_fingerprint(compilation),
+                model=fingerprint,
                 planner=planner.name,
                 solver=allocation.solver,
                 status=allocation.status,
@@ -56,11 +58,3 @@ class PlaceReplicas(Pass):
         )
         require_sound(plan)
         return replace(compilation, plan=plan)
-
-
-def _model_fingerprint(compilation: Compilation) -> str | None:
-    if compilation.model is None:
-        return None
-    from craftc.model_file import fingerprint_model  # imports torch, which planning from loads must not
-
-    return f"sha256:{fingerprint_model(compilation.model)}"
