@@ -1,0 +1,43 @@
+"""Loads of a model's first calls, counted where its MoE layers are called.
+
+Axes: S steps (calls of the model), L layers, E experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Step = dict[str, Tensor]
+"""Layer name to tokens, int64 `[E]`, of one call of the model."""
+
+
+class CallCounter:
+    """Counts until `calls` calls of the model are complete, and hands the counts over when the next one begins.
+
+    A call of the model begins when a layer is called that the current one has had already.
+    """
+
+    def __init__(self, calls: int, hand_over: Callable[[tuple[Step, ...]], None]) -> None:
+        self._calls = calls
+        self._hand_over = hand_over
+        self._steps: list[Step] = []
+        self._current: Step = {}
+
+    def count(self, name: str, tokens_E: Tensor) -> None:
+        """Layer `name` is about to route `tokens_E`, int64 `[E]`."""
+        if name in self._current:
+            self._steps.append(self._current)
+            self._current = {}
+        if len(self._steps) < self._calls:
+            self._current[name] = tokens_E
+            return
+        self._hand_over(tuple(self._steps))
+
+
+def stack_steps(steps: tuple[Step, ...], layers: tuple[str, ...]) -> Tensor:
+    """Counts `[S, L, E]`; a layer that a step did not call has none there."""
+    zeros_E = torch.zeros_like(next(iter(steps[0].values())))
+    return torch.stack([torch.stack([step.get(name, zeros_E) for name in layers]) for step in steps])

@@ -1,0 +1,94 @@
+"""The Dynamo backend: MoE layers of a graph become replicated ones, `inner` compiles the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+from torch._dynamo.backends.registry import lookup_backend
+
+from craftc.backend.owners import Frame, captured_frame
+from craftc.backend.regions import Region, Unmatched, find_regions
+from craftc.backend.session import Session, session_for
+from craftc.backend.split import compile_around, replace_regions
+from craftc.passes.tracing_experts import find_experts
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledGraph:
+    """What Dynamo runs in place of a graph."""
+
+    run: Callable[..., Any]
+    """The graph's inputs to its outputs, a tuple."""
+    session: Session
+    """Kept alive as long as any graph of it is."""
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.run(*inputs)
+
+
+def craftc(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    mode: str | None = None,
+) -> CompiledGraph:
+    """The backend that `torch.compile(model, backend="craftc", options={...})` calls with every captured graph.
+
+    `options` are the fields of `CompileOptions`. A layer that cannot be replaced is left to the inner backend, and why
+    is logged once. Raises BadInput for wrong options, plans or loads, what planning raises, and under `strict`
+    Unsupported for a layer that is left alone; Dynamo wraps them into its BackendCompilerFailed.
+    """
+    session = session_for(options, mode)
+    inner = lookup_backend(session.options.inner)
+    frame = captured_frame(gm, example_inputs)
+    if frame.root is not None and not frame.experts:
+        for unmatched in _broken_layers(frame.root):
+            session.keep_as_it_was(unmatched)
+    calls = _matched_calls(gm, frame, session)
+    if not calls:
+        return CompiledGraph(inner(gm, list(example_inputs)), session)
+    replace_regions(gm, calls)
+    return CompiledGraph(compile_around(gm, tuple(calls), inner), session)
+
+
+def _matched_calls(gm: fx.GraphModule, frame: Frame, session: Session) -> dict[str, tuple[Region, nn.Module]]:
+    """Attribute of `gm`, region and module of every layer that is replaced."""
+    if frame.root is None or not frame.experts:
+        return {}
+    calls: dict[str, tuple[Region, nn.Module]] = {}
+    plan = session.model_plan(frame.root)
+    regions = find_regions(gm.graph, [one.parameters for one in frame.experts])
+    for number, (owned, found) in enumerate(zip(frame.experts, regions, strict=True)):
+        if isinstance(found, Region):
+            call = plan.call_of(owned)
+            if not isinstance(call, Unmatched):
+                calls[f"craftc_moe_{number}"] = (found, call)
+                continue
+            found = call
+        session.keep_as_it_was(found)
+    return calls
+
+
+def _broken_layers(root: nn.Module) -> list[Unmatched]:
+    """Layers of `root` that can be in none of its graphs, because Dynamo breaks the graph inside of their forward."""
+    broken = []
+    for experts in find_experts(root)[0]:
+        if experts.layout == "module_list":
+            reason = (
+                "torch.compile breaks the graph in its loop over experts: rewrite the model first with "
+                "craftc.prepare(model, plan) and compile the result"
+            )
+            broken.append(Unmatched(experts.path, reason))
+            continue
+        config = getattr(root.get_submodule(experts.path), "config", None)
+        if getattr(config, "_experts_implementation", None) == "eager":
+            reason = (
+                "the experts implementation 'eager' breaks the graph: call "
+                "model.set_experts_implementation('grouped_mm') (or 'batched_mm') before torch.compile"
+            )
+            broken.append(Unmatched(experts.path, reason))
+    return broken

@@ -1,0 +1,106 @@
+"""One model's plan and the calls that stand for its MoE layers in compiled graphs."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from craftc.backend.call_counter import CallCounter, Step, stack_steps
+from craftc.backend.moe_call import MoECall
+from craftc.backend.options import CompileOptions
+from craftc.backend.owners import OwnedExperts
+from craftc.backend.planning import check_plannable, model_layers, plan_from_counts, plan_from_loads, ready_plan
+from craftc.backend.ranks import Ranks
+from craftc.backend.regions import Unmatched
+from craftc.errors import CraftcError
+from craftc.moe_layer import MoELayer
+from craftc.plan import LayerPlan, ReplicationPlan
+from craftc.runtime.plan_match import check_layer_fits
+
+log = logging.getLogger("craftc.backend")
+
+
+@dataclass(eq=False)
+class ModelPlan:
+    """The plan of one model, once there is one, and one MoE call per layer for all of the model's graphs."""
+
+    layers: tuple[MoELayer, ...]
+    """MoE layers of the model with fused experts, by ordinal."""
+    options: CompileOptions
+    """What to compile for."""
+    ranks: Ranks
+    """Where to run."""
+    plan: ReplicationPlan | None = None
+    """None until the first calls are counted, or for good where planning failed."""
+    counter: CallCounter | None = None
+    """Counts loads where there is no plan yet."""
+    _calls: weakref.WeakValueDictionary[str, MoECall] = field(default_factory=weakref.WeakValueDictionary)
+    """Compiled graphs keep the calls alive; weights go with the last graph."""
+
+    @classmethod
+    def of(cls, root: nn.Module, options: CompileOptions) -> ModelPlan:
+        """The plan of the model `root`. Raises BadInput, or what planning raises."""
+        made = cls(model_layers(root), options, Ranks.of(options))
+        if options.plan is not None:
+            made.plan = ready_plan(options.plan)
+            made.ranks.check(made.plan)
+        elif options.loads is not None:
+            made.plan = made.ranks.agree(lambda: plan_from_loads(made.layers, options))
+        else:
+            check_plannable(made.layers, options)
+            made.counter = CallCounter(options.profile_calls, made._plan_counted)
+        return made
+
+    def call_of(self, owned: OwnedExperts) -> MoECall | Unmatched:
+        """The call that stands for these experts; the same one in every graph."""
+        name = owned.parameters.name
+        if name in self._calls:
+            return self._calls[name]
+        layer = next((one for one in self.layers if one.name == name), None)
+        if layer is None:
+            return Unmatched(name, "torch.compile broke the graph around it and compiles it alone")
+        used = [attribute for attribute, _ in owned.parameters.nodes]
+        unused = [attribute for attribute in owned.module._parameters if attribute not in used]
+        if unused:
+            return Unmatched(name, f"the graph does not use its parameter {unused[0]}")
+        call = MoECall(owned.module, layer, self.counter)
+        if self.plan is not None:
+            planned = planned_layer(self.plan, name)
+            if planned is None:
+                names = f"{self.plan.layers[0].name} .. {self.plan.layers[-1].name}"
+                return Unmatched(name, f"the plan has no layer of its name; it has {names}")
+            check_layer_fits(planned, owned.module)
+            self.ranks.replicate(call, planned)
+        self._calls[name] = call
+        return call
+
+    def _plan_counted(self, steps: tuple[Step, ...]) -> None:
+        """Plan from the counted calls and switch every MoE call to the plan."""
+        names = tuple(layer.name for layer in self.layers if layer.name in steps[0])
+        layers = tuple(layer for layer in self.layers if layer.name in names)
+        counts_SLE = self.ranks.sum(stack_steps(steps, names)).cpu().numpy()
+        self.counter = None
+        for call in self._calls.values():
+            call.stop_counting()
+        try:
+            self.plan = self.ranks.agree(lambda: plan_from_counts(layers, counts_SLE, self.options))
+        except CraftcError as error:
+            if self.options.strict:
+                raise
+            log.warning("craftc: no plan after %d calls, the model runs as it was: %s", len(steps), error)
+            return
+        for name, call in self._calls.items():
+            planned = planned_layer(self.plan, name)
+            if planned is not None:
+                self.ranks.replicate(call, planned)
+        log.info("craftc: planned %d layers after %d calls", len(layers), len(steps))
+
+
+def planned_layer(plan: ReplicationPlan, name: str) -> LayerPlan | None:
+    """The plan's layer of that name, or else the only one whose name ends with it (a compiled part of a model)."""
+    exact = [layer for layer in plan.layers if layer.name == name]
+    parts = [layer for layer in plan.layers if layer.name.endswith(f".{name}")]
+    return exact[0] if exact else parts[0] if len(parts) == 1 else None

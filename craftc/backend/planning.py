@@ -1,0 +1,92 @@
+"""Plans for the compile backend: ready ones, from loads, or from the counts of the first calls.
+
+Axes: S steps, L MoE layers, E experts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from craftc.api import plan
+from craftc.backend.options import CompileOptions
+from craftc.budget import parse_budget, resolve_budget
+from craftc.errors import BadInput, Unsupported
+from craftc.load_file import read_loads
+from craftc.loads import LoadProfile
+from craftc.moe_layer import MoELayer
+from craftc.passes.tracing_experts import find_experts
+from craftc.plan import ReplicationPlan
+from craftc.plan_file import read_plan
+from craftc.plan_verifier import require_sound
+from craftc.runtime.plan_match import expert_bytes
+
+
+def model_layers(root: nn.Module) -> tuple[MoELayer, ...]:
+    """MoE layers of `root` with fused experts, by ordinal."""
+    return tuple(
+        MoELayer(
+            name=experts.path,
+            index=_block_index(experts.path, ordinal),
+            experts=experts.experts,
+            expert_bytes=expert_bytes(root.get_submodule(experts.path)),
+            layout="fused",
+        )
+        for ordinal, experts in enumerate(one for one in find_experts(root)[0] if one.layout == "fused")
+    )
+
+
+def ready_plan(source: ReplicationPlan | Path) -> ReplicationPlan:
+    """A plan, read where it is a file. Raises BadInput or VerificationFailed where it is not sound."""
+    if isinstance(source, Path):
+        return read_plan(source)
+    require_sound(source)
+    return source
+
+
+def plan_from_loads(layers: tuple[MoELayer, ...], options: CompileOptions) -> ReplicationPlan:
+    """A plan for `layers` from the loads in `options`. Raises BadInput where they are loads of another model."""
+    assert options.loads is not None
+    loads = read_loads(options.loads) if isinstance(options.loads, Path) else options.loads
+    return _plan(layers, loads, options)
+
+
+def plan_from_counts(layers: tuple[MoELayer, ...], counts_SLE: np.ndarray, options: CompileOptions) -> ReplicationPlan:
+    """A plan for `layers` from counted calls; calls without any token are left out."""
+    steps = counts_SLE.sum(axis=(1, 2)) > 0
+    if not steps.any():
+        raise BadInput(f"none of the first {len(counts_SLE)} calls routed a token")
+    loads = LoadProfile.from_counts(
+        counts_SLE[steps],
+        layer_names=tuple(layer.name for layer in layers),
+        layer_indices=tuple(layer.index for layer in layers),
+        provenance=f"first {int(steps.sum())} calls of the compiled model",
+    )
+    return _plan(layers, loads, options)
+
+
+def check_plannable(layers: tuple[MoELayer, ...], options: CompileOptions) -> None:
+    """Raises now what planning from counted calls would raise later: BadInput, Infeasible, or Unsupported."""
+    if len({layer.experts for layer in layers}) > 1:
+        few, many = (pick(layers, key=lambda layer: layer.experts) for pick in (min, max))
+        raise Unsupported(
+            f"torch.compile: layers must have the same number of experts to be planned together, but {few.name} has "
+            f"{few.experts} and {many.name} has {many.experts}"
+        )
+    resolve_budget(parse_budget(_budget(options)), layers, options.topology)
+
+
+def _plan(layers: tuple[MoELayer, ...], loads: LoadProfile, options: CompileOptions) -> ReplicationPlan:
+    return plan(loads, options.topology, _budget(options), layers=layers)
+
+
+def _budget(options: CompileOptions) -> str:
+    assert options.budget is not None
+    return options.budget
+
+
+def _block_index(path: str, ordinal: int) -> int:
+    """The first number in the path: the position in the stack of decoder blocks."""
+    return next((int(part) for part in path.split(".") if part.isdigit()), ordinal)

@@ -1,0 +1,60 @@
+"""Everything the backend remembers between graphs: options, what was said, and per model its plan and its MoE calls."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from craftc.backend.model_plan import ModelPlan
+from craftc.backend.options import CompileOptions, compile_options
+from craftc.backend.regions import Unmatched
+from craftc.errors import Unsupported
+
+log = logging.getLogger("craftc.backend")
+
+
+@dataclass(eq=False)
+class Session:
+    """What belongs to one `torch.compile(..., backend="craftc", options=...)`."""
+
+    raw_options: Mapping[str, Any]
+    """The user's own options object: Dynamo passes the same one with every graph, so it identifies the session."""
+    options: CompileOptions
+    """The same, checked."""
+    _models: weakref.WeakKeyDictionary[nn.Module, ModelPlan] = field(default_factory=weakref.WeakKeyDictionary)
+    _said: set[str] = field(default_factory=set)
+
+    def model_plan(self, root: nn.Module) -> ModelPlan:
+        """The plan of `root`, made or read on first use."""
+        if root not in self._models:
+            self._models[root] = ModelPlan.of(root, self.options)
+        return self._models[root]
+
+    def keep_as_it_was(self, unmatched: Unmatched) -> None:
+        """Say once why a layer is left to the inner backend. Raises Unsupported under `strict`."""
+        if self.options.strict:
+            raise Unsupported(f"layer {unmatched.name}: {unmatched.reason}")
+        if unmatched.reason not in self._said:
+            self._said.add(unmatched.reason)
+            log.warning("craftc: layer %s is kept as it was: %s", unmatched.name, unmatched.reason)
+
+
+_SESSIONS: weakref.WeakValueDictionary[int, Session] = weakref.WeakValueDictionary()
+"""Sessions by the identity of their options. Dynamo calls a backend once per graph and carries nothing from one call to
+the next, so this is the one place where craftc keeps state by itself; compiled graphs keep their session alive, and it
+ends with the last of them."""
+
+
+def session_for(options: Mapping[str, Any] | None, mode: str | None) -> Session:
+    """The session of these options. Raises BadInput where they are wrong."""
+    session = _SESSIONS.get(id(options))
+    if session is None or mode is not None:
+        checked = compile_options(options, mode)
+        assert options is not None
+        session = _SESSIONS[id(options)] = Session(options, checked)
+    return session
