@@ -1,1 +1,47 @@
 """craftc: a compiler that replicates and places the experts of Mixture-of-Experts models under a memory budget."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from craftc.api import inspect, optimize, plan, profile
+    from craftc.loads import LoadProfile
+    from craftc.planning_options import PlanningOptions
+    from craftc.topology import Topology
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LoadProfile",
+    "PlanningOptions",
+    "Topology",
+    "__version__",
+    "inspect",
+    "optimize",
+    "plan",
+    "profile",
+]
+
+_MODULE_OF = {
+    "LoadProfile": "craftc.loads",
+    "PlanningOptions": "craftc.planning_options",
+    "Topology": "craftc.topology",
+    "inspect": "craftc.api",
+    "optimize": "craftc.api",
+    "plan": "craftc.api",
+    "profile": "craftc.api",
+}
+"""Public names by the module that has them, imported on first use: `import craftc` costs nothing."""
+
+# `craftc.plan` is the function. The module of that name is imported once, so that no later import binds its name here
+# again; it is reached by `from craftc.plan import ReplicationPlan`.
+import_module("craftc.plan")
+globals().pop("plan")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'craftc' has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save as save_safetensors
 
-from craftc.atomic_write import write_bytes
+from craftc.atomic_write import check_writable, write_bytes
 from craftc.errors import BadInput
 from craftc.loads import LoadProfile
 
@@ -55,9 +55,15 @@ def read_loads(path: Path) -> LoadProfile:
 
 def write_loads(loads: LoadProfile, path: Path) -> None:
     """Write `path`, whole or not at all, in the format its name says. Raises BadInput for another ending."""
+    check_loads_name(path)
+    write_bytes(path, npz_bytes(loads) if path.suffix == ".npz" else safetensors_bytes(loads))
+
+
+def check_loads_name(path: Path) -> None:
+    """Raise BadInput where loads cannot be written to `path`: asked before long work, not after it."""
     if path.suffix not in (".npz", ".safetensors"):
         raise BadInput(f"cannot write loads to {path}: the name must end in .npz or .safetensors")
-    write_bytes(path, npz_bytes(loads) if path.suffix == ".npz" else safetensors_bytes(loads))
+    check_writable(path)
 
 
 def npz_bytes(loads: LoadProfile) -> bytes:

@@ -1,1 +1,12 @@
 """The command line: one command a file; the only room that imports typer and rich."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `craftc` with `arguments` (default: the process's own); returns the exit code."""
+    from craftc.cli.app import run
+
+    return run(sys.argv[1:] if arguments is None else arguments)

@@ -1,0 +1,40 @@
+"""craftc inspect: the MoE layers of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from craftc.cli.options import Model, OutputFormat
+from craftc.cli.outcome import Format, Result
+from craftc.cli.progress import shown_progress
+
+
+def inspect(
+    model: Model,
+    graph: Annotated[
+        Path | None,
+        typer.Option("--graph", metavar="FILE.svg", help="Draw the dataflow graph.", show_default=False),
+    ] = None,
+    format: OutputFormat = Format.text,
+) -> Result:
+    """List a model's MoE layers, their sizes, and near misses with the reason."""
+    from craftc.api import inspect as inspect_model
+    from craftc.model_file import load_model_source
+    from craftc.report.inspection_report import inspection_document, inspection_text
+
+    with shown_progress("load model") as progress:
+        source = load_model_source(model)
+        found = inspect_model(source.model, source.inputs.example, on_pass=progress)
+        if graph is not None:
+            from craftc.report.graph_picture import draw_graph
+
+            progress("draw graph")
+            draw_graph(found.graph, graph)
+    return Result(
+        inspection_document(source.name, found.layers, found.near_misses),
+        inspection_text(source.name, found.layers, found.near_misses),
+        format,
+    )

@@ -1,0 +1,104 @@
+"""craftc optimize: everything, from a model to a folder with plan, loads, weights and report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from craftc.cli.options import (
+    Budget,
+    Gpus,
+    Model,
+    Nodes,
+    OptionalLoads,
+    OutputFormat,
+    Planner,
+    Solver,
+    SolverChoice,
+    TimeLimit,
+)
+from craftc.cli.outcome import Format, Result
+from craftc.cli.progress import ShownProgress, shown_progress
+
+if TYPE_CHECKING:
+    from craftc.passes.base import Compilation, Pipeline
+
+
+def optimize(
+    model: Model,
+    gpus: Gpus,
+    budget: Budget,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder to write, all or nothing.", show_default=False)
+    ] = None,
+    nodes: Nodes = 1,
+    loads: OptionalLoads = None,
+    planner: Planner = "craft",
+    solver: SolverChoice = Solver.highs,
+    time_limit: TimeLimit = 30.0,
+    stop_after: Annotated[
+        str | None,
+        typer.Option(
+            "--stop-after",
+            metavar="PASS",
+            help="Stop after this pass and show what it found; writes nothing.",
+            show_default=False,
+        ),
+    ] = None,
+    format: OutputFormat = Format.text,
+) -> Result:
+    """Profile, plan, rewrite and verify a model, then write plan, loads, weights and report."""
+    from craftc.budget import parse_budget
+    from craftc.errors import BadInput
+    from craftc.manifests.read_loads import read_loads
+    from craftc.model_file import load_model_source
+    from craftc.optimized_folder import OURS
+    from craftc.output_folder import check_replaceable
+    from craftc.passes.base import Compilation
+    from craftc.pipelines import optimizing_pipeline, planning_pipeline, run_pipeline
+    from craftc.planning_options import PlanningOptions
+    from craftc.report.compilation_report import compilation_document, compilation_text
+    from craftc.topology import Topology
+
+    wanted = Compilation(topology=Topology(gpus, nodes), budget_requested=parse_budget(budget).text)
+    planning = planning_pipeline(PlanningOptions(planner, solver.value, time_limit))
+    if (out is None) == (stop_after is None):
+        raise BadInput("give --out DIR, the folder to write, or --stop-after PASS to look without writing")
+    if out is not None:
+        check_replaceable(out, OURS)
+    with shown_progress("load model") as progress:
+        wanted = replace(wanted, loads=None if loads is None else read_loads(loads))
+        source = load_model_source(model)
+        pipeline = optimizing_pipeline(planning, source.name, wanted.loads)
+        if stop_after is not None:
+            pipeline = pipeline.until(stop_after)
+        done, _ = run_pipeline(pipeline, replace(wanted, model=source.model, inputs=source.inputs), progress)
+        if out is None:
+            return Result(compilation_document(done), compilation_text(done), format)
+        return _write(done, pipeline, source.name, out, progress, format)
+
+
+def _write(
+    done: Compilation, pipeline: Pipeline, name: str, out: Path, progress: ShownProgress, format: Format
+) -> Result:
+    from craftc.optimized_folder import write_optimized
+    from craftc.plan_file import plan_document
+    from craftc.report.optimize_report import files_list, optimize_report
+    from craftc.report.plan_report import comparison_table
+    from craftc.report.verification_report import verification_document
+
+    assert done.model is not None
+    assert done.plan is not None
+    assert done.loads is not None
+    assert done.verification is not None
+    progress("write")
+    files = write_optimized(out, done.model, done.plan, done.loads, optimize_report(name, done, str(pipeline)))
+    document = {
+        "plan": plan_document(done.plan),
+        "verification": verification_document(done.verification),
+        "files": [str(out / file) for file in files],
+    }
+    return Result(document, f"{comparison_table(done.plan)}\n\n{files_list(out, files)}", format)

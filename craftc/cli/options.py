@@ -1,0 +1,62 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from craftc.cli.outcome import Format
+
+
+class Solver(StrEnum):
+    """Solvers of the allocation."""
+
+    highs = "highs"
+    cbc = "cbc"
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="file.py or file.py:factory (with build_model and example_inputs), a Hugging Face checkpoint folder, "
+        "or its config.json.",
+    ),
+]
+OptionalModel = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]", help="Gives layer names and expert sizes; a config.json is enough.", show_default=False
+    ),
+]
+Plan = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, craftc.plan/1.")]
+Loads = Annotated[
+    Path, typer.Option("--loads", metavar="FILE", help="Measured loads: .npz with counts [steps, layers, experts], ...")
+]
+OptionalLoads = Annotated[
+    Path | None,
+    typer.Option("--loads", metavar="FILE", help="Measured loads, instead of profiling the model.", show_default=False),
+]
+Gpus = Annotated[int, typer.Option("--gpus", metavar="G", help="GPUs (expert-parallel ranks).")]
+Nodes = Annotated[int, typer.Option("--nodes", metavar="N", help="Machines that the GPUs are in; divides G.")]
+Budget = Annotated[
+    str,
+    typer.Option(
+        "--budget",
+        metavar="B",
+        help="Memory for replicas: 64GiB (all GPUs together), 1GiB/gpu, 8replicas/gpu, 12.5% (of the experts' memory).",
+    ),
+]
+Planner = Annotated[str, typer.Option("--planner", metavar="NAME", help="Planner: craft or eplb.")]
+SolverChoice = Annotated[Solver, typer.Option("--solver", help="Solver of the allocation.")]
+TimeLimit = Annotated[
+    float,
+    typer.Option(
+        "--time-limit", metavar="SECONDS", help="Of the allocation's solver; it never claims more than it proved."
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Same inputs and seed, same plan.")]
+OutputFormat = Annotated[Format, typer.Option("--format", help="json prints one document on stdout and nothing else.")]

@@ -1,0 +1,16 @@
+"""craftc show: a plan for people."""
+
+from __future__ import annotations
+
+from craftc.cli.options import OutputFormat, Plan
+from craftc.cli.outcome import Format, Result
+
+
+def show(plan: Plan, format: OutputFormat = Format.text) -> Result:
+    """Show a plan: budget, comparison with the baselines, and every layer."""
+    from craftc.plan_file import plan_document, read_plan
+    from craftc.report.plan_report import comparison_table, layer_table, plan_summary
+
+    read = read_plan(plan)
+    text = "\n\n".join((plan_summary(read), comparison_table(read), layer_table(read)))
+    return Result(plan_document(read), text, format)

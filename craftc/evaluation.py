@@ -1,0 +1,80 @@
+"""Judge a plan on loads, its own or ones that it has not seen.
+
+Axes: S steps, L layers, E experts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from craftc.comparison import contiguous_placements
+from craftc.load_match import check_loads_fit
+from craftc.loads import LoadProfile
+from craftc.plan import ReplicationPlan
+from craftc.solvers.bound import balancedness_bounds
+from craftc.solvers.problem import PlanningProblem
+from craftc.solvers.replay import replay
+
+
+@dataclass(frozen=True)
+class LayerEvaluation:
+    """One layer's balancedness."""
+
+    name: str
+    """Path of the experts module."""
+    replicas: int
+    """Replicas that the plan has."""
+    contiguous: float
+    """Experts in order, no replicas, in 0..1."""
+    planned: float
+    """The plan, in 0..1."""
+    bound: float
+    """No placement with this many replicas exceeds this on these loads, in 0..1."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A plan's balancedness on some loads."""
+
+    steps: int
+    """Steps of the loads."""
+    loads: str
+    """`sha256:` and the fingerprint of the loads."""
+    own_loads: bool
+    """True where these are the loads that the plan was made from."""
+    contiguous: float
+    """Mean over layers."""
+    planned: float
+    """Mean over layers."""
+    bound: float
+    """Mean over layers."""
+    layers: tuple[LayerEvaluation, ...]
+    """By ordinal."""
+
+
+def evaluate_plan(plan: ReplicationPlan, loads: LoadProfile) -> Evaluation:
+    """Replay every step of `loads` against `plan`. Raises BadInput where the two do not belong together."""
+    check_loads_fit(loads, plan.layers, "plan")
+    counts_SLE = loads.counts_SLE
+    sizes_L = tuple(layer.expert_bytes for layer in plan.layers)
+    unplanned = PlanningProblem(counts_SLE, plan.topology, sizes_L, budget_bytes=0)
+    contiguous_L = replay(counts_SLE, contiguous_placements(unplanned)).mean(axis=0)
+    planned_L = replay(
+        counts_SLE, [layer.placement for layer in plan.layers], [layer.shares for layer in plan.layers]
+    ).mean(axis=0)
+    bound_L = balancedness_bounds(counts_SLE, [layer.replicas for layer in plan.layers], plan.topology.gpus)
+    fingerprint = f"sha256:{loads.sha256}"
+    return Evaluation(
+        steps=loads.steps,
+        loads=fingerprint,
+        own_loads=fingerprint == plan.provenance.loads,
+        contiguous=float(np.mean(contiguous_L)),
+        planned=float(np.mean(planned_L)),
+        bound=float(np.mean(bound_L)),
+        layers=tuple(
+            LayerEvaluation(layer.name, layer.replicas, float(contiguous), float(planned), float(bound))
+            for layer, contiguous, planned, bound in zip(plan.layers, contiguous_L, planned_L, bound_L, strict=True)
+        ),
+    )

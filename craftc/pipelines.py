@@ -1,0 +1,75 @@
+"""The pipelines that commands, API and backend run: which passes, in which order, with which options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from craftc.loads import LoadProfile
+from craftc.passes.allocate_replicas import AllocateReplicas
+from craftc.passes.base import Compilation, Pass, PassTiming, Pipeline
+from craftc.passes.estimate_benefit import EstimateBenefit
+from craftc.passes.match_loads import MatchLoads
+from craftc.passes.place_replicas import PlaceReplicas
+from craftc.passes.resolve_budget import ResolveBudget
+from craftc.planning_options import PlanningOptions
+from craftc.solvers.planners import planner_named
+
+Progress = Callable[[str], None]
+"""Called with the name of every pass as it starts."""
+
+
+def analysis_pipeline() -> Pipeline:
+    """From a model and its inputs to its MoE layers."""
+    # These import torch, which planning from loads must not.
+    from craftc.passes.find_moe_layers import FindMoELayers
+    from craftc.passes.trace import Trace
+
+    return Pipeline((Trace(), FindMoELayers()))
+
+
+def profiling_pipeline(profiling: Pass) -> Pipeline:
+    """From a model and its inputs to measured loads."""
+    return Pipeline((*analysis_pipeline().passes, profiling))
+
+
+def planning_pipeline(options: PlanningOptions) -> Pipeline:
+    """From layers, loads, topology and budget to a plan; no model needed. Raises BadInput on an unknown planner."""
+    planner_named(options.planner)
+    return Pipeline(
+        (
+            MatchLoads(),
+            ResolveBudget(),
+            EstimateBenefit(planner=options.planner),
+            AllocateReplicas(planner=options.planner, solver=options.solver, time_limit_s=options.time_limit_s),
+            PlaceReplicas(planner=options.planner),
+        )
+    )
+
+
+def rewriting_pipeline() -> Pipeline:
+    """From a traced model and a plan to the rewritten model, verified."""
+    from craftc.passes.rewrite_experts import RewriteExperts
+    from craftc.passes.verify_rewrite import VerifyRewrite
+
+    return Pipeline((RewriteExperts(), VerifyRewrite()))
+
+
+def optimizing_pipeline(planning: Pipeline, model_name: str, loads: LoadProfile | None) -> Pipeline:
+    """Everything, from a model and its inputs to the rewritten model; measures loads where there are none."""
+    from craftc.passes.profile_loads import ProfileLoads
+
+    found = analysis_pipeline() if loads is not None else profiling_pipeline(ProfileLoads(model_name=model_name))
+    return joined(found, planning, rewriting_pipeline())
+
+
+def joined(*pipelines: Pipeline) -> Pipeline:
+    """One pipeline that runs `pipelines` after each other."""
+    return Pipeline(tuple(one for pipeline in pipelines for one in pipeline.passes))
+
+
+def run_pipeline(
+    pipeline: Pipeline, compilation: Compilation, on_pass: Progress | None
+) -> tuple[Compilation, tuple[PassTiming, ...]]:
+    """Run `pipeline`, telling `on_pass` the name of every pass as it starts."""
+    tell = None if on_pass is None else (lambda one: on_pass(one.name))
+    return Pipeline(pipeline.passes, on_pass=tell).run(compilation)

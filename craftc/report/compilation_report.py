@@ -1,0 +1,59 @@
+"""Whatever a pipeline has found so far, as text and as JSON values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from craftc.passes.base import Compilation
+from craftc.plan_file import plan_document
+from craftc.report.curve_report import curve_table
+from craftc.report.inspection_report import layers_table
+from craftc.report.loads_report import loads_document, loads_text
+from craftc.report.plan_report import comparison_table, layer_table, plan_summary
+from craftc.report.verification_report import verification_document, verification_text
+from craftc.units import format_size
+
+
+def compilation_text(compilation: Compilation) -> str:
+    """One paragraph for everything known, in the order in which passes find it."""
+    known = compilation
+    parts: list[str] = []
+    if known.graph is not None:
+        parts.append(f"graph of {len(known.graph.graph.nodes)} nodes")
+    if known.layers is not None:
+        parts.append(layers_table(known.layers))
+    if known.loads is not None:
+        parts.append(loads_text(known.loads))
+    if known.budget_bytes is not None:
+        parts.append(f"budget {known.budget_requested} = {format_size(known.budget_bytes)}")
+    if known.curves is not None and known.loads is not None:
+        parts.append(curve_table(known.curves, known.loads.layer_names))
+    if known.allocation is not None:
+        replicas = ", ".join(map(str, known.allocation.replicas_L))
+        parts.append(f"replicas per layer: {replicas} ({known.allocation.status}, gap {known.allocation.gap:.2%})")
+    if known.plan is not None:
+        parts.extend((plan_summary(known.plan), comparison_table(known.plan), layer_table(known.plan)))
+    if known.verification is not None:
+        parts.append(verification_text(known.verification))
+    return "\n\n".join(parts)
+
+
+def compilation_document(compilation: Compilation) -> dict[str, Any]:
+    """The same as JSON values; null where it is not known yet."""
+    known = compilation
+    return {
+        "graph_nodes": None if known.graph is None else len(known.graph.graph.nodes),
+        "layers": None if known.layers is None else [asdict(layer) for layer in known.layers],
+        "loads": None if known.loads is None else loads_document(known.loads),
+        "budget_bytes": known.budget_bytes,
+        "curves": None
+        if known.curves is None
+        else {
+            "candidates": list(known.curves.candidates_C),
+            "balancedness": known.curves.balancedness_LC.tolist(),
+        },
+        "replicas": None if known.allocation is None else list(known.allocation.replicas_L),
+        "plan": None if known.plan is None else plan_document(known.plan),
+        "verification": None if known.verification is None else verification_document(known.verification),
+    }

@@ -1,0 +1,79 @@
+"""A plan as text: what it costs and buys, beside the baselines, layer by layer."""
+
+from __future__ import annotations
+
+from craftc.plan import ReplicationPlan
+from craftc.report.text_table import text_table
+from craftc.units import format_size
+
+ARM_NAMES = {
+    "contiguous": "contiguous",
+    "placement": "placement only",
+    "eplb": "EPLB (uniform)",
+    "craft": "CRAFT",
+    "craftc": "craftc",
+}
+"""Names of the arms in tables."""
+
+
+def plan_summary(plan: ReplicationPlan) -> str:
+    """Topology, budget and how the allocation was found: a few lines."""
+    gpus, nodes = plan.topology.gpus, plan.topology.nodes
+    experts = sum(layer.experts for layer in plan.layers)
+    lines = [
+        f"{len(plan.layers)} MoE layers, {experts:,} experts on {gpus} GPUs in {nodes} node{'s' if nodes > 1 else ''}",
+        f"budget {plan.budget.requested} = {format_size(plan.budget.bytes)}, spent "
+        f"{format_size(plan.budget.spent_bytes)} on {plan.replicas:,} replicas "
+        f"({plan.replicas / gpus:.4g} per GPU, {format_size(plan.budget.spent_bytes / gpus)} per GPU)",
+        _solver_line(plan),
+    ]
+    return "\n".join(lines)
+
+
+def comparison_table(plan: ReplicationPlan) -> str:
+    """Balancedness and memory of the baselines and this plan on the same loads, and the bound."""
+    if plan.estimate is None:
+        return "no estimate in this plan: judge it with craftc evaluate PLAN --loads FILE"
+    rows = [
+        (
+            ARM_NAMES.get(arm.arm, arm.arm),
+            f"{arm.balancedness:.3f}",
+            f"{arm.replicas_per_gpu:.4g}",
+            format_size(arm.bytes_per_gpu),
+        )
+        for arm in plan.estimate.arms
+    ]
+    rows.append(("bound for this plan's replicas", f"{plan.estimate.bound:.3f}", "", ""))
+    return text_table(("on the plan's own loads", "balancedness", "replicas/GPU", "memory/GPU"), rows)
+
+
+def layer_table(plan: ReplicationPlan) -> str:
+    """One line per layer: replicas and balancedness."""
+    columns = ("layer", "experts", "expert size", "replicas", "most copies")
+    rows = [
+        (
+            layer.name,
+            str(layer.experts),
+            format_size(layer.expert_bytes),
+            str(layer.replicas),
+            str(max(layer.copies_E)),
+        )
+        for layer in plan.layers
+    ]
+    if plan.estimate is None:
+        return text_table(columns, rows)
+    estimates = [
+        (f"{one.contiguous:.3f}", f"{one.placement_only:.3f}", f"{one.planned:.3f}", f"{one.bound:.3f}")
+        for one in plan.estimate.layers
+    ]
+    return text_table(
+        (*columns, "contiguous", "placement", "planned", "bound"),
+        [(*row, *estimate) for row, estimate in zip(rows, estimates, strict=True)],
+    )
+
+
+def _solver_line(plan: ReplicationPlan) -> str:
+    made_by = plan.provenance
+    gap = "" if made_by.gap is None else f", gap {made_by.gap:.2%}"
+    status = {"optimal": "proven optimal for the benefit curves"}.get(made_by.status, made_by.status)
+    return f"planner {made_by.planner}, allocation by {made_by.solver}: {status}{gap}"

@@ -1,0 +1,25 @@
+"""What `verify_rewrite` measured, as text and as JSON values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from craftc.passes.base import Verification
+
+
+def verification_text(verification: Verification) -> str:
+    """Differences beside what is allowed, one comparison a line."""
+    lines = [
+        f"outputs, {what}: max abs difference {difference:.3g}, allowed {verification.tolerance[what]:.3g}"
+        for what, difference in verification.max_abs_difference.items()
+    ]
+    lines.append(
+        f"tokens per GPU: counted within {verification.max_token_deviation:.3%} of the mean from the plan's prediction"
+    )
+    return "\n".join(lines)
+
+
+def verification_document(verification: Verification) -> dict[str, Any]:
+    """The same as JSON values."""
+    return asdict(verification)

@@ -1,0 +1,25 @@
+"""Make sure that loads belong to the layers they are used for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from craftc.load_match import check_loads_fit
+from craftc.passes.base import Compilation, Pass
+
+
+@dataclass(frozen=True)
+class MatchLoads(Pass):
+    """Changes nothing; loads may come from a file, another run, or another model by mistake."""
+
+    name: ClassVar[str] = "match_loads"
+    needs: ClassVar[tuple[str, ...]] = ("loads", "layers")
+    gives: ClassVar[tuple[str, ...]] = ("loads",)
+
+    def run(self, compilation: Compilation) -> Compilation:
+        """Raises BadInput naming the first layer that differs."""
+        assert compilation.loads is not None
+        assert compilation.layers is not None
+        check_loads_fit(compilation.loads, compilation.layers, "model")
+        return compilation
