@@ -27,3 +27,7 @@ class Infeasible(Refused):
 
 class VerificationFailed(Refused):
     """A plan or a rewritten model is not what it must be; nothing was written."""
+
+
+class RankFailed(CraftcError):
+    """A run on several ranks broke (exit code 2): a rank raised, was killed, or did not answer in time."""

@@ -98,7 +98,7 @@ def _refuse_difference(what: str, found: _Difference) -> None:
 
 
 def _compare_outputs(original: nn.Module, rewritten: nn.Module, inputs: dict[str, Any], relative: float) -> _Difference:
-    from craftc.passes.trace import call_model
+    from craftc.passes.tracing_model import call_model
 
     expected = _float_tensors(_seeded(lambda: call_model(original, inputs)))
     got = _float_tensors(_seeded(lambda: rewritten(**inputs)))

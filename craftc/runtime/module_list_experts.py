@@ -1,4 +1,4 @@
-"""A ModuleList of experts behind the experts ABI, so that one expert a module and fused parameters look alike downstream.
+"""A ModuleList of experts behind the experts ABI, so that both layouts look alike downstream.
 
 Axes: T tokens, H hidden size, K experts per token, E experts.
 """
@@ -46,5 +46,5 @@ class ModuleListExperts(nn.Module):
         return output_TH
 
     def select_experts(self, experts_S: tuple[int, ...]) -> ModuleListExperts:
-        """The same forward over some of the experts, whose modules are shared: local expert s is expert `experts_S[s]`."""
+        """The same forward over some of the experts, whose modules are shared."""
         return ModuleListExperts(self.experts[expert] for expert in experts_S)

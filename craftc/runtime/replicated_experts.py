@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from craftc.plan import LayerPlan
-from craftc.runtime.copy_choice import copy_choice
+from craftc.runtime.c10d import C10dDispatcher
+from craftc.runtime.copy_choice import CopyRule, copy_choice
 from craftc.runtime.dispatcher import Dispatcher
+from craftc.runtime.local_experts import local_experts
+from craftc.runtime.rank_group import RankGroup
 from craftc.runtime.slot_table import SlotTable, slot_table
 from craftc.runtime.virtual import VirtualDispatcher
 
@@ -61,3 +64,16 @@ def virtual_experts(experts: nn.Module, layer: LayerPlan) -> ReplicatedExperts:
     """`experts` replicated as `layer` says over virtual GPUs in this process; weights are shared with `experts`."""
     table = slot_table(layer)
     return ReplicatedExperts(experts, copy_choice(layer, rank=0), VirtualDispatcher(table), table, layer.name)
+
+
+def distributed_experts(
+    experts: nn.Module, layer: LayerPlan, group: RankGroup, rule: CopyRule = "planned"
+) -> ReplicatedExperts:
+    """This rank's share of `experts` as `layer` says: its own slots' weights only, tokens exchanged in `group`.
+
+    `experts` holds all logical experts (or is on the meta device, for weights that are loaded afterwards).
+    """
+    table = slot_table(layer)
+    own = local_experts(experts, table.experts_of(group.rank))
+    dispatcher = C10dDispatcher(table, group, layer.name)
+    return ReplicatedExperts(own, copy_choice(layer, group.rank, rule), dispatcher, table, layer.name)

