@@ -1,6 +1,6 @@
 """What a plan is worth beside the baselines, all on the same loads.
 
-Axes: S steps, L layers, E experts, G GPUs.
+Axes: A arms, S steps, L layers, E experts, G GPUs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from craftc.solvers.craft import CraftPlanner
 from craftc.solvers.eplb import eplb_placements, uniform_replicas
 from craftc.solvers.planners import PLANNERS
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, Planner, PlanningProblem
-from craftc.solvers.replay import placements_of, replay
+from craftc.solvers.replay import placement_array, placements_of, replay_batch
 from craftc.solvers.slots import assign_slots
 
 
@@ -30,28 +30,34 @@ def compare(
     """The plan of `planner` beside the baselines and the bound, on the problem's loads.
 
     Arms in order: `contiguous`; `placement` (greedy, no replicas); `eplb` as published, with the smallest uniform
-    number of replicas it can do, at least one; then every other planner at the problem's budget.
+    number of replicas it can do, at least one; every other planner at the problem's budget; the plan itself.
     """
     counts_SLE, topology = problem.counts_SLE, problem.topology
-    contiguous = contiguous_placements(problem)
     baselines: dict[str, Sequence[Placement]] = {
-        "contiguous": contiguous,
+        "contiguous": contiguous_placements(problem),
         "placement": CraftPlanner().place(problem, (0,) * problem.layers),
         "eplb": placements_of(
             eplb_placements(counts_SLE.sum(axis=0), uniform_replicas(problem.experts, topology), topology)
         ),
     }
     others = {name: _plan(problem, other) for name, other in PLANNERS.items() if name not in ("eplb", planner.name)}
-    arms = baselines | others | {planner.name: placements}
-    planned_L = replay(counts_SLE, placements).mean(axis=0)
-    contiguous_L = replay(counts_SLE, contiguous).mean(axis=0)
+    arms = {name: arm for name, arm in (baselines | others).items() if name != planner.name}
+    arms[planner.name] = placements
+    # All arms at once: replaying is mostly gathering a layer's loads.
+    every = placement_array([placement for arm in arms.values() for placement in arm])
+    layer_AL = np.tile(np.arange(problem.layers), len(arms))
+    balancedness_AL = replay_batch(counts_SLE, layer_AL, every).reshape(len(arms), problem.layers)
+    contiguous_L, planned_L = balancedness_AL[0], balancedness_AL[-1]
     bound_L = balancedness_bounds(counts_SLE, allocation.replicas_L, topology.gpus)
     chosen_L = [curves.candidates_C.index(count) for count in allocation.replicas_L]
     return Estimate(
         balancedness=float(planned_L.mean()),
         bound=float(bound_L.mean()),
         predicted=float(curves.balancedness_LC[np.arange(problem.layers), chosen_L].mean()),
-        arms=tuple(_arm(problem, name, arm) for name, arm in arms.items()),
+        arms=tuple(
+            _arm(problem, name, arm, float(balancedness_L.mean()))
+            for (name, arm), balancedness_L in zip(arms.items(), balancedness_AL, strict=True)
+        ),
         layers=tuple(
             LayerEstimate(*values)
             for values in zip(
@@ -76,12 +82,12 @@ def _plan(problem: PlanningProblem, planner: Planner) -> tuple[Placement, ...]:
     return planner.place(problem, allocation.replicas_L)
 
 
-def _arm(problem: PlanningProblem, name: str, placements: Sequence[Placement]) -> ArmEstimate:
+def _arm(problem: PlanningProblem, name: str, placements: Sequence[Placement], balancedness: float) -> ArmEstimate:
     replicas_L = [sum(len(gpu) for gpu in placement) - problem.experts for placement in placements]
     spent_bytes = sum(count * size for count, size in zip(replicas_L, problem.expert_bytes_L, strict=True))
     return ArmEstimate(
         arm=name,
-        balancedness=float(replay(problem.counts_SLE, placements).mean()),
+        balancedness=balancedness,
         replicas_per_gpu=sum(replicas_L) / problem.topology.gpus,
         bytes_per_gpu=spent_bytes / problem.topology.gpus,
     )
