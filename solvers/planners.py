@@ -6,13 +6,15 @@ from craftc.errors import BadInput
 from craftc.solvers.craft import CraftPlanner
 from craftc.solvers.eplb import EplbPlanner
 from craftc.solvers.problem import Planner
+from craftc.solvers.stepwise import StepwisePlanner
 
 PLANNERS: dict[str, Planner] = {
     "craft": CraftPlanner(),
     "eplb": EplbPlanner(),
+    "craftc": StepwisePlanner(),
 }
 
-DEFAULT_PLANNER = "craft"
+DEFAULT_PLANNER = "craftc"
 
 
 def planner_named(name: str) -> Planner:
