@@ -54,11 +54,11 @@ def pad_plan(plan: ReplicationPlan, loads: LoadProfile | None) -> ReplicationPla
     """The plan with the same number of slots on every GPU in every layer: the largest layer's, rounded up to a
     multiple of G.
 
-    The added slots hold the copies that help most on `loads`. Two ways are tried for each layer and the better one is
-    kept: the plan's slots stay and free ones are filled, or the layer is placed anew with more copies. Without loads
-    the plan's slots stay and experts with the fewest copies come first. A plan that is uniform already is returned as
-    it is. Its `estimate` and `shares` are dropped: they describe other placements. Raises BadInput where the loads
-    are of another model.
+    The added slots hold the copies that help most on `loads`. Three ways are tried for each layer and the best one is
+    kept: the plan's slots stay and free ones are filled (by load, or evenly), or the layer is placed anew with more
+    copies. Without loads the plan's slots stay and experts with the fewest copies come first. A plan that is uniform
+    already is returned as it is. Its `estimate` and `shares` are dropped: they describe other placements. Raises
+    BadInput where the loads are of another model.
     """
     if is_uniform(plan):
         return plan
@@ -92,13 +92,17 @@ def _check_loads(plan: ReplicationPlan, loads: LoadProfile | None) -> None:
 
 
 def _padded_layer(layer: LayerPlan, width: int, topology: Topology, counts_SE: np.ndarray | None) -> LayerPlan:
-    load_E = np.ones(layer.experts) if counts_SE is None else counts_SE.sum(axis=0).astype(np.float64)
-    placement = _filled(layer, width, load_E, topology)
     replicas = width * topology.gpus - layer.experts
+    placement = _filled(layer, width, np.ones(layer.experts), topology)
     if counts_SE is not None:
+        load_E = counts_SE.sum(axis=0).astype(np.float64)
         copies_E = greedy_copies(load_E[None], np.array([replicas]), topology.gpus)[0]
-        anew = greedy_placement(load_E, copies_E, np.full(topology.gpus, width), topology)
-        placement = max((placement, anew), key=lambda choice: float(replay(counts_SE[:, None], [choice]).mean()))
+        choices = (
+            placement,
+            _filled(layer, width, load_E, topology),
+            greedy_placement(load_E, copies_E, np.full(topology.gpus, width), topology),
+        )
+        placement = max(choices, key=lambda choice: float(replay(counts_SE[:, None], [choice]).mean()))
     return replace(layer, replicas=replicas, placement=placement, shares=None)
 
 

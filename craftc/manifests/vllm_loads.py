@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +26,7 @@ from craftc.manifests.strict import parse_json, validate
 
 _ARRAYS = ("expert_load", "p2l_map")
 _MAX_LINE_BYTES = 64 * 2**20
+_RECORDS_AT_ONCE = 128
 
 
 class _Meta(BaseModel):
@@ -40,6 +43,17 @@ class _Stats(BaseModel):
     p2l_map: Any
 
 
+@dataclass(frozen=True, eq=False)
+class _Record:
+    """One statistics record."""
+
+    line: int
+    step: int
+    counts_LP: np.ndarray
+    expert_LP: np.ndarray
+    """The very same array as in the record before where the map has not changed."""
+
+
 def recognises(path: Path, head: bytes) -> bool:
     """A line with one of the two record types within the first bytes."""
     return head.lstrip().startswith(b"{") and (b'"eplb_load_stats"' in head or b'"eplb_load_meta"' in head)
@@ -47,9 +61,43 @@ def recognises(path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> LoadProfile:
     """One step per statistics record; steps ascend."""
-    meta: _Meta | None = None
     steps: list[int] = []
-    folded: list[np.ndarray] = []
+    blocks: list[np.ndarray] = []
+    for records in _runs(_records(path)):
+        where = f"{path}: line {records[0].line}"
+        block_SLE = fold_slots(np.stack([record.counts_LP for record in records]), records[0].expert_LP, where)
+        if blocks and block_SLE.shape[1:] != blocks[0].shape[1:]:
+            raise BadInput(
+                f"{where}: {list(block_SLE.shape[1:])} [layers, experts], earlier lines {list(blocks[0].shape[1:])}"
+            )
+        steps.extend(record.step for record in records)
+        check_cells((len(steps), *block_SLE.shape[1:]), str(path))
+        blocks.append(block_SLE)
+    if not steps:
+        raise BadInput(f"{path}: no eplb_load_stats record in it")
+    counts_SLE = np.concatenate(blocks)
+    blocks.clear()
+    refuse_idle_steps(counts_SLE, [f"step {step}" for step in steps], str(path))
+    return profile_of_layers(counts_SLE, list(range(counts_SLE.shape[1])), str(path))
+
+
+def _runs(records: Iterator[_Record]) -> Iterator[list[_Record]]:
+    """Consecutive records under one slot map, some at a time: folding them together is much quicker than one by one."""
+    run: list[_Record] = []
+    for record in records:
+        if run and (record.expert_LP is not run[0].expert_LP or len(run) == _RECORDS_AT_ONCE):
+            yield run
+            run = []
+        run.append(record)
+    if run:
+        yield run
+
+
+def _records(path: Path) -> Iterator[_Record]:
+    """The statistics records, checked against the meta record before them and with steps that ascend."""
+    meta: _Meta | None = None
+    last_step = -1
+    expert_LP = np.empty(0)
     with path.open("rb") as file:
         for number, line in _lines(file, path):
             where = f"{path}: line {number}"
@@ -60,34 +108,26 @@ def read(path: Path) -> LoadProfile:
                 meta = validate(_Meta, record, where)
                 continue
             stats = validate(_Stats, record, where)
-            if steps and stats.step <= steps[-1]:
-                raise BadInput(f"{where}: step {stats.step} follows step {steps[-1]}: two recordings in one file")
-            counts_LE = _fold(stats, meta, where)
-            if folded and counts_LE.shape != folded[0].shape:
+            if stats.step <= last_step:
+                raise BadInput(f"{where}: step {stats.step} follows step {last_step}: two recordings in one file")
+            last_step = stats.step
+            counts_LP = _matrix(stats.expert_load, f"{where}: expert_load")
+            found_LP = _matrix(stats.p2l_map, f"{where}: p2l_map")
+            _check_meta(meta, found_LP, where)
+            if counts_LP.shape != found_LP.shape:
                 raise BadInput(
-                    f"{where}: {list(counts_LE.shape)} [layers, experts], earlier lines {list(folded[0].shape)}"
+                    f"{where}: counts are {list(counts_LP.shape)} [layers, slots], the map {list(found_LP.shape)}"
                 )
-            check_cells((len(steps) + 1, *counts_LE.shape), str(path))
-            steps.append(stats.step)
-            folded.append(counts_LE)
-    if not steps:
-        raise BadInput(f"{path}: no eplb_load_stats record in it")
-    counts_SLE = np.stack(folded)
-    folded.clear()
-    refuse_idle_steps(counts_SLE, [f"step {step}" for step in steps], str(path))
-    return profile_of_layers(counts_SLE, list(range(counts_SLE.shape[1])), str(path))
+            expert_LP = expert_LP if np.array_equal(expert_LP, found_LP) else found_LP
+            yield _Record(number, stats.step, counts_LP, expert_LP)
 
 
-def _fold(stats: _Stats, meta: _Meta | None, where: str) -> np.ndarray:
-    counts_LP = _matrix(stats.expert_load, f"{where}: expert_load")
-    expert_LP = _matrix(stats.p2l_map, f"{where}: p2l_map")
-    counts_LE = fold_slots(counts_LP[None], expert_LP, where)[0]
-    if meta and meta.num_layers is not None and meta.num_layers != len(counts_LE):
-        raise BadInput(f"{where}: {len(counts_LE)} layers, but the meta record says {meta.num_layers}")
-    redundant = expert_LP.shape[1] - counts_LE.shape[1]
+def _check_meta(meta: _Meta | None, expert_LP: np.ndarray, where: str) -> None:
+    if meta and meta.num_layers is not None and meta.num_layers != len(expert_LP):
+        raise BadInput(f"{where}: {len(expert_LP)} layers, but the meta record says {meta.num_layers}")
+    redundant = expert_LP.shape[1] - int(expert_LP.max()) - 1
     if meta and meta.num_redundant_experts is not None and meta.num_redundant_experts != redundant:
         raise BadInput(f"{where}: {redundant} redundant experts, but the meta record says {meta.num_redundant_experts}")
-    return counts_LE
 
 
 def _lines(file: Any, path: Path) -> Iterator[tuple[int, bytes]]:
@@ -108,7 +148,7 @@ def _parse(line: bytes, where: str) -> Any:
     for name in _ARRAYS:
         start = line.find(b'"%s": [[' % name.encode())
         stop = line.find(b"]]", start)
-        if start < 0 or stop < 0 or line.find(b'"%s"' % name.encode(), start + 1) >= 0:
+        if start < 0 or stop < 0:
             return parse_json(line, where)
         value = start + len(name) + 4
         matrix = _quick_matrix(line[value : stop + 2])
@@ -120,6 +160,7 @@ def _parse(line: bytes, where: str) -> Any:
     return {**record, **arrays} if isinstance(record, dict) else record
 
 
+@lru_cache(maxsize=4)  # the slot map is mostly the line before's
 def _quick_matrix(text: bytes) -> np.ndarray | None:
     """`[[1, 2], [3, 4]]` as an array; None for anything that is not a full matrix of plain numbers below 2^53."""
     rows = text[2:-2].split(b"], [")
