@@ -61,11 +61,11 @@ def region_between(digraph: nx.DiGraph, cut: Collection[fx.Node], output: fx.Nod
 
 
 def outside_reader(region: Collection[fx.Node], output: fx.Node) -> tuple[fx.Node, fx.Node] | None:
-    """A node inside the region other than `output` and a reader of it outside, or None: sizes read only inside are inside."""
+    """A node inside the region other than `output` and a reader of it outside, or None: what only the inside reads is inside."""
     inside, left, node = {output}, set(region) - {output}, output
     while left:
         node = node.prev
-        if node not in left and holds_tensor(node):
+        if node not in left and not is_pure(node):
             continue
         left.discard(node)
         outer = next((reader for reader in node.users if reader not in inside), None)
@@ -79,6 +79,18 @@ def outside_reader(region: Collection[fx.Node], output: fx.Node) -> tuple[fx.Nod
 def holds_tensor(node: fx.Node) -> bool:
     """Whether the node's value is a tensor or holds one; a node of unknown value does."""
     return "val" not in node.meta or any(isinstance(one, torch.Tensor) for one in pytree.tree_leaves(node.meta["val"]))
+
+
+def is_pure(node: fx.Node) -> bool:
+    """Whether the node computes a value and does nothing else, so that it may go when nobody reads it."""
+    return node.op in ("call_function", "call_method") and not writes_in_place(node)
+
+
+def writes_in_place(node: fx.Node) -> bool:
+    """Whether the node writes into its first argument."""
+    if node.op == "call_method":
+        return str(node.target).endswith("_")
+    return node.op == "call_function" and getattr(node.target, "__name__", "") == "set_item"
 
 
 def other_readers_of(graph_module: fx.GraphModule, experts: fx.Node) -> tuple[fx.Node, ...]:

@@ -48,8 +48,11 @@ def find_experts(model: nn.Module) -> tuple[tuple[ExpertsModule, ...], tuple[Nea
     kept = tuple(
         one for one in found if one.path not in outer
     )  # a list of blocks that hold experts is no list of experts
-    inside = tuple(f"{one.path}." for one in kept)
-    return kept, tuple(miss for miss in missed if not miss.name.startswith(inside))
+    return kept, tuple(miss for miss in missed if not any(_nested(miss.name, one.path) for one in kept))
+
+
+def _nested(path: str, other: str) -> bool:
+    return path.startswith(f"{other}.") or other.startswith(f"{path}.")
 
 
 def why_not_fused(module: nn.Module) -> str | None:

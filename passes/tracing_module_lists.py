@@ -8,16 +8,24 @@ the first one that is closed on the DiGraph and computes the same with stand-in 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice, product
+from itertools import islice
 
 import networkx as nx
 import torch
 from torch import fx, nn
 
 from craftc.passes.base import NearMiss
-from craftc.passes.dataflow import backwards, holds_tensor, meeting_points, outside_reader, region_between, tensor_flow
+from craftc.passes.dataflow import (
+    backwards,
+    is_pure,
+    meeting_points,
+    outside_reader,
+    region_between,
+    tensor_flow,
+    writes_in_place,
+)
 from craftc.passes.tracing_experts import ExpertsModule, is_named_experts
-from craftc.passes.tracing_region_check import Region, largest_difference, tolerance, writes_into
+from craftc.passes.tracing_region_check import Region, largest_difference, tolerance
 from craftc.runtime.module_list_experts import ModuleListExperts
 
 _CANDIDATES = 4
@@ -76,25 +84,22 @@ def _find_region(graph_module: fx.GraphModule, flow: nx.DiGraph, expert_of: Mapp
     width = tokens.meta["val"].shape[-1]
     if rows.shape[-1] != width:
         return f"its experts map {width} features to {rows.shape[-1]}; the experts ABI needs as many out as in"
-    reason = f"no hidden states [T, {width}] that all its experts read"
+    failed = [(0, f"no hidden states [T, {width}] that all its experts read and whose shape their sum has")]
     for hidden in islice(_hidden_states(flow, tokens, width), _CANDIDATES):
         for output in islice(_outputs(flow, expert_of, hidden), _CANDIDATES):
-            indices_nodes, weights_nodes = _routing(flow, output, hidden)
-            if not indices_nodes:
-                reason = "no integer indices [T, K] between its router and its weighted sum"
-            for indices, weights in product(indices_nodes, weights_nodes):
-                if indices.meta["val"].shape != weights.meta["val"].shape:
-                    continue
+            routing = _routing(flow, output, hidden)
+            if not routing:
+                failed.append((1, "no integer indices [T, K] with weights [T, K] between its router and its sum"))
+            for indices, weights in routing:
                 cut = (hidden, indices, weights)
                 region = Region(*cut, output, frozenset(region_between(flow, cut, output)))
                 if problem := _why_not_closed(graph_module, region, expert_of):
-                    reason = problem
-                    continue
-                if problem := _why_not_equal(graph_module, region, expert_of):
-                    reason = problem
-                    continue
-                return region
-    return reason
+                    failed.append((2, problem))
+                elif problem := _why_not_equal(graph_module, region, expert_of):
+                    failed.append((3, problem))
+                else:
+                    return region
+    return max(failed, key=lambda one: one[0])[1]  # the first of the cuts that got furthest
 
 
 def _hidden_states(flow: nx.DiGraph, tokens: fx.Node, width: int) -> Iterator[fx.Node]:
@@ -112,21 +117,23 @@ def _outputs(flow: nx.DiGraph, expert_of: Mapping[fx.Node, int], hidden: fx.Node
             yield node
 
 
-def _routing(flow: nx.DiGraph, output: fx.Node, hidden: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
-    """Candidates for indices and weights: `[..., K]` or `[...]` like the hidden states, nearest to the output first."""
+def _routing(flow: nx.DiGraph, output: fx.Node, hidden: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
+    """Candidates for indices with weights of their shape: `[..., K]` or `[...]` like the hidden states. Most read first: every
+    expert reads the real ones, while what is made of them for one expert is read once."""
     leading = hidden.meta["val"].shape[:-1]
     without_hidden = flow.subgraph(node for node in flow if node is not hidden)
-    indices: list[fx.Node] = []
-    weights: list[fx.Node] = []
+    shaped: list[tuple[fx.Node, torch.Tensor]] = []
     for node in backwards(without_hidden, output):
         value = node.meta.get("val")
-        if not isinstance(value, torch.Tensor) or leading not in (value.shape, value.shape[:-1]):
-            continue
-        if value.dtype in (torch.int64, torch.int32):
-            indices.append(node)
-        elif value.is_floating_point():
-            weights.append(node)
-    return indices[:_CANDIDATES], weights[: 2 * _CANDIDATES]
+        if isinstance(value, torch.Tensor) and leading in (value.shape, value.shape[:-1]):
+            shaped.append((node, value))
+    shaped.sort(key=lambda one: -len(one[0].users))
+    indices = [(node, value.shape) for node, value in shaped if value.dtype in (torch.int64, torch.int32)]
+    pairs: list[tuple[fx.Node, fx.Node]] = []
+    for node, shape in indices[:_CANDIDATES]:
+        weights = (other for other, value in shaped if value.is_floating_point() and value.shape == shape)
+        pairs.extend((node, other) for other in islice(weights, 2 * _CANDIDATES))
+    return pairs
 
 
 def _why_not_closed(graph_module: fx.GraphModule, region: Region, expert_of: Mapping[fx.Node, int]) -> str | None:
@@ -141,7 +148,8 @@ def _why_not_closed(graph_module: fx.GraphModule, region: Region, expert_of: Map
             return f"its weighted sum also depends on the module {node.target}"
     if leak := outside_reader(region.nodes, region.output):
         return f"{leak[0].name}, inside its experts' region, is also read outside by {leak[1].name}"
-    if writer := writes_into(region.nodes, (region.hidden, region.indices, region.weights)):
+    cut = (region.hidden, region.indices, region.weights)
+    if writer := next((node for node in region.nodes if writes_in_place(node) and node.args[0] in cut), None):
         return f"{writer.name} writes in place into what the experts are given"
     return None
 
@@ -193,7 +201,7 @@ def _erase(graph: fx.Graph, region: Region, result: fx.Node) -> None:
     while left:
         left.discard(node)
         before = node.prev
-        if not node.users and node is not result and (node in region.nodes or not holds_tensor(node)):
+        if not node.users and node is not result and (node in region.nodes or is_pure(node)):
             graph.erase_node(node)
         node = before
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ class ExampleTracer(fx.Tracer):
     def trace(self, root: nn.Module, concrete_args: dict[str, Any] | None = None) -> fx.Graph:  # type: ignore[override]
         self._path_of_tensor = {id(tensor): path for path, tensor in root.named_parameters()}
         self._path_of_tensor |= {id(tensor): path for path, tensor in root.named_buffers()}
-        with torch.no_grad():
+        with torch.no_grad(), _creation_takes_proxies():
             return super().trace(root, concrete_args)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
@@ -129,7 +130,7 @@ class ExampleTracer(fx.Tracer):
     ) -> ExampleProxy:
         if kind == "output":
             return super().create_proxy(kind, target, args, kwargs, name, type_expr)  # type: ignore[return-value]
-        example = self._run(kind, target, _examples(args), _examples(kwargs))
+        example = self._run(kind, target, examples_of(args), examples_of(kwargs))
         created: list[ExampleProxy] = []
 
         def with_example(node: fx.Node) -> fx.Proxy:
@@ -200,7 +201,26 @@ class ExampleTracer(fx.Tracer):
             return target(*args, **kwargs)
 
 
-def _examples(value: Any) -> Any:
+@contextmanager
+def _creation_takes_proxies() -> Iterator[None]:
+    """While inside, `torch.zeros(rows, 8)` works with a proxy among its sizes; torch itself only lets `torch.zeros((rows, 8))`."""
+    originals = {name: getattr(torch, name) for name in ("zeros", "ones", "empty", "rand", "randn")}
+
+    def create(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(one, fx.Proxy) for one in args) and not isinstance(args[0], tuple):
+            return original(args, **kwargs)
+        return original(*args, **kwargs)
+
+    try:
+        for name, original in originals.items():
+            setattr(torch, name, partial(create, original))
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(torch, name, original)
+
+
+def examples_of(value: Any) -> Any:
     """`value` with every proxy replaced by its example."""
     return pytree.tree_map(_example, value, is_leaf=lambda one: isinstance(one, (fx.Proxy, slice)))
 

@@ -7,7 +7,7 @@ The region's own code runs on random tokens and indices, every expert replaced b
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,11 +83,6 @@ def tolerance(dtype: torch.dtype) -> float:
     return 16 * torch.finfo(dtype).eps
 
 
-def writes_into(nodes: Collection[fx.Node], inputs: Collection[fx.Node]) -> fx.Node | None:
-    """A node among `nodes` that writes in place into one of `inputs`, or None."""
-    return next((node for node in nodes if _is_in_place(node) and node.args[0] in inputs), None)
-
-
 def _top_k(region: Region) -> int:
     indices = region.indices.meta["val"]
     return indices.shape[-1] if indices.dim() == region.hidden.meta["val"].dim() else 1
@@ -122,9 +117,3 @@ def _evaluate(
         else:
             environment[node] = node.target(*args, **kwargs)
     return environment[region.output]
-
-
-def _is_in_place(node: fx.Node) -> bool:
-    if node.op == "call_method":
-        return str(node.target).endswith("_")
-    return node.op == "call_function" and getattr(node.target, "__name__", "") == "set_item"

@@ -1,0 +1,194 @@
+"""Tracing a whole model: through the owners of experts, everything else a leaf."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from craftc.passes.base import NearMiss
+from craftc.passes.tracing_experts import ExpertsModule
+from craftc.passes.tracing_masks import MaskBuilder, mask_builders_as_leaves
+from craftc.passes.tracing_proxies import ExampleProxy, ExampleTracer, examples_of
+from craftc.passes.tracing_skips import answer_with_tokens, check_skipping
+
+_MODEL = "model"
+_MASKS = "mask_builders"
+
+
+def call_model(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
+    """What the traced graph computes, by the original model: a Hugging Face model runs without its cache and gives its
+    `logits` (or `last_hidden_state`), any other model its own output."""
+    options = {"use_cache": False} if _has_cache(model) else {}
+    output = model(**(options | dict(inputs)))
+    if isinstance(output, (torch.Tensor, tuple, list, fx.Proxy)) or not isinstance(output, Mapping):
+        return output
+    return next((output[key] for key in ("logits", "last_hidden_state") if key in output), output)
+
+
+def trace_model(
+    model: nn.Module, inputs: Mapping[str, Any], experts: tuple[ExpertsModule, ...], almost: tuple[NearMiss, ...]
+) -> tuple[fx.GraphModule, tuple[NearMiss, ...]]:
+    """The graph of `call_model(model, inputs)` with targets as in the model, and the experts whose owner became a leaf.
+
+    Raises whatever the model's top level raises on proxies.
+    """
+    root = _Root(model, tuple(inputs))
+    tracer = ModelTracer(inputs, experts, almost)
+    owners = [module for path, module in root.named_modules() if path in tracer.owners]
+    with mask_builders_as_leaves(owners, tracer.record_mask):
+        graph = tracer.trace(root)
+    return _graph_module(root, graph, model), tracer.near_misses()
+
+
+class ModelTracer(ExampleTracer):
+    """Leaves are all modules but the owners of experts; an owner that cannot be traced becomes a leaf too."""
+
+    def __init__(
+        self, inputs: Mapping[str, Any], experts: tuple[ExpertsModule, ...], almost: tuple[NearMiss, ...]
+    ) -> None:
+        super().__init__(inputs)
+        self._experts = experts
+        paths = [one.path for one in experts] + [one.name for one in almost]
+        self.owners = {_MODEL}.union(*(_owners(f"{_MODEL}.{path}") for path in paths))
+        self._dispatchers = {
+            f"{_MODEL}.{one.path}".rpartition(".")[0] for one in experts if one.layout == "module_list"
+        }
+        self._fused = {f"{_MODEL}.{one.path}" for one in experts if one.layout == "fused"}
+        self._assumed: set[str] = set()
+        self._untraceable: dict[str, str] = {}
+
+    def near_misses(self) -> tuple[NearMiss, ...]:
+        """Experts inside an owner that became a leaf, and why it did."""
+        return tuple(
+            NearMiss(one.path, f"its owner {owner.removeprefix(_MODEL + '.')} cannot be traced: {reason}")
+            for one in self._experts
+            for owner, reason in self._untraceable.items()
+            if f"{_MODEL}.{one.path}".startswith(f"{owner}.")
+        )
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name not in self.owners
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """Placeholders named after the inputs; what holds no tensor is fixed at its example value."""
+        values: list[Any] = []
+        for name, value in self.inputs.items():
+            has_tensor = any(isinstance(one, torch.Tensor) for one in pytree.tree_leaves(value))
+            proxy = self.create_proxy("placeholder", name, () if has_tensor else (value,), {})
+            values.append(proxy if has_tensor else value)
+        return root_fn, [self.root, *values]
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        path = self.path_of_module(m)
+        if path in self.owners:
+            try:
+                with self.undone_on_error():
+                    return self._trace_owner(path, m, forward, args, kwargs)
+            except Exception as error:
+                if path == _MODEL:
+                    raise
+                inner = {one for one in self._untraceable if one.startswith(f"{path}.")}
+                self._untraceable = {one: why for one, why in self._untraceable.items() if one not in inner}
+                self._untraceable[path] = one_line(error)
+                self.owners.discard(path)
+        if path in self._fused:
+            args, kwargs = _positional(m, args, kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """In a module that dispatches to a ModuleList, `if mask.any()` and the like are answered as if every expert had tokens;
+        `_trace_owner` then checks that leaving out experts without tokens makes no difference."""
+        owner = next(reversed(self.module_stack.values()))[0] if self.module_stack else _MODEL
+        answer = answer_with_tokens(obj.node) if owner in self._dispatchers else None
+        if answer is None:
+            return super().to_bool(obj)
+        self._assumed.add(owner)
+        return answer
+
+    def record_mask(self, builder: MaskBuilder, tensors: dict[str, Any]) -> ExampleProxy:
+        """A call of a mask builder as a leaf of the root."""
+        with self.outside_tracing():
+            masks = self.root.get_submodule(_MASKS)
+            name = str(len(list(masks.children())))
+            masks.add_module(name, builder)
+        return self.create_proxy("call_module", f"{_MASKS}.{name}", (), tensors)
+
+    def _run(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Experts on the meta device are not run: their kernels read indices there, or refuse the dtype. The ABI says the shape."""
+        hidden = args[0] if args else None
+        if kind == "call_module" and target in self._fused and isinstance(hidden, torch.Tensor) and hidden.is_meta:
+            return torch.empty_like(hidden)
+        return super()._run(kind, target, args, kwargs)
+
+    def _trace_owner(self, path: str, module: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        output = super().call_module(module, forward, args, kwargs)
+        if path in self._assumed:
+            with self.outside_tracing():
+                check_skipping(module, examples_of(args), examples_of(kwargs), examples_of(output))
+        return output
+
+
+class _Root(nn.Module):
+    """The traced root: positional inputs to the model's keywords."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.mask_builders = nn.Module()
+        self.names = names
+
+    def forward(self, *values: Any) -> Any:
+        return call_model(self.model, dict(zip(self.names, values, strict=True)))
+
+
+def _graph_module(root: nn.Module, graph: fx.Graph, model: nn.Module) -> fx.GraphModule:
+    """The graph over the model's own modules, its targets the paths in the original model."""
+    attributes: dict[str, Any] = {}
+    for node in graph.nodes:
+        node.type = None  # the root's own annotation; generated code could not be pickled with it
+        if node.op not in ("call_module", "get_attr"):
+            continue
+        value = root.get_submodule(node.target) if node.op == "call_module" else _attribute(root, node.target)
+        node.target = node.target.removeprefix(f"{_MODEL}.")
+        attributes[node.target] = value
+    graph._tracer_cls = None  # unpickling builds a tracer without arguments: the default one will do
+    graph_module = fx.GraphModule(attributes, graph, class_name=type(model).__name__)
+    graph_module.training = model.training
+    return graph_module
+
+
+def _has_cache(model: nn.Module) -> bool:
+    """Whether forward takes `use_cache`: by name, or among its keywords where the model's configuration knows it."""
+    parameters = inspect.signature(model.forward).parameters
+    any_keyword = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    return "use_cache" in parameters or (any_keyword and hasattr(getattr(model, "config", None), "use_cache"))
+
+
+def _owners(path: str) -> set[str]:
+    """Every module path above `path`."""
+    parts = path.split(".")
+    return {".".join(parts[:length]) for length in range(1, len(parts))}
+
+
+def _positional(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same call with its arguments by position as far as forward's signature allows, defaults left out."""
+    bound = inspect.signature(module.forward).bind(*args, **kwargs)
+    return bound.args, bound.kwargs
+
+
+def _attribute(root: nn.Module, path: str) -> Any:
+    owner, _, name = path.rpartition(".")
+    return getattr(root.get_submodule(owner), name)
+
+
+def one_line(error: Exception) -> str:
+    """The kind of error and the first line of its message."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{type(error).__name__}: {first}"
