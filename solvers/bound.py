@@ -3,7 +3,7 @@
 In every step the fullest GPU carries at least the mean GPU load, and at least load / copies of every expert. The copies
 are shared by all steps, so the best mean over steps of min(1, copies * mean / load) over fractional copies is a linear
 program; any non-negative multipliers of its constraints give a bound by weak duality, and only that arithmetic is
-trusted, not the solver. Without replicas the copies are known, and how copies must meet on GPUs sharpens the bound.
+trusted, not the solver. How copies must meet on GPUs sharpens it: see `_least_peak`.
 
 Axes: S steps, L layers, E experts, G GPUs, P pairs of a step and an expert that alone exceeds the mean GPU load,
 T groups of steps, Q pairs of a group and an expert.
@@ -18,10 +18,16 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
+from craftc.solvers.replication import greedy_copies
+
 _ROUNDING = 1e-12
 """Added to every bound for the rounding of its own arithmetic."""
 _LP_PAIRS = 2_000
 """Size of the linear programs; where there are more pairs, groups of alike steps share their multipliers."""
+_PARTS = (1, 2, 3, 4, 6)
+"""Parts that a peak is divided into, see `_least_peak`."""
+_MEETING_STEPS = 600
+"""With more steps than these, how copies meet is left out: it costs more time than it sharpens the bound."""
 
 
 def balancedness_bounds(counts_SLE: np.ndarray, replicas_L: Sequence[int], gpus: int) -> np.ndarray:
@@ -36,17 +42,37 @@ def balancedness_bounds(counts_SLE: np.ndarray, replicas_L: Sequence[int], gpus:
 def _layer_bound(counts_SE: np.ndarray, replicas: int, gpus: int) -> float:
     load_SE = counts_SE.astype(np.float64)
     mean_S = load_SE.sum(axis=1) / gpus
+    peak_S = mean_S
+    if len(load_SE) <= _MEETING_STEPS:
+        peak_S = np.maximum(peak_S, _least_peak(load_SE, mean_S, replicas, gpus))
     if replicas == 0:
-        peak_S = np.maximum(mean_S, _peak_without_replicas(load_SE, gpus))
-        reach_S = np.divide(mean_S, peak_S, out=np.ones_like(mean_S), where=peak_S > 0)
-        return min(1.0, float(reach_S.mean()) + _ROUNDING)
-    pairs = _Pairs.of(load_SE, mean_S, replicas, gpus)
-    if not pairs.reach_P.size:
-        return 1.0
+        peak_S = np.maximum(peak_S, _least_peak_without_replicas(load_SE, gpus))
+    limit_S = np.divide(mean_S, peak_S, out=np.ones_like(mean_S), where=peak_S > 0)
+    pairs = _Pairs.of(load_SE, mean_S, limit_S, replicas, gpus)
+    if replicas == 0 or not pairs.reach_P.size:
+        return min(1.0, float(limit_S.mean()) + _ROUNDING)
     return min(1.0, pairs.bound(_multipliers(pairs)) + _ROUNDING)
 
 
-def _peak_without_replicas(load_SE: np.ndarray, gpus: int) -> np.ndarray:
+def _least_peak(load_SE: np.ndarray, mean_S: np.ndarray, replicas: int, gpus: int) -> np.ndarray:
+    """`peak_S`: what the fullest GPU carries at least, each step with the copies that suit it best.
+
+    Let the peak be T and divide it into n parts. A copy of weight w takes 1 + (ceil(n * w / T) - 1) parts, where on one
+    GPU the brackets sum to n - 1 at most. So all copies take at most E + replicas + (n - 1) * G parts, and an expert's
+    copies together take at least ceil(n * load / T). The least T for which that adds up is what greedy copies leave.
+    """
+    peak_S = mean_S.copy()
+    for parts in _PARTS:
+        extra = replicas + (parts - 1) * gpus
+        short = np.maximum(np.ceil(parts * load_SE / np.where(mean_S > 0, mean_S, 1.0)[:, None]) - 1, 0).sum(axis=1)
+        steps = np.flatnonzero((short > extra) & (mean_S > 0))
+        load_RE = load_SE[steps]
+        copies_RE = greedy_copies(load_RE, np.full(len(steps), extra), extra + 1)
+        peak_S[steps] = np.maximum(peak_S[steps], parts * (load_RE / copies_RE).max(axis=1, initial=0.0))
+    return peak_S
+
+
+def _least_peak_without_replicas(load_SE: np.ndarray, gpus: int) -> np.ndarray:
     """`peak_S`: what the fullest GPU carries at least when every expert has one copy.
 
     The GPU of the heaviest expert holds at least floor(E / G) experts; and of the first k * G + 1 experts by load some
@@ -64,7 +90,7 @@ def _peak_without_replicas(load_SE: np.ndarray, gpus: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """The linear program: maximise mean t_S with t_s <= 1, t_s <= reach_p * copies_e, 1 <= copies <= G, sum limited."""
+    """The linear program: maximise mean t_S; t_s <= limit_s, t_s <= reach_p * copies_e, 1 <= copies <= G, a sum."""
 
     step_P: np.ndarray
     """Step of every pair."""
@@ -72,8 +98,8 @@ class _Pairs:
     """Expert of every pair, numbered among the `experts` that occur."""
     reach_P: np.ndarray
     """Mean GPU load / load of the expert, below 1: balancedness of the step with one copy of it."""
-    steps: int
-    """Number of steps, those without pairs included."""
+    limit_S: np.ndarray
+    """What a step can reach whatever the copies, at most 1."""
     experts: int
     """Number of experts that occur."""
     replicas: int
@@ -82,17 +108,22 @@ class _Pairs:
     """Most copies of one expert."""
 
     @classmethod
-    def of(cls, load_SE: np.ndarray, mean_S: np.ndarray, replicas: int, gpus: int) -> _Pairs:
+    def of(cls, load_SE: np.ndarray, mean_S: np.ndarray, limit_S: np.ndarray, replicas: int, gpus: int) -> _Pairs:
         step_P, expert_P = np.nonzero(load_SE > mean_S[:, None])
         reach_P = mean_S[step_P] / load_SE[step_P, expert_P]
         kept, number_P = np.unique(expert_P, return_inverse=True)
-        return cls(step_P, number_P, reach_P, len(load_SE), len(kept), replicas, gpus)
+        return cls(step_P, number_P, reach_P, limit_S, len(kept), replicas, gpus)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps, those without pairs included."""
+        return len(self.limit_S)
 
     def bound(self, multiplier_P: np.ndarray) -> float:
         """The Lagrangian dual at any multipliers: an upper bound whatever they are.
 
-        A step's multipliers are scaled to sum to 1 at most; what is missing to 1 goes to its t_s <= 1. The copies then
-        follow the largest sums of multiplier times reach.
+        A step's multipliers are scaled to sum to 1 at most; what is missing to 1 goes to t_s <= limit_s. The copies
+        then follow the largest sums of multiplier times reach.
         """
         multiplier_P = np.maximum(multiplier_P, 0.0)
         sum_S = np.bincount(self.step_P, multiplier_P, minlength=self.steps)
@@ -104,7 +135,7 @@ class _Pairs:
             given = min(left, self.gpus - 1)
             worth += price * given
             left -= given
-        slack = np.maximum(0.0, 1.0 - sum_S).sum()
+        slack = (np.maximum(0.0, 1.0 - sum_S) * self.limit_S).sum()
         return float((slack + worth) / self.steps)
 
 
@@ -118,7 +149,8 @@ def _multipliers(pairs: _Pairs) -> np.ndarray:
     # The steps of a group without this pair reach 1 as far as this expert is concerned.
     slope_Q = np.bincount(pair_P, pairs.reach_P) / size_T[group_Q]
     start_Q = 1.0 - np.bincount(pair_P) / size_T[group_Q]
-    multiplier_Q = _solve(pairs, group_Q, expert_Q, slope_Q, start_Q, size_T)
+    limit_T = np.bincount(group_S, pairs.limit_S) / size_T
+    multiplier_Q = _solve(pairs, group_Q, expert_Q, slope_Q, start_Q, size_T, limit_T)
     return (multiplier_Q / size_T[group_Q])[pair_P]
 
 
@@ -149,6 +181,7 @@ def _solve(
     slope_Q: np.ndarray,
     start_Q: np.ndarray,
     size_T: np.ndarray,
+    limit_T: np.ndarray,
 ) -> np.ndarray:
     """`multiplier_Q` of the program with t_g <= start + slope * copies per pair; zeros where the solver fails."""
     count, groups = len(slope_Q), len(size_T)
@@ -160,7 +193,7 @@ def _solve(
         np.concatenate([-size_T.astype(np.float64), np.zeros(pairs.experts)]),
         A_ub=csr_array((value, (row, column)), shape=(count + 1, groups + pairs.experts)),
         b_ub=np.concatenate([start_Q, [pairs.experts + pairs.replicas]]),
-        bounds=[(0.0, 1.0)] * groups + [(1.0, float(pairs.gpus))] * pairs.experts,
+        bounds=[(0.0, limit) for limit in limit_T.tolist()] + [(1.0, float(pairs.gpus))] * pairs.experts,
         method="highs",
     )
     return -solved.ineqlin.marginals[:count] if solved.status == 0 else np.zeros(count)

@@ -45,6 +45,13 @@ def test_experts_that_must_meet_on_a_gpu():
     assert balancedness_bounds(np.array([[[4, 4, 4]]]), [0], 2)[0] == pytest.approx(6 / 8)
 
 
+def test_copies_that_must_meet_on_a_gpu():
+    # 5 equal experts and a replica on 4 GPUs: copies 4 4 4 4 2 2, some two meet as 4 + 2, the mean is 5.
+    counts_SE = np.full((1, 5), 4)
+    assert best_balancedness(counts_SE, 4, 1)[0] == pytest.approx(5 / 6)
+    assert balancedness_bounds(counts_SE[:, None], [1], 4)[0] == pytest.approx(5 / 6)
+
+
 def test_a_step_without_tokens_counts_one():
     assert balancedness_bounds(np.array([[[8, 0]], [[0, 0]]]), [0], 2)[0] == pytest.approx((0.5 + 1) / 2)
 

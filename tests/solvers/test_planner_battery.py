@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craftc.errors import BadInput, Infeasible
+from craftc.errors import Infeasible
 from craftc.solvers.bound import balancedness_bounds
-from craftc.solvers.planners import DEFAULT_PLANNER, PLANNERS, planner_named
+from craftc.solvers.planners import PLANNERS, planner_named
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import replay
 from craftc.solvers.verifier import PlacedLayer, violations
@@ -125,13 +125,3 @@ def test_random_problems(name, seed, shape, topology, budget):
         check(problem, *plan(name, problem))
     except Infeasible:
         assert name == "eplb"
-
-
-def test_an_unknown_planner_is_named():
-    with pytest.raises(BadInput, match="craft, eplb"):
-        planner_named("best")
-
-
-def test_the_default_is_registered():
-    assert planner_named(DEFAULT_PLANNER).name == DEFAULT_PLANNER
-    assert all(planner.name == name for name, planner in PLANNERS.items())
