@@ -7,6 +7,7 @@ from craftc.solvers.craft import CraftPlanner
 from craftc.solvers.eplb import EplbPlanner
 from craftc.solvers.problem import Planner
 from craftc.solvers.stepwise import StepwisePlanner
+from craftc.solvers.uniform import UniformPlanner
 
 PLANNERS: dict[str, Planner] = {
     "craft": CraftPlanner(),
@@ -17,8 +18,13 @@ PLANNERS: dict[str, Planner] = {
 DEFAULT_PLANNER = "craftc"
 
 
+UNIFORM = "-uniform"
+"""Behind a planner's name: the same number of replicas in every layer."""
+
+
 def planner_named(name: str) -> Planner:
-    """The planner called `name`. Raises BadInput naming all planners."""
-    if name not in PLANNERS:
+    """The planner called `name`, or its uniform form. Raises BadInput naming all planners."""
+    base = name.removesuffix(UNIFORM)
+    if base not in PLANNERS:
         raise BadInput(f"planner {name!r} is unknown; choose one of {', '.join(PLANNERS)}")
-    return PLANNERS[name]
+    return PLANNERS[base] if base == name else UniformPlanner(PLANNERS[base])
