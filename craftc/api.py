@@ -13,9 +13,10 @@ from craftc.passes.base import Compilation, NearMiss, PassTiming, Verification, 
 from craftc.pipelines import (
     Progress,
     analysis_pipeline,
-    optimizing_pipeline,
+    joined,
     planning_pipeline,
     profiling_pipeline,
+    rewriting_pipeline,
     run_pipeline,
 )
 from craftc.plan import ReplicationPlan
@@ -131,6 +132,8 @@ def optimize(
     the one step. Raises BadInput or Unsupported on input that cannot be used, Infeasible where no plan fits, and
     VerificationFailed where the rewritten model differs from the original.
     """
+    from craftc.passes.profile_loads import ProfileLoads
+
     start = Compilation(
         model=model,
         inputs=_workload(example_inputs, calibration_inputs),
@@ -138,7 +141,9 @@ def optimize(
         topology=topology,
         budget_requested=budget,
     )
-    pipeline = optimizing_pipeline(planning_pipeline(options), type(model).__name__, loads)
+    profiling = ProfileLoads(model_name=type(model).__name__)
+    measuring = profiling_pipeline(profiling) if loads is None else analysis_pipeline()
+    pipeline = joined(measuring, planning_pipeline(options), rewriting_pipeline())
     done, timings = run_pipeline(pipeline, start, on_pass)
     assert done.graph is not None
     assert done.plan is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from craftc.loads import LoadProfile
 from craftc.passes.allocate_replicas import AllocateReplicas
 from craftc.passes.base import Compilation, Pass, PassTiming, Pipeline
 from craftc.passes.estimate_benefit import EstimateBenefit
@@ -52,14 +51,6 @@ def rewriting_pipeline() -> Pipeline:
     from craftc.passes.verify_rewrite import VerifyRewrite
 
     return Pipeline((RewriteExperts(), VerifyRewrite()))
-
-
-def optimizing_pipeline(planning: Pipeline, model_name: str, loads: LoadProfile | None) -> Pipeline:
-    """Everything, from a model and its inputs to the rewritten model; measures loads where there are none."""
-    from craftc.passes.profile_loads import ProfileLoads
-
-    found = analysis_pipeline() if loads is not None else profiling_pipeline(ProfileLoads(model_name=model_name))
-    return joined(found, planning, rewriting_pipeline())
 
 
 def joined(*pipelines: Pipeline) -> Pipeline:

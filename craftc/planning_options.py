@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from craftc.errors import BadInput
+from craftc.solvers.planners import DEFAULT_PLANNER
 
 
 @dataclass(frozen=True)
 class PlanningOptions:
     """Options of every command and function that plans."""
 
-    planner: str = "craft"
+    planner: str = DEFAULT_PLANNER
     """Name in `craftc.solvers.planners`."""
     solver: Literal["highs", "cbc"] = "highs"
     """Solver of the allocation."""

@@ -104,7 +104,7 @@ class Pass(ABC):
         """The work; called through `Pipeline`, which checks the contract."""
 
     def __str__(self) -> str:
-        options = ", ".join(f"{option.name}={getattr(self, option.name)!r}" for option in fields(self))
+        options = ", ".join(f"{option.name}={getattr(self, option.name)!r}" for option in fields(self) if option.repr)
         return f"{self.name}({options})"
 
 

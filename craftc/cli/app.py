@@ -11,7 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from craftc.cli.convert import convert
 from craftc.cli.evaluate import evaluate
+from craftc.cli.export import export
 from craftc.cli.inspect import inspect
 from craftc.cli.optimize import optimize
 from craftc.cli.outcome import INTERRUPTED, guarded, print_error, silence_stdout
@@ -28,6 +30,8 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     show,
     evaluate,
     verify,
+    export,
+    convert,
 )
 """Every command, in the order of the help; a function's name is the command's."""
 
@@ -62,19 +66,24 @@ def make_app() -> typer.Typer:
     return app
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from craftc import __version__
+
+        sys.stdout.write(f"craftc {__version__}\n")
+        raise typer.Exit
+
+
 def _craftc(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """craftc decides which experts of a Mixture-of-Experts model to copy, how often, in which layers, onto which GPUs,
     and rewrites the model so that it runs that way.
 
     Exit codes: 0 done, 1 the answer is no (infeasible, or a verification failed), 2 could not run.
     """
-    if version:
-        from craftc import __version__
-
-        sys.stdout.write(f"craftc {__version__}\n")
-        raise typer.Exit
 
 
 def _usage_line(error: Any) -> str:

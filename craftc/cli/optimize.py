@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from craftc.cli.options import (
+    DEFAULT_PLANNER,
     Budget,
     Gpus,
+    LoadsFormat,
     Model,
     Nodes,
     OptionalLoads,
@@ -36,7 +38,8 @@ def optimize(
     ] = None,
     nodes: Nodes = 1,
     loads: OptionalLoads = None,
-    planner: Planner = "craft",
+    loads_format: LoadsFormat = None,
+    planner: Planner = DEFAULT_PLANNER,
     solver: SolverChoice = Solver.highs,
     time_limit: TimeLimit = 30.0,
     stop_after: Annotated[
@@ -58,7 +61,15 @@ def optimize(
     from craftc.optimized_folder import OURS
     from craftc.output_folder import check_replaceable
     from craftc.passes.base import Compilation
-    from craftc.pipelines import optimizing_pipeline, planning_pipeline, run_pipeline
+    from craftc.passes.profile_loads import ProfileLoads
+    from craftc.pipelines import (
+        analysis_pipeline,
+        joined,
+        planning_pipeline,
+        profiling_pipeline,
+        rewriting_pipeline,
+        run_pipeline,
+    )
     from craftc.planning_options import PlanningOptions
     from craftc.report.compilation_report import compilation_document, compilation_text
     from craftc.topology import Topology
@@ -70,19 +81,21 @@ def optimize(
     if out is not None:
         check_replaceable(out, OURS)
     with shown_progress("load model") as progress:
-        wanted = replace(wanted, loads=None if loads is None else read_loads(loads))
+        wanted = replace(wanted, loads=None if loads is None else read_loads(loads, loads_format))
         source = load_model_source(model)
-        pipeline = optimizing_pipeline(planning, source.name, wanted.loads)
+        profiling = ProfileLoads(model_name=source.name, on_step=progress.on_step)
+        measuring = profiling_pipeline(profiling) if loads is None else analysis_pipeline()
+        pipeline = joined(measuring, planning, rewriting_pipeline())
         if stop_after is not None:
             pipeline = pipeline.until(stop_after)
         done, _ = run_pipeline(pipeline, replace(wanted, model=source.model, inputs=source.inputs), progress)
         if out is None:
             return Result(compilation_document(done), compilation_text(done), format)
-        return _write(done, pipeline, source.name, out, progress, format)
+        return _write(done, pipeline, source.name, model, out, progress, format)
 
 
 def _write(
-    done: Compilation, pipeline: Pipeline, name: str, out: Path, progress: ShownProgress, format: Format
+    done: Compilation, pipeline: Pipeline, name: str, spec: str, out: Path, progress: ShownProgress, format: Format
 ) -> Result:
     from craftc.optimized_folder import write_optimized
     from craftc.plan_file import plan_document
@@ -95,7 +108,7 @@ def _write(
     assert done.loads is not None
     assert done.verification is not None
     progress("write")
-    files = write_optimized(out, done.model, done.plan, done.loads, optimize_report(name, done, str(pipeline)))
+    files = write_optimized(out, done.model, done.plan, done.loads, optimize_report(name, done, str(pipeline)), spec)
     document = {
         "plan": plan_document(done.plan),
         "verification": verification_document(done.verification),

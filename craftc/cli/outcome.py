@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -77,14 +77,14 @@ def guarded(command: Callable[..., Result]) -> Callable[..., int]:
 
 @contextmanager
 def stdout_for_results_only() -> Iterator[None]:
-    """Send what libraries and model files print to stderr, at the level of file descriptors: solvers print from C."""
+    """Send what libraries and model files print to stderr, from Python and from C (solvers)."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
-        sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from craftc.cli.options import (
+    DEFAULT_PLANNER,
     Budget,
     Gpus,
     Loads,
+    LoadsFormat,
+    ModelConfig,
     Nodes,
     OptionalModel,
     OutputFormat,
@@ -40,12 +43,23 @@ def plan(
             "--expert-bytes", metavar="SIZE", help="Size of one expert, where no MODEL is given.", show_default=False
         ),
     ] = None,
-    planner: Planner = "craft",
+    loads_format: LoadsFormat = None,
+    model_config: ModelConfig = None,
+    uniform: Annotated[
+        bool,
+        typer.Option(
+            "--uniform", help="The same replicas in every layer, slots a multiple of G: what most servers need."
+        ),
+    ] = False,
+    planner: Planner = DEFAULT_PLANNER,
     solver: SolverChoice = Solver.highs,
     time_limit: TimeLimit = 30.0,
     format: OutputFormat = Format.text,
 ) -> Result:
-    """Plan copies and placement for measured loads; without MODEL, --expert-bytes says how large an expert is."""
+    """Plan copies and placement for measured loads.
+
+    Layers and expert sizes come from MODEL, from --model-config, or from --expert-bytes and the loads.
+    """
     from craftc.atomic_write import check_writable
     from craftc.budget import parse_budget
     from craftc.manifests.read_loads import read_loads
@@ -54,22 +68,46 @@ def plan(
     from craftc.plan_file import plan_document, write_plan
     from craftc.planning_options import PlanningOptions
     from craftc.report.plan_report import comparison_table, plan_summary
+    from craftc.solvers.planners import UNIFORM
     from craftc.topology import Topology
 
+    if uniform:
+        planner = planner.removesuffix(UNIFORM) + UNIFORM
     wanted = Compilation(topology=Topology(gpus, nodes), budget_requested=parse_budget(budget).text)
     planning = planning_pipeline(PlanningOptions(planner, solver.value, time_limit))
     check_writable(output)
     with shown_progress("read loads") as progress:
-        wanted = replace(wanted, loads=read_loads(loads))
-        start = (
-            _with_layers(wanted, expert_bytes) if model is None else _with_model(wanted, model, expert_bytes, progress)
-        )
+        wanted = replace(wanted, loads=read_loads(loads, loads_format))
+        _check_one_source(model, model_config, expert_bytes)
+        if model is not None:
+            start = _with_model(wanted, model, progress)
+        elif model_config is not None:
+            start = _with_config(wanted, model_config)
+        else:
+            start = _with_layers(wanted, expert_bytes)
         done, _ = run_pipeline(planning, start, progress)
         assert done.plan is not None
         progress("write plan")
         write_plan(done.plan, output)
     text = "\n\n".join((plan_summary(done.plan), comparison_table(done.plan), f"wrote {output}"))
     return Result({"plan": plan_document(done.plan), "files": [str(output)]}, text, format)
+
+
+def _check_one_source(model: str | None, model_config: Path | None, expert_bytes: str | None) -> None:
+    from craftc.errors import BadInput
+
+    if expert_bytes is not None and (model is not None or model_config is not None):
+        raise BadInput("give MODEL or --expert-bytes, not both: the model knows the size of its experts")
+    if model is not None and model_config is not None:
+        raise BadInput("give MODEL or --model-config, not both: each knows the layers and the size of their experts")
+
+
+def _with_config(wanted: Compilation, model_config: Path) -> Compilation:
+    from craftc.model_config import name_layers, read_model_config
+
+    assert wanted.loads is not None
+    config = read_model_config(model_config)
+    return replace(wanted, loads=name_layers(wanted.loads, config), layers=config.layers)
 
 
 def _with_layers(wanted: Compilation, expert_bytes: str | None) -> Compilation:
@@ -81,13 +119,10 @@ def _with_layers(wanted: Compilation, expert_bytes: str | None) -> Compilation:
     return replace(wanted, layers=layers_of_loads(wanted.loads, size))
 
 
-def _with_model(wanted: Compilation, model: str, expert_bytes: str | None, progress: ShownProgress) -> Compilation:
-    from craftc.errors import BadInput
+def _with_model(wanted: Compilation, model: str, progress: ShownProgress) -> Compilation:
     from craftc.model_file import load_model_source
     from craftc.pipelines import analysis_pipeline, run_pipeline
 
-    if expert_bytes is not None:
-        raise BadInput("give MODEL or --expert-bytes, not both: the model knows the size of its experts")
     progress("load model")
     source = load_model_source(model)
     found, _ = run_pipeline(analysis_pipeline(), replace(wanted, model=source.model, inputs=source.inputs), progress)

@@ -37,7 +37,9 @@ def profile(
     check_loads_name(output)
     with shown_progress("load model") as progress:
         source = load_model_source(model)
-        profiling = ProfileLoads(mask_input=mask_input or None, max_steps=steps, model_name=source.name)
+        profiling = ProfileLoads(
+            mask_input=mask_input or None, max_steps=steps, model_name=source.name, on_step=progress.on_step
+        )
         start = Compilation(model=source.model, inputs=source.inputs)
         done, _ = run_pipeline(profiling_pipeline(profiling), start, progress)
         assert done.loads is not None

@@ -25,6 +25,11 @@ class ShownProgress:
         self.running, self.started = step, time.perf_counter()
         self.live.add_task(step, total=None)
 
+    def on_step(self, steps: int) -> None:
+        """Show how many steps of the running one are done."""
+        for task in self.live.task_ids:
+            self.live.update(task, description=f"{self.running}, {steps} steps")
+
     def finish(self) -> None:
         """Print what the running step took."""
         if not self.running:

@@ -36,14 +36,14 @@ def comparison_table(plan: ReplicationPlan) -> str:
         return "no estimate in this plan: judge it with craftc evaluate PLAN --loads FILE"
     rows = [
         (
-            ARM_NAMES.get(arm.arm, arm.arm),
+            _arm_name(arm.arm, plan),
             f"{arm.balancedness:.3f}",
             f"{arm.replicas_per_gpu:.4g}",
             format_size(arm.bytes_per_gpu),
         )
         for arm in plan.estimate.arms
     ]
-    rows.append(("bound for this plan's replicas", f"{plan.estimate.bound:.3f}", "", ""))
+    rows.append(("no plan with these replicas exceeds", f"{plan.estimate.bound:.3f}", "", ""))
     return text_table(("on the plan's own loads", "balancedness", "replicas/GPU", "memory/GPU"), rows)
 
 
@@ -70,6 +70,11 @@ def layer_table(plan: ReplicationPlan) -> str:
         (*columns, "contiguous", "placement", "planned", "bound"),
         [(*row, *estimate) for row, estimate in zip(rows, estimates, strict=True)],
     )
+
+
+def _arm_name(arm: str, plan: ReplicationPlan) -> str:
+    name = ARM_NAMES.get(arm, arm)
+    return f"{name}: this plan" if arm == plan.provenance.planner else name
 
 
 def _solver_line(plan: ReplicationPlan) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 def text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table with a rule below its head. The first column is aligned left, the others, being numbers, right."""
     widths = [max(len(row[column]) for row in (columns, *rows)) for column in range(len(columns))]
-    lines = [_line(columns, widths), "  ".join("-" * width for width in widths)]
-    return "\n".join([*lines, *(_line(row, widths) for row in rows)])
+    rule = ["-" * width for width in widths]
+    return "\n".join(_line(cells, widths) for cells in (columns, rule, *rows))
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -1,0 +1,61 @@
+"""Run the command line in this process, and compare what it prints with golden files."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from craftc.cli import main
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+MODEL = str(GOLDEN / "model.py")
+PLAN = str(GOLDEN / "plan.json")
+LOADS = str(GOLDEN / "loads.npz")
+TRACES = ROOT.parent / "shared" / "traces"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error_line(self) -> str:
+        """The error, after checking that it is one line, the last on stderr, and nothing is on stdout."""
+        *progress, last = self.err.splitlines()
+        assert last.startswith("error: "), self.err
+        assert not any(line.startswith(("error: ", "Traceback")) for line in progress), self.err
+        assert self.out == ""
+        return last.removeprefix("error: ")
+
+
+def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> Ran:
+    """`craftc ARGUMENTS` in this process."""
+    capfd.readouterr()
+    code = main(list(arguments))
+    out, err = capfd.readouterr()
+    return Ran(code, out, err)
+
+
+def check_golden(name: str, text: str) -> None:
+    """Compare with tests/golden/NAME; CRAFTC_UPDATE_GOLDEN=1 writes it instead."""
+    path = GOLDEN / name
+    normal = _normal(text)
+    if os.environ.get("CRAFTC_UPDATE_GOLDEN") == "1":
+        path.write_text(normal)
+    assert normal == path.read_text(), f"renew with CRAFTC_UPDATE_GOLDEN=1 after reading the difference: {path}"
+
+
+def _normal(text: str) -> str:
+    """Without what differs between machines: folders, and differences at the edge of floating point."""
+    text = text.replace(f"{GOLDEN}/", "")
+    text = re.sub(r"max abs difference [-+.e0-9]+, allowed [-+.e0-9]+", "max abs difference D, allowed T", text)
+    return re.sub(r"(\"[^\"]*(?:float32|bfloat16)[^\"]*\"): [-+.e0-9]+", r"\1: D", text)
