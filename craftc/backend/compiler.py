@@ -46,8 +46,7 @@ def craftc(
     inner = lookup_backend(session.options.inner)
     frame = captured_frame(gm, example_inputs)
     if frame.root is not None and not frame.experts:
-        for unmatched in _broken_layers(frame.root):
-            session.keep_as_it_was(unmatched)
+        session.keep_as_they_were(_broken_layers(frame.root))
     calls = _matched_calls(gm, frame, session)
     if not calls:
         return CompiledGraph(inner(gm, list(example_inputs)), session)
@@ -59,18 +58,18 @@ def _matched_calls(gm: fx.GraphModule, frame: Frame, session: Session) -> dict[s
     """Attribute of `gm`, region and module of every layer that is replaced."""
     if frame.root is None or not frame.experts:
         return {}
-    calls: dict[str, tuple[Region, nn.Module]] = {}
     plan = session.model_plan(frame.root)
     regions = find_regions(gm.graph, [one.parameters for one in frame.experts])
-    for number, (owned, found) in enumerate(zip(frame.experts, regions, strict=True)):
-        if isinstance(found, Region):
-            call = plan.call_of(owned)
-            if not isinstance(call, Unmatched):
-                calls[f"craftc_moe_{number}"] = (found, call)
-                continue
-            found = call
-        session.keep_as_it_was(found)
-    return calls
+    found = [
+        (region, plan.call_of(owned) if isinstance(region, Region) else region)
+        for owned, region in zip(frame.experts, regions, strict=True)
+    ]
+    session.keep_as_they_were([call for _, call in found if isinstance(call, Unmatched)])
+    return {
+        f"craftc_moe_{number}": (region, call)
+        for number, (region, call) in enumerate(found)
+        if isinstance(region, Region) and not isinstance(call, Unmatched)
+    }
 
 
 def _broken_layers(root: nn.Module) -> list[Unmatched]:

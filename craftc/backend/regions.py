@@ -72,9 +72,8 @@ def example_value(node: fx.Node) -> object:
 def _find(graph: fx.Graph, dataflow: nx.DiGraph, experts: ExpertsParameters) -> Region | Unmatched:
     users = [user for _, node in experts.nodes for user in node.users]
     call_of = {user: _call_key(user, experts.class_name) for user in users}
-    strangers = [str(user) for user, call in call_of.items() if call is None]
-    if strangers:
-        return Unmatched(experts.name, f"its weights are also used outside of its forward, by {strangers[0]}")
+    if None in call_of.values():
+        return Unmatched(experts.name, "its weights are also used outside of its forward")
     calls = sorted({call for call in call_of.values() if call is not None})
     if len(calls) != 1:
         return Unmatched(experts.name, f"it is called {len(calls)} times in one graph; copies are planned for one call")
@@ -128,12 +127,11 @@ def _is_size(node: fx.Node) -> bool:
 def _output_problem(outputs: list[fx.Node]) -> str | None:
     values = [example_value(node) for node in outputs]
     if len(outputs) != 1:
-        names = ", ".join(str(node) for node in outputs[:4]) or "none"
-        return f"its forward must have exactly one tensor as output, the graph uses {len(outputs)} ({names})"
+        return f"its forward must have exactly one tensor as output, the graph uses {len(outputs)}"
     if not isinstance(values[0], torch.Tensor) or values[0].dim() != 2:
         return f"its output must be a [tokens, hidden] tensor, got {describe(values[0])}"
     if not values[0].is_contiguous():
-        return f"its output must be contiguous, got strides {list(values[0].stride())}"
+        return "its output must be contiguous"
     return None
 
 
@@ -141,13 +139,13 @@ def _cycle_problem(dataflow: nx.DiGraph, members: set[fx.Node], outputs: list[fx
     """A region can become one call only if nothing outside lies between two of its nodes."""
     after = nx.descendants(dataflow, outputs[0]) - members
     back = next((node for node in members if any(operand in after for operand in node.all_input_nodes)), None)
-    return f"its node {back} needs a value made from its own output" if back else None
+    return "it needs a value made from its own output" if back else None
 
 
 def _roles(outside: list[fx.Node], output: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node] | str:
     """(hidden, indices, weights) among the outside inputs, or why they cannot be told apart."""
     values = {node: example_value(node) for node in outside}
-    shapes = ", ".join(f"{node} {describe(value)}" for node, value in values.items()) or "none"
+    shapes = ", ".join(describe(value) for value in values.values()) or "none"
     wanted = f"its inputs must be hidden [T, H], indices [T, K] and weights [T, K], got {shapes}"
     tensors = {node: value for node, value in values.items() if isinstance(value, torch.Tensor)}
     if len(tensors) != 3 or len(values) != 3 or any(value.dim() != 2 for value in tensors.values()):
@@ -172,7 +170,8 @@ def _same_width(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def describe(value: object) -> str:
-    """`float32 [14, 32]`, or the type of what is no tensor."""
+    """`float32 [*, 32]`, or the type of what is no tensor; the same for every layer and number of tokens."""
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
-    return f"{str(value.dtype).removeprefix('torch.')} {[str(size) for size in value.shape]}".replace("'", "")
+    sizes = ["*"] * (value.dim() - 1) + [str(value.shape[-1])] if value.dim() else []
+    return f"{str(value.dtype).removeprefix('torch.')} [{', '.join(sizes)}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,13 +35,16 @@ class Session:
             self._models[root] = ModelPlan.of(root, self.options)
         return self._models[root]
 
-    def keep_as_it_was(self, unmatched: Unmatched) -> None:
-        """Say once why a layer is left to the inner backend. Raises Unsupported under `strict`."""
-        if self.options.strict:
-            raise Unsupported(f"layer {unmatched.name}: {unmatched.reason}")
-        if unmatched.reason not in self._said:
-            self._said.add(unmatched.reason)
-            log.warning("craftc: layer %s is kept as it was: %s", unmatched.name, unmatched.reason)
+    def keep_as_they_were(self, layers: Sequence[Unmatched]) -> None:
+        """Say once why layers are left to the inner backend, a line a reason. Raises Unsupported under `strict`."""
+        if layers and self.options.strict:
+            raise Unsupported(f"layer {layers[0].name}: {layers[0].reason}")
+        for reason in dict.fromkeys(layer.reason for layer in layers):
+            names = [layer.name for layer in layers if layer.reason == reason]
+            if reason not in self._said:
+                self._said.add(reason)
+                more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+                log.warning("craftc: layer %s%s is kept as it was: %s", names[0], more, reason)
 
 
 _SESSIONS: weakref.WeakValueDictionary[int, Session] = weakref.WeakValueDictionary()

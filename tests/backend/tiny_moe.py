@@ -25,7 +25,7 @@ class Experts(nn.Module):
         expert = indices.reshape(-1)
         rows = hidden.repeat_interleave(top_k, dim=0)[:, None]
         out = torch.bmm(self.act(torch.bmm(rows, self.up[expert])), self.down[expert])[:, 0]
-        return (out.view(tokens, top_k, -1) * weights[:, :, None]).sum(dim=1)
+        return (out.view(tokens, top_k, HIDDEN) * weights[:, :, None]).sum(dim=1)
 
 
 class Router(nn.Module):
