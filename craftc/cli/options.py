@@ -40,6 +40,24 @@ OptionalLoads = Annotated[
     Path | None,
     typer.Option("--loads", metavar="FILE", help="Measured loads, instead of profiling the model.", show_default=False),
 ]
+LoadsFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--loads-format",
+        metavar="NAME",
+        help="Insist on npz, safetensors, sglang, trtllm, vllm, omni, craft or csv; else the content tells.",
+        show_default=False,
+    ),
+]
+ModelConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--model-config",
+        metavar="FILE",
+        help="A Hugging Face config.json: layers and expert sizes without model code or weights.",
+        show_default=False,
+    ),
+]
 Gpus = Annotated[int, typer.Option("--gpus", metavar="G", help="GPUs (expert-parallel ranks).")]
 Nodes = Annotated[int, typer.Option("--nodes", metavar="N", help="Machines that the GPUs are in; divides G.")]
 Budget = Annotated[
@@ -50,7 +68,12 @@ Budget = Annotated[
         help="Memory for replicas: 64GiB (all GPUs together), 1GiB/gpu, 8replicas/gpu, 12.5% (of the experts' memory).",
     ),
 ]
-Planner = Annotated[str, typer.Option("--planner", metavar="NAME", help="Planner: craft or eplb.")]
+DEFAULT_PLANNER = "craftc"
+"""`craftc.solvers.planners.DEFAULT_PLANNER`, whose import would slow the help down; a test compares the two."""
+Planner = Annotated[
+    str,
+    typer.Option("--planner", metavar="NAME", help="craftc; craft, as published; or eplb, uniform replicas."),
+]
 SolverChoice = Annotated[Solver, typer.Option("--solver", help="Solver of the allocation.")]
 TimeLimit = Annotated[
     float,
