@@ -13,7 +13,7 @@ from craftc.plan import LayerPlan
 def check_loads_fit(loads: LoadProfile, layers: Sequence[MoELayer | LayerPlan], owner: str) -> None:
     """Raise BadInput unless `loads` has the layers of `owner` (`model`, `plan`), by number, experts and names.
 
-    Loads whose layers have no names of their own (`layers.0`, `layers.1`, ...) match by position.
+    Layers without names of their own match by position (`layers.0`, `layers.1`, ...) or by decoder index.
     """
     source = loads.provenance or "loads"
     if loads.layers != len(layers):
@@ -28,8 +28,9 @@ def check_loads_fit(loads: LoadProfile, layers: Sequence[MoELayer | LayerPlan], 
                 f"has {layer.experts}: give loads recorded with this model"
             )
     unnamed = tuple(f"layers.{ordinal}" for ordinal in range(loads.layers))
+    by_index = tuple(f"layers.{layer.index}" for layer in layers)
     planned = tuple(layer.name for layer in layers)
-    if unnamed in (loads.layer_names, planned) or loads.layer_names == planned:
+    if unnamed in (loads.layer_names, planned) or loads.layer_names in (planned, by_index):
         return
     ordinal = next(one for one, name in enumerate(planned) if name != loads.layer_names[one])
     raise BadInput(

@@ -1,17 +1,84 @@
-"""craftc evaluate: a plan judged on loads, best on ones it was not made from."""
+"""craftc evaluate: a plan, or the placement that a server runs today, judged on loads."""
 
 from __future__ import annotations
 
-from craftc.cli.options import Loads, OutputFormat, Plan
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from craftc.cli.options import Loads, LoadsFormat, ModelConfig, Nodes, OutputFormat
 from craftc.cli.outcome import Format, Result
 
+if TYPE_CHECKING:
+    from craftc.loads import LoadProfile
+    from craftc.moe_layer import MoELayer
 
-def evaluate(plan: Plan, loads: Loads, format: OutputFormat = Format.text) -> Result:
-    """Judge a plan on measured loads: balancedness per layer and overall, beside contiguous and the bound."""
+
+def evaluate(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, or with --as a server's placement file.")],
+    loads: Loads,
+    loads_format: LoadsFormat = None,
+    placement_format: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="FORMAT",
+            help="PLAN is a placement of this format (as in craftc export --to); needs --gpus.",
+            show_default=False,
+        ),
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", metavar="G", help="With --as: expert-parallel ranks.", show_default=False)
+    ] = None,
+    nodes: Nodes = 1,
+    model_config: ModelConfig = None,
+    expert_bytes: Annotated[
+        str | None,
+        typer.Option(
+            "--expert-bytes", metavar="SIZE", help="With --as, without --model-config: one expert.", show_default=False
+        ),
+    ] = None,
+    format: OutputFormat = Format.text,
+) -> Result:
+    """Judge a plan or a placement on measured loads: balancedness per layer and overall, beside contiguous and the
+    bound.
+    """
+    from craftc.errors import BadInput
     from craftc.evaluation import evaluate_plan
     from craftc.manifests.read_loads import read_loads
+    from craftc.manifests.read_placement import read_placement
     from craftc.plan_file import read_plan
     from craftc.report.evaluation_report import evaluation_document, evaluation_text
+    from craftc.topology import Topology
 
-    evaluation = evaluate_plan(read_plan(plan), read_loads(loads))
+    measured = read_loads(loads, loads_format)
+    if placement_format is None:
+        if gpus is not None or model_config is not None or expert_bytes is not None:
+            raise BadInput("--gpus, --model-config and --expert-bytes go with --as: a plan file holds all three")
+        judged = read_plan(plan)
+    else:
+        if gpus is None:
+            raise BadInput("--as needs --gpus G: a placement file does not say how many ranks it is for")
+        measured, layers, hidden_layers = _model(measured, model_config, expert_bytes)
+        judged = read_placement(plan, placement_format, Topology(gpus, nodes), layers, hidden_layers)
+    evaluation = evaluate_plan(judged, measured)
     return Result(evaluation_document(evaluation), evaluation_text(evaluation), format)
+
+
+def _model(
+    loads: LoadProfile, model_config: Path | None, expert_bytes: str | None
+) -> tuple[LoadProfile, tuple[MoELayer, ...], int | None]:
+    """Loads with the model's names, its MoE layers, and its decoder layers where known."""
+    from craftc.api import layers_of_loads
+    from craftc.errors import BadInput
+    from craftc.model_config import name_layers, read_model_config
+    from craftc.units import parse_size
+
+    if (model_config is None) == (expert_bytes is None):
+        raise BadInput("--as needs the experts' size: give --model-config config.json, or --expert-bytes such as 84MiB")
+    if model_config is None:
+        assert expert_bytes is not None
+        return loads, layers_of_loads(loads, parse_size(expert_bytes)), None
+    config = read_model_config(model_config)
+    return name_layers(loads, config), config.layers, config.hidden_layers

@@ -35,8 +35,9 @@ class PaddingCost:
     """Replica bytes per GPU of the padded plan."""
 
     def __str__(self) -> str:
+        copies = "copy" if self.added_replicas == 1 else "copies"
         return (
-            f"{self.slots} slots in every layer: {self.added_replicas} copies added, replicas take "
+            f"{self.slots} slots in every layer: {self.added_replicas} {copies} added, replicas take "
             f"{format_size(self.padded_bytes_per_gpu)} per GPU instead of {format_size(self.plan_bytes_per_gpu)}"
         )
 

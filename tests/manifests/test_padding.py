@@ -79,7 +79,7 @@ def test_the_hottest_expert_gets_the_free_slot() -> None:
 def test_the_price_is_said_beside_the_unpadded_one() -> None:
     plan = replace(uneven_plan(), layers=tuple(replace(layer, expert_bytes=2**30) for layer in uneven_plan().layers))
     assert str(padding_cost(plan)) == (
-        "6 slots in every layer: 1 copies added, replicas take 2.00 GiB per GPU instead of 1.50 GiB"
+        "6 slots in every layer: 1 copy added, replicas take 2.00 GiB per GPU instead of 1.50 GiB"
     )
 
 

@@ -1,0 +1,109 @@
+"""craftc export: a plan as the file that a server loads, and the server flags that go with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from craftc.cli.options import OutputFormat, Plan
+from craftc.cli.outcome import Format, Result
+
+if TYPE_CHECKING:
+    from craftc.manifests.export import Export
+    from craftc.manifests.padding import PaddingCost
+
+
+def export(
+    plan: Plan,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="FORMAT", help="sglang, trtllm, vllm-ascend, vllm, vllm-list, omni, csv, onnx, ..."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="The file to write.")],
+    pad: Annotated[
+        bool, typer.Option("--pad", help="Pad every layer to the largest one's slots, where the server needs that.")
+    ] = False,
+    loads: Annotated[
+        Path | None,
+        typer.Option(
+            "--loads",
+            metavar="FILE",
+            help="With --pad: fill with the copies that help most on these.",
+            show_default=False,
+        ),
+    ] = None,
+    model_config: Annotated[
+        Path | None,
+        typer.Option(
+            "--model-config", metavar="FILE", help="config.json: the number of decoder layers.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="The model that is written; onnx only.", show_default=False),
+    ] = None,
+    format: OutputFormat = Format.text,
+) -> Result:
+    """Write a plan for a server, checked by reading it back, and print the server's flags."""
+    from craftc.errors import BadInput
+    from craftc.manifests.export import export_plan
+    from craftc.manifests.padding import pad_plan, padding_cost
+    from craftc.manifests.read_loads import read_loads
+    from craftc.manifests.registry import placement_format
+    from craftc.manifests.slots import is_uniform
+    from craftc.model_config import read_model_config
+    from craftc.model_file import load_model_source
+    from craftc.plan_file import read_plan
+
+    placement_format(to)
+    if loads is not None and not pad:
+        raise BadInput("--loads says what to pad with: give --pad as well")
+    if (model is None) == (to == "onnx"):
+        raise BadInput("--to onnx needs --model MODEL, the model to write; other formats take none")
+    written = read_plan(plan)
+    cost = padding_cost(written) if pad and not is_uniform(written) else None
+    if cost is not None:
+        written = pad_plan(written, None if loads is None else read_loads(loads))
+    source = None if model is None else load_model_source(model)
+    exported = export_plan(
+        written,
+        to,
+        output,
+        hidden_layers=None if model_config is None else read_model_config(model_config).hidden_layers,
+        model=None if source is None else source.model,
+        example=None if source is None else source.inputs.example,
+    )
+    return Result(_document(exported, cost), _text(exported, cost), format)
+
+
+def _document(exported: Export, cost: PaddingCost | None) -> dict[str, object]:
+    padding = None
+    if cost is not None:
+        padding = {
+            "slots": cost.slots,
+            "added_replicas": cost.added_replicas,
+            "plan_bytes_per_gpu": cost.plan_bytes_per_gpu,
+            "padded_bytes_per_gpu": cost.padded_bytes_per_gpu,
+        }
+    return {
+        "files": [str(exported.path)],
+        "format": exported.format,
+        "server": exported.server,
+        "flags": list(exported.flags),
+        "notes": list(exported.notes),
+        "padding": padding,
+    }
+
+
+def _text(exported: Export, cost: PaddingCost | None) -> str:
+    lines = [f"wrote {exported.path} for {exported.server}, read back and equal to the plan slot by slot"]
+    if cost is not None:
+        lines.append(f"padded: {cost}")
+    lines += [f"note: {note}" for note in exported.notes]
+    if exported.flags:
+        lines += ["", "give the server:", *(f"  {flag}" for flag in exported.flags)]
+    return "\n".join(lines)
