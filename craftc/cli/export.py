@@ -54,20 +54,20 @@ def export(
     from craftc.manifests.padding import pad_plan, padding_cost
     from craftc.manifests.read_loads import read_loads
     from craftc.manifests.registry import placement_format
-    from craftc.manifests.slots import is_uniform
+    from craftc.manifests.slots import fits
     from craftc.model_config import read_model_config
     from craftc.model_file import load_model_source
     from craftc.plan_file import read_plan
 
-    placement_format(to)
+    rule = placement_format(to).slots
     if loads is not None and not pad:
         raise BadInput("--loads says what to pad with: give --pad as well")
     if (model is None) == (to == "onnx"):
         raise BadInput("--to onnx needs --model MODEL, the model to write; other formats take none")
     written = read_plan(plan)
-    cost = padding_cost(written) if pad and not is_uniform(written) else None
+    cost = padding_cost(written, rule) if pad and not fits(written, rule) else None
     if cost is not None:
-        written = pad_plan(written, None if loads is None else read_loads(loads))
+        written = pad_plan(written, None if loads is None else read_loads(loads), rule)
     source = None if model is None else load_model_source(model)
     exported = export_plan(
         written,
@@ -84,7 +84,7 @@ def _document(exported: Export, cost: PaddingCost | None) -> dict[str, object]:
     padding = None
     if cost is not None:
         padding = {
-            "slots": cost.slots,
+            "slots": list(cost.slots_L),
             "added_replicas": cost.added_replicas,
             "plan_bytes_per_gpu": cost.plan_bytes_per_gpu,
             "padded_bytes_per_gpu": cost.padded_bytes_per_gpu,

@@ -97,7 +97,7 @@ def _number(cell: str, where: str) -> int:
 FORMAT = PlacementFormat(
     name="csv",
     server="people",
-    uniform_slots=False,
+    slots="any",
     keeps_slot_order=True,
     encode=encode,
     decode=decode,

@@ -13,7 +13,7 @@ from craftc.errors import BadInput, Refused, VerificationFailed
 from craftc.manifests.format import ExportSource, PlacementFormat, target_of_plan
 from craftc.manifests.padding import padding_cost
 from craftc.manifests.registry import placement_format
-from craftc.manifests.slots import is_uniform, uniform_slots
+from craftc.manifests.slots import fits, uniform_slots
 from craftc.plan import ReplicationPlan
 from craftc.plan_verifier import require_sound
 
@@ -65,15 +65,16 @@ def _check_plan(source: ExportSource, fmt: PlacementFormat) -> None:
     """Refuse what the server cannot hold before anything is encoded."""
     plan = source.plan
     require_sound(plan)
-    if not fmt.uniform_slots:
+    if fmt.slots == "uniform":
+        uniform_slots(source.target)
+    if fits(plan, fmt.slots):
         return
-    uniform_slots(source.target)
-    if not is_uniform(plan):
-        counts = [layer.experts + layer.replicas for layer in plan.layers]
-        raise Refused(
-            f"{fmt.name} has one slot count for all layers, a multiple of the {plan.topology.gpus} GPUs; this plan has "
-            f"{min(counts)} to {max(counts)} slots: plan with --uniform, or --pad it ({padding_cost(plan)})"
-        )
+    counts = [layer.experts + layer.replicas for layer in plan.layers]
+    needs = "one slot count for all layers" if fmt.slots == "uniform" else "the same slots on every GPU of a layer"
+    raise Refused(
+        f"{fmt.name} has {needs}, a multiple of the {plan.topology.gpus} GPUs; this plan has "
+        f"{min(counts)} to {max(counts)} slots: plan with --uniform, or --pad it ({padding_cost(plan, fmt.slots)})"
+    )
 
 
 def _check_same(source: ExportSource, fmt: PlacementFormat, data: bytes) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from craftc.errors import BadInput
 from craftc.moe_layer import MoELayer
@@ -15,6 +15,12 @@ from craftc.plan import Placement, ReplicationPlan
 
 if TYPE_CHECKING:  # only the ONNX format touches a model; the others must not pay for importing torch
     from torch import nn
+
+
+SlotRule = Literal["any", "even", "uniform"]
+"""`any`: every GPU and layer its own number of slots. `even`: the same number on every GPU within a layer. `uniform`:
+the
+same on every GPU in every layer."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,8 @@ class PlacementFormat:
     """As given to `craftc export --to`."""
     server: str
     """Server and the version whose loader was read or run."""
-    uniform_slots: bool
-    """The server has one slot count for all layers, a multiple of the GPUs."""
+    slots: SlotRule
+    """Which plans the file can hold."""
     keeps_slot_order: bool
     """The file says in which slot of its GPU a copy lies."""
     encode: Callable[[ExportSource], bytes]

@@ -75,7 +75,7 @@ def _read_array(data: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
 FORMAT = PlacementFormat(
     name="omni",
     server="omni-infer c8bc2bb",
-    uniform_slots=False,
+    slots="any",
     keeps_slot_order=False,
     encode=encode,
     decode=decode,

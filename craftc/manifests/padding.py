@@ -1,18 +1,18 @@
-"""Padding a plan to one slot count for all layers, which is all that most servers can load.
+"""Padding a plan to equal slots on all GPUs, and mostly in all layers: all that most servers can load.
 
 Axes: S steps, L layers, E experts, G GPUs.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from craftc.errors import BadInput
 from craftc.loads import LoadProfile
-from craftc.manifests.slots import is_uniform
+from craftc.manifests.format import SlotRule
+from craftc.manifests.slots import fits, needed_widths
 from craftc.plan import LayerPlan, Placement, PlanBudget, ReplicationPlan
 from craftc.solvers.placement import greedy_placement
 from craftc.solvers.replay import replay
@@ -23,10 +23,10 @@ from craftc.units import format_size
 
 @dataclass(frozen=True)
 class PaddingCost:
-    """What a uniform server makes a plan cost."""
+    """What a format's slot rule makes a plan cost."""
 
-    slots: int
-    """Slots of every layer after padding, a multiple of the GPUs."""
+    slots_L: tuple[int, ...]
+    """Slots of every layer after padding, multiples of the GPUs."""
     added_replicas: int
     """Copies added over all layers."""
     plan_bytes_per_gpu: float
@@ -35,50 +35,47 @@ class PaddingCost:
     """Replica bytes per GPU of the padded plan."""
 
     def __str__(self) -> str:
+        least, most = min(self.slots_L), max(self.slots_L)
+        slots = f"{most} slots in every layer" if least == most else f"{least} to {most} slots"
         copies = "copy" if self.added_replicas == 1 else "copies"
         return (
-            f"{self.slots} slots in every layer: {self.added_replicas} {copies} added, replicas take "
+            f"{slots}: {self.added_replicas} {copies} added, replicas take "
             f"{format_size(self.padded_bytes_per_gpu)} per GPU instead of {format_size(self.plan_bytes_per_gpu)}"
         )
 
 
-def padding_cost(plan: ReplicationPlan) -> PaddingCost:
+def padding_cost(plan: ReplicationPlan, rule: SlotRule) -> PaddingCost:
     """The cost of `pad_plan`, without doing it."""
-    slots, gpus = _padded_slots(plan), plan.topology.gpus
-    added = sum(slots - layer.experts - layer.replicas for layer in plan.layers)
-    unpadded = sum(layer.replicas * layer.expert_bytes for layer in plan.layers)
-    padded = sum((slots - layer.experts) * layer.expert_bytes for layer in plan.layers)
-    return PaddingCost(slots, added, unpadded / gpus, padded / gpus)
+    gpus = plan.topology.gpus
+    slots_L = tuple(width * gpus for width in needed_widths(plan, rule))
+    pairs = list(zip(plan.layers, slots_L, strict=True))
+    return PaddingCost(
+        slots_L=slots_L,
+        added_replicas=sum(slots - layer.experts - layer.replicas for layer, slots in pairs),
+        plan_bytes_per_gpu=sum(layer.replicas * layer.expert_bytes for layer in plan.layers) / gpus,
+        padded_bytes_per_gpu=sum((slots - layer.experts) * layer.expert_bytes for layer, slots in pairs) / gpus,
+    )
 
 
-def pad_plan(plan: ReplicationPlan, loads: LoadProfile | None) -> ReplicationPlan:
-    """The plan with the same number of slots on every GPU in every layer: the largest layer's, rounded up to a
-    multiple of G.
+def pad_plan(plan: ReplicationPlan, loads: LoadProfile | None, rule: SlotRule = "uniform") -> ReplicationPlan:
+    """The plan with the same number of slots on every GPU: of the largest layer (`uniform`) or of each layer (`even`).
 
     The added slots hold the copies that help most on `loads`. Three ways are tried for each layer and the best one is
     kept: the plan's slots stay and free ones are filled (by load, or evenly), or the layer is placed anew with more
-    copies. Without loads the plan's slots stay and experts with the fewest copies come first. A plan that is uniform
-    already is returned as it is. Its `estimate` and `shares` are dropped: they describe other placements. Raises
-    BadInput where the loads are of another model.
+    copies. Without loads the plan's slots stay and experts with the fewest copies come first. A plan that fits already
+    is returned as it is. Its `estimate` and `shares` are dropped: they describe other placements. Raises BadInput where
+    the loads are of another model.
     """
-    if is_uniform(plan):
+    if fits(plan, rule):
         return plan
     _check_loads(plan, loads)
-    width = _padded_slots(plan) // plan.topology.gpus
     layers = tuple(
         _padded_layer(layer, width, plan.topology, None if loads is None else loads.counts_SLE[:, ordinal])
-        for ordinal, layer in enumerate(plan.layers)
+        for ordinal, (layer, width) in enumerate(zip(plan.layers, needed_widths(plan, rule), strict=True))
     )
     spent = sum(layer.replicas * layer.expert_bytes for layer in layers)
     budget = PlanBudget(f"{plan.budget.requested}, padded", max(plan.budget.bytes, spent), spent)
     return replace(plan, layers=layers, budget=budget, estimate=None)
-
-
-def _padded_slots(plan: ReplicationPlan) -> int:
-    """Slots of every layer: enough for the fullest GPU of the fullest layer, the same on every GPU."""
-    fullest = max(layer.experts + layer.replicas for layer in plan.layers)
-    fullest_gpu = max(len(gpu) for layer in plan.layers for gpu in layer.placement)
-    return max(math.ceil(fullest / plan.topology.gpus), fullest_gpu) * plan.topology.gpus
 
 
 def _check_loads(plan: ReplicationPlan, loads: LoadProfile | None) -> None:

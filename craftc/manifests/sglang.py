@@ -75,7 +75,7 @@ def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
 FORMAT = PlacementFormat(
     name="sglang",
     server="SGLang 0.5.23",
-    uniform_slots=True,
+    slots="uniform",
     keeps_slot_order=True,
     encode=encode,
     decode=decode,

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from craftc.errors import BadInput, Refused
-from craftc.manifests.format import Target
+from craftc.manifests.format import SlotRule, Target
 from craftc.moe_layer import MoELayer
 from craftc.plan import Placement, ReplicationPlan
 
@@ -70,6 +70,19 @@ def redundant_experts(plan: ReplicationPlan) -> int:
     return plan.layers[0].replicas
 
 
-def is_uniform(plan: ReplicationPlan) -> bool:
-    """Whether all GPUs hold the same number of slots in all layers."""
-    return len({len(gpu) for layer in plan.layers for gpu in layer.placement}) == 1
+def needed_widths(plan: ReplicationPlan, rule: SlotRule) -> tuple[int, ...]:
+    """Slots per GPU that `rule` (`even` or `uniform`) makes every layer have, at least."""
+    gpus = plan.topology.gpus
+    widths = [
+        max(-(-(layer.experts + layer.replicas) // gpus), *(len(gpu) for gpu in layer.placement), 0)
+        for layer in plan.layers
+    ]
+    return tuple(widths) if rule == "even" else (max(widths),) * len(widths)
+
+
+def fits(plan: ReplicationPlan, rule: SlotRule) -> bool:
+    """Whether a format of `rule` holds the plan as it is."""
+    if rule == "any":
+        return True
+    widths = needed_widths(plan, rule)
+    return all(len(gpu) == width for layer, width in zip(plan.layers, widths, strict=True) for gpu in layer.placement)

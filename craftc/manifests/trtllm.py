@@ -68,7 +68,7 @@ def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
 FORMAT = PlacementFormat(
     name="trtllm",
     server="TensorRT-LLM (files of 2025-2026)",
-    uniform_slots=True,
+    slots="uniform",
     keeps_slot_order=True,
     encode=encode,
     decode=decode,

@@ -88,7 +88,7 @@ def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
 FORMAT = PlacementFormat(
     name="vllm-ascend",
     server="vllm-ascend 182b75e (Model Runner V1)",
-    uniform_slots=True,
+    slots="uniform",
     keeps_slot_order=True,
     encode=encode,
     decode=decode,

@@ -55,7 +55,7 @@ def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
 FORMAT = PlacementFormat(
     name="vllm-list",
     server="vLLM with pull request 49572 (open)",
-    uniform_slots=True,
+    slots="uniform",
     keeps_slot_order=True,
     encode=encode,
     decode=decode,

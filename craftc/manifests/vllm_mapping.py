@@ -80,7 +80,7 @@ def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
 FORMAT = PlacementFormat(
     name="vllm",
     server="vLLM with pull request 41141 (open)",
-    uniform_slots=True,
+    slots="uniform",
     keeps_slot_order=True,
     encode=encode,
     decode=decode,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from craftc.errors import BadInput
 from craftc.loads import LoadProfile
 from craftc.manifests.padding import pad_plan, padding_cost
-from craftc.manifests.slots import is_uniform
+from craftc.manifests.slots import fits
 from craftc.plan_verifier import verify_plan
 from craftc.solvers.replay import replay
 from tests.plans import random_plan, toy_plan, uneven_plan
@@ -40,11 +40,11 @@ def test_a_padded_plan_is_sound_uniform_and_no_larger_than_it_must_be(
     loads = loads_of(seed, 3, layers, experts) if with_loads else None
     padded = pad_plan(plan, loads)
     assert verify_plan(padded) == ()
-    assert is_uniform(padded)
+    assert fits(padded, "uniform")
     slots = {layer.experts + layer.replicas for layer in padded.layers}
     assert slots == {-(-max(layer.experts + layer.replicas for layer in plan.layers) // gpus) * gpus}
-    cost = padding_cost(plan)
-    assert (cost.slots, cost.added_replicas) == (slots.pop(), padded.replicas - plan.replicas)
+    cost = padding_cost(plan, "uniform")
+    assert (set(cost.slots_L), cost.added_replicas) == (slots, padded.replicas - plan.replicas)
     assert cost.padded_bytes_per_gpu == pytest.approx(padded.budget.spent_bytes / gpus)
     assert pad_plan(padded, loads) is padded
 
@@ -78,7 +78,7 @@ def test_the_hottest_expert_gets_the_free_slot() -> None:
 
 def test_the_price_is_said_beside_the_unpadded_one() -> None:
     plan = replace(uneven_plan(), layers=tuple(replace(layer, expert_bytes=2**30) for layer in uneven_plan().layers))
-    assert str(padding_cost(plan)) == (
+    assert str(padding_cost(plan, "uniform")) == (
         "6 slots in every layer: 1 copy added, replicas take 2.00 GiB per GPU instead of 1.50 GiB"
     )
 
@@ -88,3 +88,12 @@ def test_a_uniform_plan_keeps_its_estimate_and_other_loads_are_refused() -> None
     assert pad_plan(plan, None) is plan
     with pytest.raises(BadInput, match="loads are 3 layers of 4 experts, the plan has 2 of 4"):
         pad_plan(uneven_plan(), loads_of(1, 2, 3, 4))
+
+
+def test_even_padding_leaves_layers_their_own_counts() -> None:
+    plan = random_plan(3, 4, 6, [6, 9, 16], 0)
+    padded = pad_plan(plan, None, "even")
+    assert [layer.experts + layer.replicas for layer in padded.layers] == [8, 12, 16]
+    assert fits(padded, "even")
+    assert not fits(padded, "uniform")
+    assert str(padding_cost(plan, "even")).startswith("8 to 16 slots: 5 copies added")

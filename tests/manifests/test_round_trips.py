@@ -18,7 +18,7 @@ from craftc.plan import PlanBudget, ReplicationPlan
 from tests.plans import random_plan, toy_layers, toy_plan, uneven_plan
 
 NAMES = [name for name in placement_names() if name != "onnx"]
-UNIFORM = [name for name in NAMES if placement_format(name).uniform_slots]
+UNIFORM = [name for name in NAMES if placement_format(name).slots == "uniform"]
 
 
 @st.composite
@@ -91,7 +91,7 @@ def test_a_writer_that_writes_something_else_is_caught(tmp_path: Path, monkeypat
     swapped = PlacementFormat(
         name="swapped",
         server="none",
-        uniform_slots=True,
+        slots="uniform",
         keeps_slot_order=True,
         encode=lambda source: b"[[0,1,2,3,1,0],[2,3,0,1,2,3]]",
         decode=fmt.decode,
