@@ -78,8 +78,8 @@ def _broken_layers(root: nn.Module) -> list[Unmatched]:
     for experts in find_experts(root)[0]:
         if experts.layout == "module_list":
             reason = (
-                "torch.compile breaks the graph in its loop over experts: rewrite the model first with "
-                "craftc.prepare(model, plan) and compile the result"
+                "torch.compile breaks the graph in its loop over experts: rewrite the model with "
+                "craftc.optimize(model, ...) and use the result's model instead"
             )
             broken.append(Unmatched(experts.path, reason))
             continue

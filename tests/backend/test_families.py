@@ -52,7 +52,7 @@ def test_logits_and_gradients_are_the_models(name):
 
 
 def test_batched_experts_bf16_and_new_shapes():
-    model: Any = small("mixtral").to(torch.bfloat16)
+    model: Any = small("mixtral", blocks=1).to(torch.bfloat16)
     model.set_experts_implementation("batched_mm")
     run = compiled(model)
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_generate_gives_the_same_tokens():
 
 
 def test_eager_experts_are_named_with_what_to_do(caplog):
-    model: Any = small("mixtral")
+    model: Any = small("mixtral", blocks=1)
     model.set_experts_implementation("eager")
     run = compiled(model, strict=False)
     inputs = example_inputs() | {"use_cache": False}
