@@ -1,6 +1,6 @@
 """Tracing DeepSeek-V3 (671B parameters) on the meta device: seconds and memory of a fresh process, start-up included.
 
-Run `python -m benchmarks.tracing`. Targets: under 15 s and 2 GiB. The baseline is the same process without tracing: imports and build.
+Run `python -m benchmarks.tracing`. Targets: under 15 s and 2 GiB. The baseline is the same process without tracing.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def region_between(digraph: nx.DiGraph, cut: Collection[fx.Node], output: fx.Nod
 
 
 def outside_reader(region: Collection[fx.Node], output: fx.Node) -> tuple[fx.Node, fx.Node] | None:
-    """A node inside the region other than `output` and a reader of it outside, or None: what only the inside reads is inside."""
+    """A node of the region but `output` and a reader of it outside, or None. What only the inside reads is inside."""
     inside, left, node = {output}, set(region) - {output}, output
     while left:
         node = node.prev
@@ -94,7 +94,7 @@ def writes_in_place(node: fx.Node) -> bool:
 
 
 def other_readers_of(graph_module: fx.GraphModule, experts: fx.Node) -> tuple[fx.Node, ...]:
-    """Nodes besides `experts` that call its module or one inside it, or read one of its parameters, shared ones included."""
+    """Nodes besides `experts` that call its module or one inside it, or read a parameter of it (tied ones too)."""
     path = str(experts.target)
     own = {id(parameter) for parameter in graph_module.get_submodule(path).parameters()}
     return tuple(

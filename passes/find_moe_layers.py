@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import networkx as nx
 import torch
 from torch import fx, nn
 
@@ -12,7 +13,7 @@ from craftc.errors import BadInput
 from craftc.moe_layer import MoELayer
 from craftc.passes.base import Compilation, NearMiss, Pass
 from craftc.passes.dataflow import as_digraph, backwards, other_readers_of
-from craftc.passes.tracing_experts import ABI, why_not_fused
+from craftc.passes.tracing_experts import ABI, experts_of, no_moe_layer, why_not_fused
 from craftc.runtime.module_list_experts import ModuleListExperts
 
 HIDDEN, INDICES, WEIGHTS = 0, 1, 2
@@ -21,7 +22,7 @@ HIDDEN, INDICES, WEIGHTS = 0, 1, 2
 
 @dataclass(frozen=True)
 class FindMoELayers(Pass):
-    """Sets `node.meta["moe"]` on every experts node, gives the layers by ordinal, and adds near misses with the failed condition.
+    """Sets `node.meta["moe"]` on every experts node, gives the layers by ordinal, adds near misses with their reasons.
 
     Raises BadInput where the model has no MoE layer, naming the near misses.
     """
@@ -36,7 +37,7 @@ class FindMoELayers(Pass):
         found, missed = find_moe_layers(compilation.model, compilation.graph)
         near_misses = compilation.near_misses + missed
         if not found:
-            raise BadInput(_no_layer(compilation.model, near_misses))
+            raise BadInput(no_moe_layer(compilation.model, near_misses))
         for node, layer in found:
             node.meta["moe"] = layer
         return replace(compilation, layers=tuple(layer for _, layer in found), near_misses=near_misses)
@@ -55,11 +56,10 @@ def find_moe_layers(
         module = graph_module.get_submodule(node.target)
         if not isinstance(module, ModuleListExperts) and why_not_fused(module) is not None:
             continue
-        if reason := _why_not_routed(graph_module, node, module):
+        if reason := _why_not_routed(graph_module, node, experts_of(module)):
             missed[node.target] = NearMiss(node.target, reason)
             continue
-        router = _router(digraph, node)
-        found.append((node, _layer(model, node, module, router, ordinal=len(found))))
+        found.append((node, _layer(model, digraph, node, module, ordinal=len(found))))
     return tuple(found), tuple(missed.values())
 
 
@@ -68,23 +68,21 @@ def experts_nodes(graph_module: fx.GraphModule) -> tuple[tuple[fx.Node, MoELayer
     return tuple((node, node.meta["moe"]) for node in graph_module.graph.nodes if "moe" in node.meta)
 
 
-def _why_not_routed(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module) -> str | None:
+def _why_not_routed(graph_module: fx.GraphModule, node: fx.Node, experts: int) -> str | None:
     """The first condition on the dataflow around an experts node that does not hold, or None."""
     calls = sum(other.op == "call_module" and other.target == node.target for other in graph_module.graph.nodes)
     if calls > 1:
         return f"called {calls} times in one forward; a layer's copies are planned for one call"
     if len(node.args) != 3 or node.kwargs:
         return f"called with {len(node.args)} positional and {len(node.kwargs)} keyword arguments, not with {ABI}"
-    hidden, indices, weights = (
-        argument.meta.get("val") if isinstance(argument, fx.Node) else None for argument in node.args
-    )
+    hidden, indices, weights = (_example(argument) for argument in node.args)
     shapes = f"hidden {_describe(hidden)}, indices {_describe(indices)}, weights {_describe(weights)}"
-    if not (_is_matrix(hidden) and _is_matrix(indices) and _is_matrix(weights)):
+    if hidden is None or indices is None or weights is None or {hidden.dim(), indices.dim(), weights.dim()} != {2}:
         return f"its arguments must be three matrices [T, H], [T, K], [T, K]: {shapes}"
     if indices.dtype.is_floating_point or not hidden.is_floating_point() or not weights.is_floating_point():
         return f"its second argument must be integer, the others floating point: {shapes}"
-    if indices.shape != weights.shape or indices.shape[0] != hidden.shape[0] or indices.shape[1] > module.num_experts:
-        return f"its arguments must be [T, H], [T, K], [T, K] with K at most {module.num_experts}: {shapes}"
+    if indices.shape != weights.shape or indices.shape[0] != hidden.shape[0] or indices.shape[1] > experts:
+        return f"its arguments must be [T, H], [T, K], [T, K] with K at most {experts}: {shapes}"
     output = node.meta.get("val")
     if not isinstance(output, torch.Tensor) or output.shape != hidden.shape:
         return f"its output must be one tensor like its hidden states {_describe(hidden)}, it is {_describe(output)}"
@@ -93,21 +91,22 @@ def _why_not_routed(graph_module: fx.GraphModule, node: fx.Node, module: nn.Modu
     return None
 
 
-def _layer(model: nn.Module, node: fx.Node, module: nn.Module, router: str | None, ordinal: int) -> MoELayer:
-    path = str(node.target)
+def _layer(model: nn.Module, digraph: nx.DiGraph, node: fx.Node, module: nn.Module, ordinal: int) -> MoELayer:
+    path, experts, indices = str(node.target), experts_of(module), node.args[INDICES]
+    assert isinstance(indices, fx.Node)
     return MoELayer(
         name=path,
         index=_block_index(model, path, ordinal),
-        experts=int(module.num_experts),  # type: ignore[arg-type]
-        expert_bytes=sum(one.numel() * one.element_size() for one in module.parameters()) // module.num_experts,
-        top_k=node.args[INDICES].meta["val"].shape[1],  # type: ignore[union-attr]
+        experts=experts,
+        expert_bytes=sum(one.numel() * one.element_size() for one in module.parameters()) // experts,
+        top_k=indices.meta["val"].shape[1],
         layout="module_list" if isinstance(module, ModuleListExperts) else "fused",
-        router=router,
+        router=_router(digraph, indices),
     )
 
 
 def _block_index(model: nn.Module, path: str, ordinal: int) -> int:
-    """Position in the longest ModuleList on the way to `path`: the stack of decoder blocks; the ordinal where there is none."""
+    """Position in the longest ModuleList on the way to `path`, the stack of blocks; the ordinal where there is none."""
     parts = path.split(".")
     stacks = [
         (len(owner), -depth, int(part))
@@ -117,9 +116,9 @@ def _block_index(model: nn.Module, path: str, ordinal: int) -> int:
     return max(stacks)[2] if stacks else ordinal
 
 
-def _router(digraph: object, node: fx.Node) -> str | None:
+def _router(digraph: nx.DiGraph, indices: fx.Node) -> str | None:
     """The nearest module with parameters that the indices come from, or the owner of the nearest parameter."""
-    for source in backwards(digraph, node.args[INDICES]):
+    for source in backwards(digraph, indices):
         if source.op == "call_module":
             return str(source.target)
         if source.op == "get_attr":
@@ -127,19 +126,12 @@ def _router(digraph: object, node: fx.Node) -> str | None:
     return None
 
 
-def _is_matrix(value: object) -> bool:
-    return isinstance(value, torch.Tensor) and value.dim() == 2
+def _example(argument: object) -> torch.Tensor | None:
+    value = argument.meta.get("val") if isinstance(argument, fx.Node) else None
+    return value if isinstance(value, torch.Tensor) else None
 
 
 def _describe(value: object) -> str:
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
     return f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-
-
-def _no_layer(model: nn.Module, near_misses: tuple[NearMiss, ...]) -> str:
-    kind = type(model).__name__
-    if not near_misses:
-        return f"{kind} has no MoE layer: no module with parameters stacked over experts, no ModuleList of alike experts with a router"
-    first = near_misses[0]
-    return f"{kind} has no MoE layer craftc can handle; {len(near_misses)} near miss(es), first {first.name}: {first.reason}"

@@ -13,17 +13,18 @@ from torch.utils import _pytree as pytree
 
 from craftc.errors import BadInput, Unsupported
 from craftc.passes.base import Compilation, NearMiss, Pass
-from craftc.passes.tracing_experts import find_experts
+from craftc.passes.tracing_experts import find_experts, no_moe_layer
 from craftc.passes.tracing_model import call_model, one_line, trace_model
 from craftc.passes.tracing_module_lists import fuse_module_lists
 
 
 @dataclass(frozen=True)
 class Trace(Pass):
-    """Traces through the owners of experts only; every other module is a leaf. Sizes stay symbolic, devices may be meta.
+    """Traces through the owners of experts only; every other module is a leaf. Sizes stay symbolic; works on meta.
 
-    Placeholders are named after the example inputs' keys; targets are paths in the original model. `node.meta["val"]` holds a node's
-    example value with tensors on the meta device. Near misses: experts whose owner cannot be traced.
+    Placeholders are named after the example inputs' keys; targets are paths in the original model. `node.meta["val"]`
+    holds a node's example value with tensors on the meta device. Every experts node is called with the experts ABI's
+    arguments by position. Near misses: what looks like experts and is not, and experts whose owner cannot be traced.
     Raises BadInput where the model cannot run on its example inputs, Unsupported where its top level cannot be traced.
     """
 
@@ -43,6 +44,8 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[fx.GraphModule, 
     """The graph of `model(**inputs)`, and the experts that could not be given a node of their own."""
     _check_inputs(model, inputs)
     experts, near_misses = find_experts(model)
+    if not experts and not near_misses:
+        raise BadInput(no_moe_layer(model, ()))
     try:
         graph_module, untraced = trace_model(model, inputs, experts, near_misses)
     except Exception as error:

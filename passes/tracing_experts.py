@@ -1,4 +1,4 @@
-"""Which modules of a model hold experts, told from their structure; used before tracing (what to trace through) and after."""
+"""Which modules of a model hold experts, told from their structure: used before tracing and after it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ExpertsModule:
 
 
 def find_experts(model: nn.Module) -> tuple[tuple[ExpertsModule, ...], tuple[NearMiss, ...]]:
-    """Modules that hold experts, in the model's order, and modules that almost do, each with the condition that failed."""
+    """Modules that hold experts, in the model's order, and modules that almost do, with the condition that failed."""
     found: list[ExpertsModule] = []
     missed: list[NearMiss] = []
     for path, module in model.named_modules():
@@ -41,7 +41,7 @@ def find_experts(model: nn.Module) -> tuple[tuple[ExpertsModule, ...], tuple[Nea
         elif type(module).__module__.partition(".")[0] == "torch":
             continue
         elif (reason := why_not_fused(module)) is None:
-            found.append(ExpertsModule(path, "fused", int(module.num_experts)))  # type: ignore[arg-type]
+            found.append(ExpertsModule(path, "fused", experts_of(module)))
         elif _looks_like_experts(path, module):
             missed.append(NearMiss(path, reason))
     outer = {one.path for one in found if any(other.path.startswith(f"{one.path}.") for other in found)}
@@ -57,7 +57,7 @@ def _nested(path: str, other: str) -> bool:
 
 def why_not_fused(module: nn.Module) -> str | None:
     """The first condition of the fused layout that `module` fails, or None: its own parameters are stacked over experts
-    (two or more, dim 0 of all equal `num_experts`, one at least 3-D), no child has any, and forward takes the experts ABI."""
+    (dim 0 of all is `num_experts`, at least 2; one at least 3-D), no child has any, forward takes the experts ABI."""
     own = dict(module.named_parameters(recurse=False))
     stacked = [parameter for parameter in own.values() if parameter.dim() == 3]
     if not stacked:
@@ -81,8 +81,26 @@ def why_not_fused(module: nn.Module) -> str | None:
     return None
 
 
+def experts_of(module: nn.Module) -> int:
+    """Number of experts of a module that has the experts ABI."""
+    return int(module.num_experts)  # type: ignore[arg-type]
+
+
+def no_moe_layer(model: nn.Module, near_misses: tuple[NearMiss, ...]) -> str:
+    """The line that tells a user that there is nothing for craftc to do."""
+    kind = type(model).__name__
+    if not near_misses:
+        return (
+            f"{kind} has no MoE layer: neither a module with 3-D parameters stacked over experts, "
+            f"nor a ModuleList of alike experts with a router beside it"
+        )
+    first = near_misses[0]
+    count = "1 near miss" if len(near_misses) == 1 else f"{len(near_misses)} near misses, the first"
+    return f"{kind} has no MoE layer that craftc can handle; {count}: {first.name}: {first.reason}"
+
+
 def is_list_of_alike(modules: nn.ModuleList) -> bool:
-    """Two modules or more, all of one class, with parameters of the same names, shapes and dtypes, at least one each."""
+    """Two modules or more, all of one class, with parameters (one at least) of the same names, shapes and dtypes."""
     if len(modules) < 2 or len({type(module) for module in modules}) > 1:
         return False
     signatures = {tuple((name, one.shape, one.dtype) for name, one in module.named_parameters()) for module in modules}
@@ -103,7 +121,7 @@ def positional_arguments(module: nn.Module) -> tuple[str, ...] | None:
 
 
 def _has_router_beside(model: nn.Module, path: str, experts: int) -> bool:
-    """Whether the owner of the list, or the owner's owner, has a parameter outside the list with a dim of E: the router's."""
+    """Whether the owner of the list, or its owner, has a parameter outside the list with a dim of E: the router's."""
     owner = path
     for _ in range(2):
         owner = owner.rpartition(".")[0]

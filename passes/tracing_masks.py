@@ -1,4 +1,4 @@
-"""transformers' attention mask builders as leaf modules: their code looks at sizes and values, so fx cannot trace through it."""
+"""transformers' attention mask builders as leaf modules: they look at sizes and values, which fx cannot trace."""
 
 from __future__ import annotations
 

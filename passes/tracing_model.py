@@ -101,8 +101,8 @@ class ModelTracer(ExampleTracer):
         return super().call_module(m, forward, args, kwargs)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """In a module that dispatches to a ModuleList, `if mask.any()` and the like are answered as if every expert had tokens;
-        `_trace_owner` then checks that leaving out experts without tokens makes no difference."""
+        """In a module that dispatches to a ModuleList, `if mask.any()` and the like are answered as if every expert had
+        tokens; `_trace_owner` then checks that leaving out experts without tokens makes no difference."""
         owner = next(reversed(self.module_stack.values()))[0] if self.module_stack else _MODEL
         answer = answer_with_tokens(obj.node) if owner in self._dispatchers else None
         if answer is None:
@@ -119,7 +119,7 @@ class ModelTracer(ExampleTracer):
         return self.create_proxy("call_module", f"{_MASKS}.{name}", (), tensors)
 
     def _run(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Experts on the meta device are not run: their kernels read indices there, or refuse the dtype. The ABI says the shape."""
+        """Experts on the meta device are not run (kernels read indices or refuse the dtype): the ABI says the shape."""
         hidden = args[0] if args else None
         if kind == "call_module" and target in self._fused and isinstance(hidden, torch.Tensor) and hidden.is_meta:
             return torch.empty_like(hidden)

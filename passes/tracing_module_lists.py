@@ -1,8 +1,8 @@
 """One experts node for every ModuleList of experts: finds the region around the experts' calls and fuses it.
 
-Hand-written MoE layers differ in how they dispatch (masks, torch.where, index_add_, item assignment, dense weights). What they share is a
-closed region: hidden states, indices and weights go in, one weighted sum comes out. Cuts are proposed by shape, nearest first, and
-the first one that is closed on the DiGraph and computes the same with stand-in experts is fused.
+Hand-written MoE layers differ in how they dispatch (masks, torch.where, index_add_, item assignment, dense weights).
+What they share is a closed region: hidden states, indices and weights go in, one weighted sum comes out. Cuts are
+proposed by shape, nearest first; the first that is closed on the DiGraph and right with stand-in experts is fused.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CANDIDATES = 4
 def fuse_module_lists(graph_module: fx.GraphModule, lists: tuple[ExpertsModule, ...]) -> tuple[NearMiss, ...]:
     """Replaces the region of every list in place by one call of `ModuleListExperts` at the list's path.
 
-    Gives the lists that could not be fused. Lists that are chains (each module reads the one before) hold no experts and are left alone.
+    Gives the lists that could not be fused. Chains (each module reads the one before) hold no experts: left alone.
     """
     near_misses: list[NearMiss] = []
     regions: list[tuple[ExpertsModule, Region]] = []
@@ -105,7 +105,7 @@ def _find_region(graph_module: fx.GraphModule, flow: nx.DiGraph, expert_of: Mapp
 def _hidden_states(flow: nx.DiGraph, tokens: fx.Node, width: int) -> Iterator[fx.Node]:
     for node in (tokens, *backwards(flow, tokens)):
         value = node.meta.get("val")
-        if _is_float(value) and value.dim() >= 2 and value.shape[-1] == width:
+        if isinstance(value, torch.Tensor) and _is_float(value) and value.dim() >= 2 and value.shape[-1] == width:
             yield node
 
 
@@ -118,8 +118,8 @@ def _outputs(flow: nx.DiGraph, expert_of: Mapping[fx.Node, int], hidden: fx.Node
 
 
 def _routing(flow: nx.DiGraph, output: fx.Node, hidden: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
-    """Candidates for indices with weights of their shape: `[..., K]` or `[...]` like the hidden states. Most read first: every
-    expert reads the real ones, while what is made of them for one expert is read once."""
+    """Candidates for indices with weights of their shape: `[..., K]` or `[...]` as the hidden states. Most read first:
+    every expert reads the real ones, while what is made of them for one expert is read once."""
     leading = hidden.meta["val"].shape[:-1]
     without_hidden = flow.subgraph(node for node in flow if node is not hidden)
     shaped: list[tuple[fx.Node, torch.Tensor]] = []

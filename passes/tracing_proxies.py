@@ -1,7 +1,7 @@
 """A torch.fx tracer whose proxies carry example values: ranks are known while tracing, sizes stay symbolic.
 
-Plain fx cannot unpack `a, b, c = x.shape`, take `len(shape)`, or assign to `x[rows]`. Here every proxy holds what its node gave on
-the example inputs, and in-place operations on a proxy re-point it to the new node, so that dataflow is what the edges say.
+Plain fx cannot unpack `a, b, c = x.shape`, take `len(shape)`, or assign to `x[rows]`. Here every proxy holds what its
+node gave on the example inputs, and in-place operations re-point it to the new node, so that edges tell the dataflow.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class ExampleProxy(fx.Proxy):
 
     def __init__(self, node: fx.Node, tracer: ExampleTracer, example: Any) -> None:
         super().__init__(node, tracer)
+        self.tracer: ExampleTracer = tracer
         self.example = example
 
     def __getattr__(self, name: str) -> Any:
@@ -63,14 +64,14 @@ class ExampleProxy(fx.Proxy):
         return self
 
 
-class ExampleAttribute(Attribute, ExampleProxy):  # type: ignore[misc]
+class ExampleAttribute(Attribute, ExampleProxy):
     """`proxy.name`, not yet in the graph: most are method calls."""
 
     def __init__(self, root: ExampleProxy, name: str) -> None:
         Attribute.__init__(self, root, name)
 
     @property
-    def node(self) -> fx.Node:
+    def node(self) -> fx.Node:  # type: ignore[override]
         if self._node is None:
             proxy = self.tracer.create_proxy("call_function", getattr, (self.root, self.attr), {})
             self._node, self._example = proxy.node, proxy.example
@@ -118,7 +119,7 @@ class ExampleTracer(fx.Tracer):
         path = self._path_of_tensor.get(id(attr_val)) if isinstance(attr_val, torch.Tensor) else None
         return attr_val if path is None else self.create_proxy("get_attr", path, (), {})
 
-    def create_proxy(  # type: ignore[override]
+    def create_proxy(
         self,
         kind: str,
         target: Any,
@@ -180,9 +181,9 @@ class ExampleTracer(fx.Tracer):
             nn.Module.__call__, nn.Module.__getattr__ = patched  # type: ignore[method-assign]
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Only ranks, dtypes and devices may steer control flow: they are the same for every input of the traced model."""
+        """Only ranks, dtypes and devices may steer control flow: they are the same for every input of the model."""
         if _is_static(obj.node):
-            return bool(obj.example)  # type: ignore[attr-defined]
+            return bool(obj.example)
         raise TraceError(f"control flow depends on the data ({obj.node.format_node()})")
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
@@ -203,7 +204,7 @@ class ExampleTracer(fx.Tracer):
 
 @contextmanager
 def _creation_takes_proxies() -> Iterator[None]:
-    """While inside, `torch.zeros(rows, 8)` works with a proxy among its sizes; torch itself only lets `torch.zeros((rows, 8))`."""
+    """While inside, `torch.zeros(rows, 8)` takes a proxy among its sizes, as `torch.zeros((rows, 8))` always does."""
     originals = {name: getattr(torch, name) for name in ("zeros", "ones", "empty", "rand", "randn")}
 
     def create(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -228,7 +229,7 @@ def examples_of(value: Any) -> Any:
 def _example(value: Any) -> Any:
     if isinstance(value, slice):
         return slice(_example(value.start), _example(value.stop), _example(value.step))
-    return value.example if isinstance(value, fx.Proxy) else value  # type: ignore[attr-defined]
+    return value.example if isinstance(value, ExampleProxy) else value
 
 
 def _shape_only(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Whether a traced region is what the experts ABI says, tried out with stand-ins for the experts.
 
-The region's own code runs on random tokens and indices, every expert replaced by its own row-wise map; so the check needs no weights
-(it works for models on the meta device), and covers every expert, whatever the example inputs route to.
+The region's own code runs on random tokens and indices, every expert replaced by a row-wise map of its own; so it needs
+no weights (it works for models on the meta device) and covers every expert, wherever the example inputs go.
 """
 
 from __future__ import annotations
@@ -106,14 +106,15 @@ def _evaluate(
         return torch.device("cpu") if isinstance(example, torch.device) else example
 
     for node in sorted(region.nodes):
-        args, kwargs = fx.map_arg(node.args, value_of), fx.map_arg(node.kwargs, value_of)
-        if node.op == "get_attr":
+        args: Any = fx.map_arg(node.args, value_of)
+        kwargs: Any = fx.map_arg(node.kwargs, value_of)
+        if callable(node.target):
+            environment[node] = node.target(*args, **kwargs)
+        elif node.op == "get_attr":
             environment[node] = operator.attrgetter(node.target)(graph_module).cpu()
         elif node.op == "call_module":
             module = calls.get(node) or graph_module.get_submodule(node.target)
             environment[node] = module(*args, **kwargs)
-        elif node.op == "call_method":
-            environment[node] = getattr(args[0], node.target)(*args[1:], **kwargs)
         else:
-            environment[node] = node.target(*args, **kwargs)
+            environment[node] = getattr(args[0], node.target)(*args[1:], **kwargs)
     return environment[region.output]

@@ -1,7 +1,7 @@
-"""`if mask.any():` in hand-written dispatch: an expert without tokens is skipped, which changes nothing but the time taken.
+"""`if mask.any():` in hand-written dispatch: an expert without tokens is skipped, which changes nothing but the time.
 
-The branch with tokens is traced. That skipping is only that is checked on the original module: its output for one token alone, when
-most experts are skipped, must be that token's output among all tokens, when few are.
+The branch with tokens is traced. That skipping changes nothing is checked on the original module: its output for one
+token alone, when most experts are skipped, must be that token's output among all tokens, when few are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def answer_with_tokens(node: fx.Node) -> bool | None:
     if node.op == "call_function" and node.target in _COMPARISONS:
         counted, bound = node.args[0], node.args[1]
         if isinstance(counted, fx.Node) and _is_count(counted) and isinstance(bound, int):
-            return bool(node.target(_MANY, bound))  # type: ignore[operator]
+            return bool(node.target(_MANY, bound))
         return None
     is_any = node.target in (torch.any, "any") and node.op in ("call_function", "call_method")
     return True if is_any or _is_count(node) else None

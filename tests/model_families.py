@@ -1,7 +1,7 @@
 """Tiny random models of every MoE family the suite runs on, from transformers' own configurations.
 
-`FAMILIES["mixtral"].build(seed)` is the model, `example_inputs(...)` its inputs. Some have dense blocks among the MoE ones,
-so that a layer's index differs from its ordinal.
+`FAMILIES["mixtral"].build(seed)` is the model, `example_inputs(...)` its inputs. Some have dense blocks among the MoE
+ones, so that a layer's index differs from its ordinal.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ class Model(nn.Module):
         return self.head(x)
 
 
-def build(block: type[nn.Module]) -> nn.Module:
+def build(block: type[Block]) -> nn.Module:
     torch.manual_seed(0)
     return Model(block).eval()
 
