@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -43,6 +44,23 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> Ran:
     code = main(list(arguments))
     out, err = capfd.readouterr()
     return Ran(code, out, err)
+
+
+def write_config(path: Path) -> None:
+    """A Hugging Face config of a small Mixtral: three layers of four experts."""
+    config = {
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        "hidden_size": 32,
+        "intermediate_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "vocab_size": 64,
+    }
+    path.write_text(json.dumps(config))
 
 
 def check_golden(name: str, text: str) -> None:
