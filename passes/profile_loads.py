@@ -65,7 +65,7 @@ class ProfileLoads(Pass):
         _check_has_weights(compilation.graph)
         counter = counting_graph(compilation.graph, self.mask_input)
         counts_SLE, step_names = [], []
-        for batch in islice(_batches(compilation.inputs), self.max_steps):
+        for batch in islice(batches_of(compilation.inputs), self.max_steps):
             counts_SLE.append(_counts_of(counter, batch))
             step_names.append(batch.step_name)
             if self.on_step:
@@ -142,7 +142,8 @@ def _check_has_weights(graph: fx.GraphModule) -> None:
         raise BadInput("profile: the model is on the meta device and has no weights to run; give loads from a file")
 
 
-def _batches(inputs: WorkloadInputs) -> Iterator[Batch]:
+def batches_of(inputs: WorkloadInputs) -> Iterator[Batch]:
+    """The calibration batches, named for messages; the example inputs where there are none. Raises BadInput."""
     if inputs.calibration is None:
         yield Batch("example inputs", "", inputs.example)
         return

@@ -53,7 +53,8 @@ def toy_compilation(calibration: Any = None, layers: int = 2) -> tuple[Compilati
     graph = fx.Graph()
     tokens = graph.placeholder("tokens")
     graph.placeholder("attention_mask", default_value=None)
-    hidden = graph.call_method("reshape", (graph.call_module("embed", (tokens,)), -1, HIDDEN))
+    flat = graph.call_method("reshape", (tokens, -1))
+    hidden = graph.call_module("embed", (flat,))
     records = []
     for layer in range(layers):
         modules |= {f"router{layer}": Router(), f"experts{layer}": Experts(runs, f"experts{layer}")}
@@ -216,6 +217,7 @@ def failing() -> Iterable[object]:
             [GOOD, {"tokens": torch.tensor([[99]])}],
             "calibration batch 1: the model failed on it: IndexError: index out",
         ),
+        ([{"tokens": 3}], "calibration batch 0: the model failed on it: AttributeError: 'int' object has no"),
         ([GOOD | {"attention_mask": torch.zeros(1, 2)}], "calibration batch 0 has no token to count"),
         ([GOOD | {"attention_mask": torch.ones(1, 3)}], "of the 2 tokens that are routed, got shape [1, 3]"),
         (
