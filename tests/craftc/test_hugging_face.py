@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tests.model_families import FAMILIES
 @pytest.fixture
 def checkpoint(tmp_path):
     """A saved tiny Mixtral in bfloat16, and the model."""
-    model = FAMILIES["mixtral"].build(seed=3, dtype=torch.bfloat16)
+    model: Any = FAMILIES["mixtral"].build(seed=3, dtype=torch.bfloat16)
     model.save_pretrained(tmp_path / "tiny-mixtral")
     return tmp_path / "tiny-mixtral", model
 
