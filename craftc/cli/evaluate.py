@@ -39,10 +39,16 @@ def evaluate(
             "--expert-bytes", metavar="SIZE", help="With --as, without --model-config: one expert.", show_default=False
         ),
     ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="FILE.svg", help="Draw the load of every GPU.", show_default=False),
+    ] = None,
     format: OutputFormat = Format.text,
 ) -> Result:
-    """Judge a plan or a placement on measured loads: balancedness per layer and overall, beside contiguous and the
-    bound.
+    """Judge a plan on measured loads.
+
+    PLAN may be the placement that a server runs today. Prints balancedness per layer and overall, beside contiguous
+    placement and the bound.
     """
     from craftc.errors import BadInput
     from craftc.evaluation import evaluate_plan
@@ -63,6 +69,10 @@ def evaluate(
         measured, layers, hidden_layers = _model(measured, model_config, expert_bytes)
         judged = read_placement(plan, placement_format, Topology(gpus, nodes), layers, hidden_layers)
     evaluation = evaluate_plan(judged, measured)
+    if picture is not None:
+        from craftc.report.gpu_load_picture import draw_gpu_loads
+
+        draw_gpu_loads(judged, measured, picture)
     return Result(evaluation_document(evaluation), evaluation_text(evaluation), format)
 
 

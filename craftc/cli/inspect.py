@@ -20,7 +20,10 @@ def inspect(
     ] = None,
     format: OutputFormat = Format.text,
 ) -> Result:
-    """List a model's MoE layers, their sizes, and near misses with the reason."""
+    """List the MoE layers of a model.
+
+    Shows sizes, layouts and routers, and what was almost an MoE layer with the condition that failed.
+    """
     from craftc.api import inspect as inspect_model
     from craftc.model_file import load_model_source
     from craftc.report.inspection_report import inspection_document, inspection_text

@@ -53,7 +53,11 @@ def optimize(
     ] = None,
     format: OutputFormat = Format.text,
 ) -> Result:
-    """Profile, plan, rewrite and verify a model, then write plan, loads, weights and report."""
+    """Profile, plan, rewrite, verify, write.
+
+    Writes the plan, the loads, every GPU's weights and a report into DIR: all or nothing, and nothing unless the
+    rewritten model computes what the original computes.
+    """
     from craftc.budget import parse_budget
     from craftc.errors import BadInput
     from craftc.manifests.read_loads import read_loads

@@ -29,7 +29,7 @@ Model = Annotated[
 OptionalModel = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODEL]", help="Gives layer names and expert sizes; a config.json is enough.", show_default=False
+        metavar="MODEL", help="Gives layer names and expert sizes; a config.json is enough.", show_default=False
     ),
 ]
 Plan = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, craftc.plan/1.")]
@@ -82,4 +82,10 @@ TimeLimit = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Same inputs and seed, same plan.")]
+Ranks = Annotated[
+    int | None,
+    typer.Option(
+        "--ranks", metavar="N", help="Real ranks on this machine, started through torchrun.", show_default=False
+    ),
+]
 OutputFormat = Annotated[Format, typer.Option("--format", help="json prints one document on stdout and nothing else.")]

@@ -7,7 +7,10 @@ from craftc.cli.outcome import Format, Result
 
 
 def show(plan: Plan, format: OutputFormat = Format.text) -> Result:
-    """Show a plan: budget, comparison with the baselines, and every layer."""
+    """Show a plan and what it is worth.
+
+    Prints the budget, the comparison with the baselines on the plan's own loads, and every layer.
+    """
     from craftc.plan_file import plan_document, read_plan
     from craftc.report.plan_report import comparison_table, layer_table, plan_summary
 

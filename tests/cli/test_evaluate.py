@@ -40,3 +40,9 @@ def test_loads_of_another_model(
     ran = run(capfd, "evaluate", PLAN, "--loads", str(tmp_path / "other.npz"))
     assert ran.code == 2
     assert message in ran.error_line
+
+
+def test_a_picture(capfd: pytest.CaptureFixture[str], tmp_path: Path):
+    ran = run(capfd, "evaluate", PLAN, "--loads", LOADS, "--picture", str(tmp_path / "loads.svg"))
+    assert ran.code == 0
+    assert "<svg" in (tmp_path / "loads.svg").read_text()

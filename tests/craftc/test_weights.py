@@ -63,7 +63,7 @@ def test_every_gpu_gets_its_copies_in_slot_order_and_nothing_else(tmp_path: Path
         assert torch.equal(read["fused.experts.up"], fused.up[list(held)])
         assert torch.equal(read["fused.experts.bias"], fused.bias[list(held)])
         listed = [model.get_parameter(f"listed.experts.{expert}.weight") for expert in held]
-        assert torch.equal(read["listed.experts.weight"], torch.stack(listed))
+        assert torch.equal(read["listed.experts.weight"], torch.stack(tuple(listed)))
 
 
 def test_everything_else_is_in_one_file_tied_weights_once(tmp_path: Path):
