@@ -8,20 +8,24 @@ from torch import nn
 
 from craftc.load_file import safetensors_bytes
 from craftc.loads import LoadProfile
+from craftc.model_reference import FILE as MODEL
+from craftc.model_reference import reference_bytes
 from craftc.output_folder import output_folder
 from craftc.plan import ReplicationPlan
 from craftc.plan_file import plan_bytes
 from craftc.weights import write_weights
 
 PLAN, LOADS, REPORT, WEIGHTS = "plan.json", "loads.safetensors", "report.txt", "weights"
-OURS = (PLAN, LOADS, REPORT, f"{WEIGHTS}/gpu-*.safetensors", f"{WEIGHTS}/shared.safetensors")
+OURS = (PLAN, LOADS, REPORT, MODEL, f"{WEIGHTS}/gpu-*.safetensors", f"{WEIGHTS}/shared.safetensors")
 """What a folder may hold that an earlier run wrote and this one replaces."""
 
 
 def write_optimized(
-    path: Path, model: nn.Module, plan: ReplicationPlan, loads: LoadProfile, report: str
+    path: Path, model: nn.Module, plan: ReplicationPlan, loads: LoadProfile, report: str, model_spec: str
 ) -> tuple[str, ...]:
     """Write plan, loads, report and weights of the original `model` into `path`; returns the files' names, relative.
+
+    model_spec: what the user called the model; written to `model.json`, so that `craftc.load` can build it again.
 
     Raises BadInput where `path` cannot be written or holds files of somebody else.
     """
@@ -29,6 +33,7 @@ def write_optimized(
         (folder / PLAN).write_bytes(plan_bytes(plan))
         (folder / LOADS).write_bytes(safetensors_bytes(loads))
         (folder / REPORT).write_text(report, encoding="utf-8")
+        (folder / MODEL).write_bytes(reference_bytes(model_spec, path))
         (folder / WEIGHTS).mkdir()
         weights = write_weights(model, plan, folder / WEIGHTS)
-    return (PLAN, LOADS, REPORT, *(f"{WEIGHTS}/{name}" for name in weights))
+    return (PLAN, LOADS, REPORT, MODEL, *(f"{WEIGHTS}/{name}" for name in weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from craftc.errors import BadInput
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
-    from craftc.plan import ReplicationPlan
+    from craftc.plan import LayerPlan, ReplicationPlan
     from craftc.runtime.copy_choice import CopyRule
 
 
@@ -36,22 +37,22 @@ def prepare(
     from craftc.runtime.rank_group import rank_group
     from craftc.runtime.replicated_experts import distributed_experts, virtual_experts
 
-    experts_of = _checked_experts(model, plan)
     if group is None:
         if copy_rule != "planned":
             raise BadInput(f"copy rule {copy_rule!r} needs ranks: give a process group")
-        for layer in plan.layers:
-            model.set_submodule(layer.name, virtual_experts(experts_of.pop(layer.name), layer))
-        return model
+        return replace_experts(model, plan, virtual_experts)
     ranks = rank_group(group)
     check_ranks_agree(plan, ranks)
-    for layer in plan.layers:
-        model.set_submodule(layer.name, distributed_experts(experts_of.pop(layer.name), layer, ranks, copy_rule))
-    return model
+    return replace_experts(model, plan, lambda experts, layer: distributed_experts(experts, layer, ranks, copy_rule))
 
 
-def _checked_experts(model: nn.Module, plan: ReplicationPlan) -> dict[str, nn.Module]:
-    """The experts module of every planned layer. Raises BadInput where the model's are not the planned ones."""
+def replace_experts(
+    model: nn.Module, plan: ReplicationPlan, replicate: Callable[[nn.Module, LayerPlan], nn.Module]
+) -> nn.Module:
+    """Put `replicate(experts, layer)` in the place of every planned layer's experts; gives `model` back.
+
+    Raises BadInput, before anything is replaced, where the model's experts are not the planned ones.
+    """
     from torch import nn
 
     from craftc.passes.tracing_experts import find_experts
@@ -63,8 +64,10 @@ def _checked_experts(model: nn.Module, plan: ReplicationPlan) -> dict[str, nn.Mo
     for layer in plan.layers:
         if isinstance(modules[layer.name], nn.ModuleList):
             raise BadInput(
-                f"layer {layer.name}: its experts are a ModuleList, dispatched by their owner's own code, and cannot be "
-                f"replaced in place; use craftc.optimize(...).model, or craftc.load"
+                f"layer {layer.name}: its experts are a ModuleList, dispatched by their owner's own code: they cannot "
+                f"be replaced in place; use craftc.optimize(...).model, or craftc.load"
             )
         check_layer_fits(layer, modules[layer.name])
-    return modules
+    for layer in plan.layers:  # one after the other, so that at most one layer's weights exist twice
+        model.set_submodule(layer.name, replicate(modules.pop(layer.name), layer))
+    return model

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+from torch import fx, nn
 
 from craftc.passes.base import Compilation, Pass
-from craftc.plan import ReplicationPlan
+from craftc.plan import LayerPlan, ReplicationPlan
+from craftc.runtime.plan_match import check_layer_fits, check_same_layers
+from craftc.runtime.replicated_experts import virtual_experts
 
-if TYPE_CHECKING:
-    from torch import fx
+Replicate = Callable[[nn.Module, LayerPlan], nn.Module]
+"""Makes the replicated module of one layer from its experts module."""
 
 
 @dataclass(frozen=True)
@@ -29,24 +34,19 @@ class RewriteExperts(Pass):
     def run(self, compilation: Compilation) -> Compilation:
         assert compilation.graph is not None
         assert compilation.plan is not None
-        return replace(compilation, graph=rewrite_experts(compilation.graph, compilation.plan))
+        return replace(compilation, graph=rewrite_experts(compilation.graph, compilation.plan, virtual_experts))
 
 
-def rewrite_experts(graph: fx.GraphModule, plan: ReplicationPlan) -> fx.GraphModule:
-    """`graph` with every `call_module` node that has `meta["moe"]` calling the replicated module of its layer.
+def rewrite_experts(graph: fx.GraphModule, plan: ReplicationPlan, replicate: Replicate) -> fx.GraphModule:
+    """`graph` with every `call_module` node that has `meta["moe"]` calling what `replicate` makes of its experts.
 
     Raises BadInput unless the plan's layers are the graph's, with the same numbers of experts and the same sizes.
     """
-    from torch import fx
-
-    from craftc.runtime.plan_match import check_layer_fits, check_same_layers
-    from craftc.runtime.replicated_experts import virtual_experts
-
     targets = {node.meta["moe"].name: node.target for node in graph.graph.nodes if "moe" in node.meta}
     check_same_layers(plan, targets)
     rewritten = fx.GraphModule(graph, copy.deepcopy(graph.graph), class_name=type(graph).__name__)
     for layer in plan.layers:
         experts = graph.get_submodule(targets[layer.name])
         check_layer_fits(layer, experts)
-        rewritten.set_submodule(targets[layer.name], virtual_experts(experts, layer))
+        rewritten.set_submodule(targets[layer.name], replicate(experts, layer))
     return rewritten

@@ -1,28 +1,35 @@
 """Pass 8: the rewritten model computes what the original does, and every GPU gets the tokens that the plan predicts.
 
-Axes: T tokens, H hidden size, K experts per token, E experts, S slots, G GPUs.
+Axes: T tokens, H hidden size, K experts per token.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from craftc.errors import VerificationFailed
+import torch
+from torch import Tensor, fx, nn
+
 from craftc.passes.base import Compilation, Pass, Verification
-
-if TYPE_CHECKING:
-    import torch
-    from torch import fx, nn
-
-    from craftc.runtime.replicated_experts import ReplicatedExperts
-
-RELATIVE_TOLERANCE = {"float32": 1e-5, "bfloat16": 2.0**-6}
-"""Largest difference allowed, as a fraction of the largest absolute value compared (of 1, where that is smaller)."""
+from craftc.passes.output_comparison import (
+    RELATIVE_TOLERANCE,
+    Difference,
+    cast_inputs,
+    check_difference,
+    difference,
+    hooked,
+    in_dtype,
+    output_difference,
+    replicated_modules,
+    seeded,
+)
+from craftc.passes.profile_loads import batches_of
+from craftc.passes.token_prediction import routed_tokens, token_deviation
+from craftc.passes.tracing_model import call_model
+from craftc.runtime.replicated_experts import ReplicatedExperts
+from craftc.runtime.virtual import InTurnDispatcher
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,8 @@ class VerifyRewrite(Pass):
         assert compilation.model is not None
         assert compilation.graph is not None
         assert compilation.inputs is not None
-        example, calibration = compilation.inputs.example, compilation.inputs.calibration
-        batches = [example] if calibration is None else list(islice(calibration(), self.batches))
+        batches = [batch.inputs for batch in islice(batches_of(compilation.inputs), self.batches)]
+        example = compilation.inputs.example
         verification = verify_rewrite(compilation.model, compilation.graph, example, batches)
         return replace(compilation, verification=verification)
 
@@ -59,173 +66,53 @@ def verify_rewrite(
     model: nn.Module, rewritten: fx.GraphModule, example: dict[str, Any], batches: list[dict[str, Any]]
 ) -> Verification:
     """What was measured. Raises VerificationFailed at the first comparison that fails."""
-    import torch
-
-    differences: dict[str, float] = {}
-    tolerances: dict[str, float] = {}
+    found: dict[str, Difference] = {}
     with torch.no_grad():
         deviation = _check_tokens(rewritten, batches)
-        for name, relative in RELATIVE_TOLERANCE.items():
-            dtype = getattr(torch, name)
-            original, copied = _in_dtype(model, rewritten, dtype)
-            comparisons = {
-                name: _compare_outputs(original, copied, _cast(example, dtype), relative),
-                f"{name}, GPU by GPU": _compare_gpu_by_gpu(copied, _cast(example, dtype), relative),
-            }
-            for what, found in comparisons.items():
-                _refuse_difference(what, found)
-                differences[what], tolerances[what] = found.value, found.tolerance
-    for module in _replicated(rewritten):
+        for dtype in RELATIVE_TOLERANCE:
+            name = str(dtype).removeprefix("torch.")
+            original, copied = in_dtype(dtype, model, rewritten)
+            inputs = cast_inputs(example, dtype)
+            found[name] = _compare_outputs(original, copied, inputs)
+            check_difference(name, found[name])
+            found[f"{name}, GPU by GPU"] = _compare_gpu_by_gpu(copied, inputs)
+            check_difference(f"{name}, GPU by GPU", found[f"{name}, GPU by GPU"])
+    for module in replicated_modules(rewritten):
         module.reset_counters()
-    return Verification(differences, tolerances, deviation)
+    values, tolerances = (
+        {what: getattr(one, field) for what, one in found.items()} for field in ("value", "tolerance")
+    )
+    return Verification(values, tolerances, deviation)
 
 
-@dataclass(frozen=True)
-class _Difference:
-    """Largest absolute difference found in one comparison."""
-
-    value: float
-    tolerance: float
-    where: str
+def _compare_outputs(original: nn.Module, rewritten: nn.Module, inputs: dict[str, Any]) -> Difference:
+    expected = seeded(lambda: call_model(original, inputs))
+    return output_difference(seeded(lambda: rewritten(**inputs)), expected)
 
 
-def _refuse_difference(what: str, found: _Difference) -> None:
-    if not found.value <= found.tolerance:  # NaN is a difference too
-        raise VerificationFailed(
-            f"rewritten model differs from the original ({what}): {found.where} by {found.value:.3g}, "
-            f"allowed {found.tolerance:.3g}"
-        )
+def _compare_gpu_by_gpu(rewritten: nn.Module, inputs: dict[str, Any]) -> Difference:
+    found: list[Difference] = []
 
-
-def _compare_outputs(original: nn.Module, rewritten: nn.Module, inputs: dict[str, Any], relative: float) -> _Difference:
-    from craftc.passes.tracing_model import call_model
-
-    expected = _float_tensors(_seeded(lambda: call_model(original, inputs)))
-    got = _float_tensors(_seeded(lambda: rewritten(**inputs)))
-    shapes, expected_shapes = [list(one.shape) for one in got], [list(one.shape) for one in expected]
-    if shapes != expected_shapes:
-        raise VerificationFailed(f"rewritten model gives shapes {shapes}, the original {expected_shapes}")
-    found = [
-        _difference(f"output {number}", one, other, relative)
-        for number, (one, other) in enumerate(zip(got, expected, strict=True))
-    ]
-    return max(found, key=_excess)
-
-
-def _compare_gpu_by_gpu(rewritten: nn.Module, inputs: dict[str, Any], relative: float) -> _Difference:
-    from craftc.runtime.virtual import InTurnDispatcher
-
-    found: list[_Difference] = []
-
-    def compare(module: ReplicatedExperts, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def compare(module: ReplicatedExperts, args: tuple[Tensor, ...], output: Tensor) -> None:
         hidden_TH, index_TK, weight_TK = args
         in_turn = InTurnDispatcher(module.table).to(hidden_TH.device)
         got_TH, _ = in_turn(module.experts, hidden_TH, module.choice(index_TK), weight_TK)
         expected_TH = module.experts(hidden_TH, index_TK, weight_TK)
-        found.append(_difference(f"layer {module.name}", got_TH, expected_TH, relative))
+        found.append(difference(f"layer {module.name}", got_TH, expected_TH))
 
-    with _hooked(rewritten, compare):
-        _seeded(lambda: rewritten(**inputs))
-    return max(found, key=_excess)
+    with hooked(rewritten, compare):
+        seeded(lambda: rewritten(**inputs))
+    return max(found, key=lambda one: one.excess)
 
 
 def _check_tokens(rewritten: nn.Module, batches: list[dict[str, Any]]) -> float:
-    """Largest |counted - predicted| tokens of a GPU, as a fraction of the layer's mean.
-
-    Every call rounds the share of every copy of a replicated expert by less than one token: no GPU may be further off.
-    """
-    import torch
-
-    tokens_LE: dict[str, torch.Tensor] = {}
-    modules = _replicated(rewritten)
+    """Largest deviation of any layer and GPU; see `token_deviation`."""
+    modules = replicated_modules(rewritten)
     for module in modules:
         module.reset_counters()
-
-    def count(module: ReplicatedExperts, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        tokens_E = torch.bincount(args[1].reshape(-1), minlength=module.table.experts)
-        tokens_LE[module.name] = tokens_LE.get(module.name, 0) + tokens_E
-
-    with _hooked(rewritten, count):
+    with routed_tokens(rewritten) as routed:
         for batch in batches:
             rewritten(**batch)
-    worst = 0.0
-    for module in modules:
-        table, tokens_E = module.table, tokens_LE[module.name].tolist()
-        for gpu, counted in module.tokens_per_gpu().items():
-            held = [slot for slot in range(table.slots) if table.gpu_S[slot] == gpu]
-            predicted = sum(table.share_S[slot] * tokens_E[table.expert_S[slot]] for slot in held)
-            rounded = sum(table.copies_E[table.expert_S[slot]] > 1 for slot in held) * len(batches)
-            if abs(counted - predicted) > rounded + 1e-5 * sum(tokens_E):
-                raise VerificationFailed(
-                    f"layer {module.name}: GPU {gpu} got {counted:,} tokens on {len(batches)} batches, "
-                    f"the plan predicts {predicted:,.1f} (rounding explains {rounded})"
-                )
-            worst = max(worst, abs(counted - predicted) * table.gpus / sum(tokens_E))
-    return worst
-
-
-def _replicated(rewritten: nn.Module) -> list[ReplicatedExperts]:
-    from craftc.runtime.replicated_experts import ReplicatedExperts
-
-    return [module for module in rewritten.modules() if isinstance(module, ReplicatedExperts)]
-
-
-@contextmanager
-def _hooked(rewritten: nn.Module, hook: Callable[..., None]) -> Iterator[None]:
-    """`hook(module, args, output)` after every call of a replicated module."""
-    handles = [module.register_forward_hook(hook) for module in _replicated(rewritten)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _in_dtype(model: nn.Module, rewritten: fx.GraphModule, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
-    """Both in `dtype`: themselves where they are, else copies that share weights as the originals do."""
-    if all(one.dtype == dtype for one in model.parameters() if one.is_floating_point()):
-        return model, rewritten
-    original, copied = copy.deepcopy((model, rewritten))
-    return original.to(dtype), copied.to(dtype)
-
-
-def _cast(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    from torch.utils import _pytree as pytree
-
-    def cast(value: Any) -> Any:
-        return value.to(dtype) if _is_float(value) else value
-
-    return pytree.tree_map(cast, inputs)
-
-
-def _float_tensors(output: Any) -> list[torch.Tensor]:
-    from torch.utils import _pytree as pytree
-
-    return [one for one in pytree.tree_leaves(output) if _is_float(one)]
-
-
-def _is_float(value: Any) -> bool:
-    import torch
-
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
-
-
-def _seeded(call: Callable[[], Any]) -> Any:
-    """`call()` with the same random numbers every time: a model in training mode drops the same activations."""
-    import torch
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return call()
-
-
-def _difference(where: str, got: torch.Tensor, expected: torch.Tensor, relative: float) -> _Difference:
-    if not expected.numel():
-        return _Difference(0.0, relative, where)
-    value = (got.double() - expected.double()).abs().max().item()
-    return _Difference(value, relative * max(1.0, expected.double().abs().max().item()), where)
-
-
-def _excess(difference: _Difference) -> float:
-    """Orders differences by how near they are to their tolerance, NaN last."""
-    return difference.value / difference.tolerance if difference.value == difference.value else float("inf")
+    return max(
+        token_deviation(module.name, module.table, module.tokens_per_gpu(), routed[module.name]) for module in modules
+    )

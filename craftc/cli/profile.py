@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from craftc.cli.options import Model, OutputFormat
+from craftc.cli.options import Model, OutputFormat, Ranks
 from craftc.cli.outcome import Format, Result
-from craftc.cli.progress import shown_progress
+from craftc.cli.progress import ShownProgress, shown_progress
+
+if TYPE_CHECKING:
+    from craftc.loads import LoadProfile
 
 
 def profile(
@@ -24,26 +27,38 @@ def profile(
         str,
         typer.Option("--mask-input", metavar="NAME", help="Input that is 0 for padding; empty counts every token."),
     ] = "attention_mask",
+    ranks: Ranks = None,
     format: OutputFormat = Format.text,
 ) -> Result:
-    """Run a model's calibration inputs and count the tokens that every expert gets, step by step."""
+    """Measure the loads of a model.
+
+    Runs its calibration inputs and counts the tokens that every expert gets, step by step.
+    """
     from craftc.load_file import check_loads_name, write_loads
+    from craftc.rank_jobs import profile_on_ranks
+    from craftc.report.loads_report import loads_document, loads_text
+
+    check_loads_name(output)
+    with shown_progress("load model" if ranks is None else f"run {ranks} ranks") as progress:
+        if ranks is None:
+            loads = _profile_here(model, steps, mask_input or None, progress)
+        else:
+            loads = profile_on_ranks(model, ranks, steps, mask_input or None)
+        progress("write loads")
+        write_loads(loads, output)
+    text = f"{loads_text(loads)}\n\nwrote {output}"
+    return Result({"loads": loads_document(loads), "files": [str(output)]}, text, format)
+
+
+def _profile_here(model: str, steps: int | None, mask_input: str | None, progress: ShownProgress) -> LoadProfile:
     from craftc.model_file import load_model_source
     from craftc.passes.base import Compilation
     from craftc.passes.profile_loads import ProfileLoads
     from craftc.pipelines import profiling_pipeline, run_pipeline
-    from craftc.report.loads_report import loads_document, loads_text
 
-    check_loads_name(output)
-    with shown_progress("load model") as progress:
-        source = load_model_source(model)
-        profiling = ProfileLoads(
-            mask_input=mask_input or None, max_steps=steps, model_name=source.name, on_step=progress.on_step
-        )
-        start = Compilation(model=source.model, inputs=source.inputs)
-        done, _ = run_pipeline(profiling_pipeline(profiling), start, progress)
-        assert done.loads is not None
-        progress("write loads")
-        write_loads(done.loads, output)
-    text = f"{loads_text(done.loads)}\n\nwrote {output}"
-    return Result({"loads": loads_document(done.loads), "files": [str(output)]}, text, format)
+    source = load_model_source(model)
+    profiling = ProfileLoads(mask_input=mask_input, max_steps=steps, model_name=source.name, on_step=progress.on_step)
+    start = Compilation(model=source.model, inputs=source.inputs)
+    done, _ = run_pipeline(profiling_pipeline(profiling), start, progress)
+    assert done.loads is not None
+    return done.loads

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from craftc.cli.options import Model, OutputFormat, Plan
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from craftc.cli.options import Model, OutputFormat, Plan, Ranks
 from craftc.cli.outcome import Format, Result
-from craftc.cli.progress import shown_progress
+from craftc.cli.progress import ShownProgress, shown_progress
+
+if TYPE_CHECKING:
+    from craftc.passes.base import Verification
 
 
-def verify(model: Model, plan: Plan, format: OutputFormat = Format.text) -> Result:
-    """Rewrite a model to a plan and compare outputs and tokens per GPU; exit code 1 where they differ."""
+def verify(model: Model, plan: Plan, ranks: Ranks = None, format: OutputFormat = Format.text) -> Result:
+    """Check that a rewrite computes the same.
+
+    Rewrites MODEL to PLAN and compares outputs and tokens per GPU; exit code 1 where they differ.
+    """
+    from craftc.rank_jobs import verify_on_ranks
+    from craftc.report.verification_report import verification_document, verification_text
+
+    with shown_progress("load model" if ranks is None else f"run {ranks} ranks") as progress:
+        verification = _verify_here(model, plan, progress) if ranks is None else verify_on_ranks(model, plan, ranks)
+    where = "" if ranks is None else f" on {ranks} ranks"
+    text = f"{model} rewritten to {plan} computes the same{where}\n{verification_text(verification)}"
+    return Result({"equal": True, **verification_document(verification)}, text, format)
+
+
+def _verify_here(model: str, plan: Path, progress: ShownProgress) -> Verification:
     from craftc.model_file import load_model_source
     from craftc.passes.base import Compilation
     from craftc.pipelines import analysis_pipeline, joined, rewriting_pipeline, run_pipeline
     from craftc.plan_file import read_plan
-    from craftc.report.verification_report import verification_document, verification_text
 
     read = read_plan(plan)
-    with shown_progress("load model") as progress:
-        source = load_model_source(model)
-        start = Compilation(model=source.model, inputs=source.inputs, plan=read)
-        done, _ = run_pipeline(joined(analysis_pipeline(), rewriting_pipeline()), start, progress)
+    source = load_model_source(model)
+    start = Compilation(model=source.model, inputs=source.inputs, plan=read)
+    done, _ = run_pipeline(joined(analysis_pipeline(), rewriting_pipeline()), start, progress)
     assert done.verification is not None
-    text = f"{source.name} rewritten to {plan} computes the same\n{verification_text(done.verification)}"
-    return Result({"equal": True, **verification_document(done.verification)}, text, format)
+    return done.verification

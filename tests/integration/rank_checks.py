@@ -1,7 +1,8 @@
 """Run by torchrun on 8 ranks: the runtime on real gloo ranks, all checks in one start, because a start costs seconds.
 
-Groups of 1, 2, 4 and 8 ranks are dimensions of device meshes over the same 8 processes. Every check compares this rank's
-results with the original module run here alone; what is measured is written as JSON to the file in the first argument.
+Groups of 1, 2, 4 and 8 ranks are dimensions of device meshes over the same 8 processes. Every check compares this
+rank's results with the original module run here alone; what is measured is written as JSON to the file in the first
+argument.
 Axes: T tokens, K experts per token, H hidden size, E experts, S slots.
 """
 
@@ -74,7 +75,7 @@ def bfloat16_difference(group: RankGroup) -> float:
 
 
 def gradient_difference(group: RankGroup) -> dict[str, float]:
-    """Gradients of this rank's tokens and weights, and of its own copies, against those of all ranks' tokens together."""
+    """Gradients of this rank's tokens and weights, and of its copies, against those of all ranks' tokens together."""
     experts = experts_of("gpt_oss")
     replicated = distributed(experts, group)
     gradients: list[dict[str, Tensor | None]] = []

@@ -58,7 +58,7 @@ def test_a_wrong_placement_table_is_seen_gpu_by_gpu(rewritten):
 def test_a_choice_that_ignores_the_shares_is_refused(rewritten):
     first: Any = replicated(rewritten)[0]
     first.choice = AlwaysTheFirstCopy(first.table)
-    with pytest.raises(VerificationFailed, match=r"GPU \d got [\d,]+ tokens on 3 batches, the plan predicts"):
+    with pytest.raises(VerificationFailed, match=r"GPU \d got [\d,]+ tokens in 3 calls, the plan predicts"):
         run_checked(VerifyRewrite(), rewritten)
 
 

@@ -1,0 +1,130 @@
+"""One rank's part of `craftc verify --ranks`: `python -m craftc.rank_verify MODEL PLAN RESULT`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, fx, nn
+
+from craftc.model_file import load_model_source
+from craftc.passes.base import Compilation, Verification
+from craftc.passes.output_comparison import (
+    RELATIVE_TOLERANCE,
+    Difference,
+    cast_inputs,
+    check_difference,
+    difference,
+    hooked,
+    in_dtype,
+    output_difference,
+    replicated_modules,
+    seeded,
+)
+from craftc.passes.profile_loads import batches_of
+from craftc.passes.rewrite_experts import rewrite_experts
+from craftc.passes.token_prediction import RoutedTokens, routed_tokens, token_deviation
+from craftc.passes.tracing_model import call_model
+from craftc.pipelines import analysis_pipeline, run_pipeline
+from craftc.plan_file import read_plan
+from craftc.rank_program import run_on_rank
+from craftc.rank_rows import rows_of_rank
+from craftc.runtime.agreement import check_ranks_agree
+from craftc.runtime.process_group import DEFAULT_TIMEOUT_S
+from craftc.runtime.rank_group import RankGroup
+from craftc.runtime.replicated_experts import ReplicatedExperts, distributed_experts
+
+BATCHES = 4
+"""Calibration batches to count tokens on."""
+
+
+def verify_rank(model: str, plan_file: Path, result: Path, group: RankGroup) -> None:
+    """Compare on this rank's rows of every batch; rank 0 writes the worst of all ranks to `result`."""
+    plan = read_plan(plan_file)
+    check_ranks_agree(plan, group)
+    source = load_model_source(model)
+    traced, _ = run_pipeline(analysis_pipeline(), Compilation(model=source.model, inputs=source.inputs), None)
+    assert traced.graph is not None
+    rewritten = rewrite_experts(traced.graph, plan, lambda experts, layer: distributed_experts(experts, layer, group))
+    batches = [batch.inputs for batch in islice(batches_of(source.inputs), BATCHES)]
+    example, _ = rows_of_rank(source.inputs.example, group.rank, group.size)
+    found: dict[str, Difference] = {}
+    with torch.no_grad():
+        deviation = _token_deviation(rewritten, batches, group)
+        for dtype in RELATIVE_TOLERANCE:
+            found |= _differences(source.model, traced.graph, rewritten, example, dtype)
+    for what, one in found.items():
+        check_difference(what, one)
+    everyones: list[Any] = [None] * group.size
+    dist.all_gather_object(everyones, (found, deviation), group=group.process_group)
+    if group.rank == 0:
+        result.write_text(json.dumps(asdict(worst_of(everyones))))
+
+
+def worst_of(ranks: list[tuple[dict[str, Difference], float]]) -> Verification:
+    """The differences nearest to their tolerances, and the largest deviation, over all ranks."""
+    worst = {what: max((found[what] for found, _ in ranks), key=lambda one: one.excess) for what in ranks[0][0]}
+    return Verification(
+        {what: one.value for what, one in worst.items()},
+        {what: one.tolerance for what, one in worst.items()},
+        max(deviation for _, deviation in ranks),
+    )
+
+
+def _token_deviation(rewritten: nn.Module, batches: list[dict[str, Any]], group: RankGroup) -> float:
+    """Largest deviation of this rank's tokens from the plan's prediction for the tokens of all ranks together."""
+    with routed_tokens(rewritten) as routed:
+        for batch in batches:
+            rewritten(**rows_of_rank(batch, group.rank, group.size)[0])
+    worst = 0.0
+    for module in replicated_modules(rewritten):
+        tokens_E, calls = routed[module.name].tokens_E, routed[module.name].calls
+        dist.all_reduce(tokens_E, group=group.process_group)
+        everyones = RoutedTokens(tokens_E, calls)
+        found = token_deviation(module.name, module.table, module.tokens_per_gpu(), everyones, senders=group.size)
+        worst = max(worst, found)
+    return worst
+
+
+def _differences(
+    model: nn.Module, traced: fx.GraphModule, rewritten: fx.GraphModule, example: dict[str, Any], dtype: torch.dtype
+) -> dict[str, Difference]:
+    """Of this rank's outputs, and of every layer's on the activations that reach it, from the original's.
+
+    Every rank compares everything before it complains: one that left earlier would break the others' exchanges.
+    """
+    name = str(dtype).removeprefix("torch.")
+    original, reference, copied = in_dtype(dtype, model, traced, rewritten)
+    experts_of = {
+        node.meta["moe"].name: reference.get_submodule(str(node.target))
+        for node in traced.graph.nodes
+        if "moe" in node.meta
+    }
+    layers: list[Difference] = []
+
+    def compare(module: ReplicatedExperts, args: tuple[Tensor, ...], output: Tensor) -> None:
+        layers.append(difference(f"layer {module.name}", output, experts_of[module.name](*args)))
+
+    inputs = cast_inputs(example, dtype)
+    expected = seeded(lambda: call_model(original, inputs))
+    with hooked(copied, compare):
+        got = seeded(lambda: copied(**inputs))
+    return {
+        name: output_difference(got, expected),
+        f"{name}, GPU by GPU": max(layers, key=lambda one: one.excess),
+    }
+
+
+def main(model: str, plan: str, result: str) -> int:
+    """Parse what `verify_on_ranks` gives; returns the exit code."""
+    return run_on_rank(lambda group: verify_rank(model, Path(plan), Path(result), group), DEFAULT_TIMEOUT_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
