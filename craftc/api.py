@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from craftc.errors import BadInput
 from craftc.loads import LoadProfile
 from craftc.moe_layer import MoELayer
-from craftc.passes.base import Compilation, NearMiss, PassTiming, Verification, WorkloadInputs
+from craftc.passes.base import Compilation, NearMiss, Pass, PassTiming, Verification, WorkloadInputs
 from craftc.pipelines import (
     Progress,
     analysis_pipeline,
@@ -25,6 +25,7 @@ from craftc.topology import Topology
 
 if TYPE_CHECKING:  # planning from loads must not import torch
     from torch import fx, nn
+    from torch.export import ExportedProgram
 
 Batches = Iterable[dict[str, Any]] | Callable[[], Iterable[dict[str, Any]]]
 """Calibration batches: a list, or a function that starts the stream anew."""
@@ -116,7 +117,7 @@ def plan(
 
 
 def optimize(
-    model: nn.Module,
+    model: nn.Module | ExportedProgram,
     example_inputs: dict[str, Any],
     topology: Topology,
     budget: str,
@@ -128,14 +129,17 @@ def optimize(
 ) -> Optimized:
     """Trace, profile (unless `loads` are given), plan, rewrite and verify `model`, which is left as it is.
 
+    A `torch.export.ExportedProgram` is verified in its own dtype only; see `craftc.backend.exported` on how to export.
+
     calibration_inputs: batches of keyword arguments, each one step of the profile; without them the example inputs are
     the one step. Raises BadInput or Unsupported on input that cannot be used, Infeasible where no plan fits, and
     VerificationFailed where the rewritten model differs from the original.
     """
     from craftc.passes.profile_loads import ProfileLoads
 
+    traceable, verifying = _traceable(model)
     start = Compilation(
-        model=model,
+        model=traceable,
         inputs=_workload(example_inputs, calibration_inputs),
         loads=loads,
         topology=topology,
@@ -143,13 +147,25 @@ def optimize(
     )
     profiling = ProfileLoads(model_name=type(model).__name__)
     measuring = profiling_pipeline(profiling) if loads is None else analysis_pipeline()
-    pipeline = joined(measuring, planning_pipeline(options), rewriting_pipeline())
+    pipeline = joined(measuring, planning_pipeline(options), rewriting_pipeline(verifying))
     done, timings = run_pipeline(pipeline, start, on_pass)
     assert done.graph is not None
     assert done.plan is not None
     assert done.loads is not None
     assert done.verification is not None
     return Optimized(done.graph, done.plan, done.loads, done.verification, timings)
+
+
+def _traceable(model: nn.Module | ExportedProgram) -> tuple[nn.Module, Pass | None]:
+    """The module to trace, and how to verify its rewrite where that needs more than the default."""
+    from torch import nn
+
+    if isinstance(model, nn.Module):
+        return model, None
+    from craftc.backend.exported import own_dtypes, restored_model
+    from craftc.passes.verify_rewrite import VerifyRewrite
+
+    return restored_model(model), VerifyRewrite(dtypes=own_dtypes(model))
 
 
 def layers_of_loads(loads: LoadProfile, expert_bytes: int | None) -> tuple[MoELayer, ...]:

@@ -47,6 +47,8 @@ class VerifyRewrite(Pass):
 
     batches: int = 4
     """Calibration batches to count tokens on, at least 1; the example inputs where there are none."""
+    dtypes: tuple[torch.dtype, ...] = tuple(RELATIVE_TOLERANCE)
+    """Dtypes to compare outputs in; fewer for a model that runs in its own only (an exported program)."""
 
     name: ClassVar[str] = "verify_rewrite"
     needs: ClassVar[tuple[str, ...]] = ("model", "graph", "plan", "inputs")
@@ -58,18 +60,22 @@ class VerifyRewrite(Pass):
         assert compilation.inputs is not None
         batches = [batch.inputs for batch in islice(batches_of(compilation.inputs), self.batches)]
         example = compilation.inputs.example
-        verification = verify_rewrite(compilation.model, compilation.graph, example, batches)
+        verification = verify_rewrite(compilation.model, compilation.graph, example, batches, self.dtypes)
         return replace(compilation, verification=verification)
 
 
 def verify_rewrite(
-    model: nn.Module, rewritten: fx.GraphModule, example: dict[str, Any], batches: list[dict[str, Any]]
+    model: nn.Module,
+    rewritten: fx.GraphModule,
+    example: dict[str, Any],
+    batches: list[dict[str, Any]],
+    dtypes: tuple[torch.dtype, ...] = tuple(RELATIVE_TOLERANCE),
 ) -> Verification:
     """What was measured. Raises VerificationFailed at the first comparison that fails."""
     found: dict[str, Difference] = {}
     with torch.no_grad():
         deviation = _check_tokens(rewritten, batches)
-        for dtype in RELATIVE_TOLERANCE:
+        for dtype in dtypes:
             name = str(dtype).removeprefix("torch.")
             original, copied = in_dtype(dtype, model, rewritten)
             inputs = cast_inputs(example, dtype)

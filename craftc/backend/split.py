@@ -33,15 +33,19 @@ def replace_regions(gm: fx.GraphModule, calls: Mapping[str, tuple[Region, nn.Mod
     `calls` gives the attribute of `gm` under which each module is stored. Sizes computed inside a region stay."""
     for target, (region, module) in calls.items():
         gm.add_submodule(target, module)
-        parameters = tuple(node for _, node in region.experts.nodes)
-        with gm.graph.inserting_before(region.output):
-            call = gm.graph.call_module(target, (region.hidden, region.indices, region.weights, *parameters))
-        call.meta = dict(region.output.meta)
-        region.output.replace_all_uses_with(call)
-        for node in reversed(region.nodes):
-            gm.graph.erase_node(node)
+        replace_region(gm.graph, region, target, tuple(node for _, node in region.experts.nodes))
     gm.graph.lint()
     gm.recompile()
+
+
+def replace_region(graph: fx.Graph, region: Region, target: str, parameters: tuple[fx.Node, ...]) -> None:
+    """Put the call `target(hidden, indices, weights, *parameters)` in the place of one region."""
+    with graph.inserting_before(region.output):
+        call = graph.call_module(target, (region.hidden, region.indices, region.weights, *parameters))
+    call.meta = dict(region.output.meta)
+    region.output.replace_all_uses_with(call)
+    for node in reversed(region.nodes):
+        graph.erase_node(node)
 
 
 def compile_around(gm: fx.GraphModule, targets: Sequence[str], inner: Inner) -> fx.GraphModule:
