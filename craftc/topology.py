@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from craftc.errors import BadInput
 
 
+MOST_GPUS = 65_536
+"""Larger than any expert-parallel group; stops a slip of the keyboard before it takes all memory."""
+
+
 @dataclass(frozen=True)
 class Topology:
     """`gpus` expert-parallel ranks on `nodes` equal machines; GPU g is on node g // (gpus / nodes)."""
@@ -19,6 +23,8 @@ class Topology:
     def __post_init__(self) -> None:
         if self.gpus < 1:
             raise BadInput(f"topology: gpus must be at least 1, got {self.gpus}")
+        if self.gpus > MOST_GPUS:
+            raise BadInput(f"topology: at most {MOST_GPUS:,} GPUs, got {self.gpus:,}")
         if self.nodes < 1:
             raise BadInput(f"topology: nodes must be at least 1, got {self.nodes}")
         if self.gpus % self.nodes:

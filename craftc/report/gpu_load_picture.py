@@ -19,7 +19,6 @@ from craftc.plan import Placement, ReplicationPlan
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import Shares, gpu_loads, replay
 
-
 _Panel = tuple[str, Sequence[Placement], Sequence[Shares | None]]
 """Title, and placement and shares of every layer."""
 
@@ -59,15 +58,18 @@ def relative_loads(
 
 
 def _figure(loads: LoadProfile, panels: Sequence[_Panel]) -> Any:
+    from matplotlib.colors import TwoSlopeNorm
     from matplotlib.figure import Figure
 
     load_PLG = np.stack([relative_loads(loads, placements, shares_L) for _, placements, shares_L in panels])
     layers, gpus = load_PLG.shape[1:]
+    # Pale where a GPU has its fair share, whatever the worst one has.
+    norm = TwoSlopeNorm(vmin=0, vcenter=1, vmax=max(2, float(load_PLG.max())))
     figure = Figure(figsize=(min(11, 4.5 + 0.4 * gpus), 1.4 + min(7, 0.32 * layers)), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, load_LG, (title, placements, shares_L) in zip(axes, load_PLG, panels, strict=True):
         balancedness = replay(loads.counts_SLE, placements, shares_L).mean()
-        image = axis.imshow(load_LG, aspect="auto", cmap="RdYlBu_r", vmin=0, vmax=max(2, float(load_PLG.max())))
+        image = axis.imshow(load_LG, aspect="auto", cmap="RdYlBu_r", norm=norm)
         axis.set_title(f"{title}\nbalancedness {balancedness:.2f}")
         axis.set_xlabel("GPU")
         if gpus <= 16:

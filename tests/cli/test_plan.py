@@ -115,7 +115,7 @@ def test_a_budget_that_buys_nothing_is_the_answer_no(capfd: pytest.CaptureFixtur
         ("4", "0", 2, "nodes must be at least 1"),
         ("4", "3", 2, "4 GPUs cannot be spread evenly over 3 nodes"),
         ("64", "1", 1, "64 GPUs, but 16 experts in 2 layers: 48 GPUs would hold none"),
-        ("999999999", "1", 1, "GPUs would hold none"),
+        ("999999999", "1", 2, "at most 65,536 GPUs, got 999,999,999"),
     ],
 )
 def test_a_wrong_topology(

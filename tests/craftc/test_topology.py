@@ -16,6 +16,7 @@ def test_gpus_are_numbered_node_by_node():
         (8, 0, "at least 1"),
         (10, 4, "evenly over 4 nodes"),
         (2, 4, "evenly"),
+        (65_537, 1, "at most 65,536 GPUs"),
     ],
 )
 def test_impossible_topologies_are_refused(gpus: int, nodes: int, problem: str):
