@@ -92,7 +92,9 @@ def _why_not_routed(graph_module: fx.GraphModule, node: fx.Node, experts: int) -
 
 
 def _layer(model: nn.Module, digraph: nx.DiGraph, node: fx.Node, module: nn.Module, ordinal: int) -> MoELayer:
-    path, experts, indices = str(node.target), experts_of(module), node.args[INDICES]
+    path, experts = str(node.target), experts_of(module)
+    hidden, indices = node.args[HIDDEN], node.args[INDICES]
+    assert isinstance(hidden, fx.Node)
     assert isinstance(indices, fx.Node)
     return MoELayer(
         name=path,
@@ -101,7 +103,7 @@ def _layer(model: nn.Module, digraph: nx.DiGraph, node: fx.Node, module: nn.Modu
         expert_bytes=sum(one.numel() * one.element_size() for one in module.parameters()) // experts,
         top_k=indices.meta["val"].shape[1],
         layout="module_list" if isinstance(module, ModuleListExperts) else "fused",
-        router=_router(digraph, indices),
+        router=_router(digraph, hidden, indices),
     )
 
 
@@ -116,9 +118,9 @@ def _block_index(model: nn.Module, path: str, ordinal: int) -> int:
     return max(stacks)[2] if stacks else ordinal
 
 
-def _router(digraph: nx.DiGraph, indices: fx.Node) -> str | None:
-    """The nearest module with parameters that the indices come from, or the owner of the nearest parameter."""
-    for source in backwards(digraph, indices):
+def _router(digraph: nx.DiGraph, hidden: fx.Node, indices: fx.Node) -> str | None:
+    """The nearest module between hidden states and indices, or the owner of the nearest parameter read there."""
+    for source in backwards(nx.restricted_view(digraph, [hidden], []), indices):
         if source.op == "call_module":
             return str(source.target)
         if source.op == "get_attr":

@@ -146,7 +146,9 @@ def _why_not_closed(graph_module: fx.GraphModule, region: Region, expert_of: Map
             return f"its weighted sum also reads the parameter {node.target}"
         if node.op == "call_module" and any(True for _ in graph_module.get_submodule(str(node.target)).parameters()):
             return f"its weighted sum also depends on the module {node.target}"
-    if leak := outside_reader(region.nodes, region.output):
+    # Masks and row numbers may be read elsewhere too (for a balancing loss, say) and stay; sums may not.
+    inside = {node for node in region.nodes if not _is_integer(node.meta.get("val"))}
+    if leak := outside_reader(inside, region.output):
         return f"{leak[0].name}, inside its experts' region, is also read outside by {leak[1].name}"
     cut = (region.hidden, region.indices, region.weights)
     if writer := next((node for node in region.nodes if writes_in_place(node) and node.args[0] in cut), None):
@@ -225,6 +227,10 @@ def _call(graph: fx.Graph, method: str, node: fx.Node, *args: object) -> fx.Node
 def _attribute(graph_module: fx.GraphModule, node: fx.Node) -> object:
     owner, _, name = str(node.target).rpartition(".")
     return getattr(graph_module.get_submodule(owner), name)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and not value.is_floating_point() and not value.is_complex()
 
 
 def _is_float(value: object) -> bool:
