@@ -1,4 +1,260 @@
 """Replanning under a budget of weights moved: the best plan on new loads that is near enough to the old one.
 
-Claimed by H9 (work in progress).
+Every layer gets a staircase: balancedness reached by so many moves, along a local search that starts at the old
+placement, and at the placement a planner would make afresh, its GPUs renamed to match. Moves are then spent over layers
+by the same integer program that spends replicas. That is done for the old replicas per layer and for the new ones.
+
+Axes: L layers, E experts, X experts and one empty slot, G GPUs, K slots of a GPU (padded with -1), S steps, P points.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from craftc.errors import Infeasible
+from craftc.solvers.exchanges import exchange_best
+from craftc.solvers.integer_program import solve_allocation
+from craftc.solvers.moves import fit_slots, held_experts, keep_positions, match_gpus, moves_per_gpu
+from craftc.solvers.problem import BenefitCurves, Placement, Planner, PlanningProblem
+from craftc.solvers.replay import Shares, placement_array, placements_of, replay, replay_batch
+from craftc.solvers.smoothed_peak import ExpertLoads, Float, copies_of, potential
+from craftc.solvers.swaps import swap_best
+
+_FINE_ROUNDS = 40
+"""Rounds with one swap per layer each: points close to the old plan."""
+_COARSE_ROUNDS = 30
+"""Rounds after them with up to `_STRAGGLERS` swaps per layer: points of plans that may move much."""
+_STRAGGLERS, _PARTNERS, _WANTED = 8, 16, 4
+_MOST_STEPS = 64
+"""Steps searched against; more are summed in blocks. Every point is judged on all steps."""
+
+
+@dataclass(frozen=True)
+class OldLayer:
+    """What a layer is now."""
+
+    placement: Placement
+    """Experts of every GPU in slot order."""
+    shares: Shares | None = None
+    """The plan's own shares, None where copies share evenly."""
+
+    @property
+    def slots_G(self) -> tuple[int, ...]:
+        return tuple(map(len, self.placement))
+
+
+@dataclass(frozen=True)
+class Replanned:
+    """The plan found, slots that stay at their position."""
+
+    placements: tuple[Placement, ...]
+    """One per layer."""
+    moved_bytes: int
+    """Bytes of weights that GPUs receive, all together."""
+    balancedness_L: tuple[float, ...]
+    """Of every layer, mean over steps, old shares counted where a layer stays as it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Where the search of one layer stood after a round."""
+
+    moves: int
+    balancedness: float
+    expert_GK: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One placement a layer could have, slots that stay at their position."""
+
+    moves: int
+    balancedness: float
+    placement: Placement
+
+
+def replan(
+    problem: PlanningProblem,
+    planner: Planner,
+    replicas_L: Sequence[int],
+    old_L: Sequence[OldLayer],
+    max_move_bytes: int,
+) -> Replanned:
+    """The best plan found whose moves take at most `max_move_bytes`; never worse on the loads than the old one.
+
+    replicas_L: what `planner` would choose without an old plan. With more bytes to move the result is never worse, and
+    with enough of them not worse than the planner's own. Where the old replicas exceed `problem.budget_bytes`, only new
+    replica counts come into question; raises Infeasible, with the bytes it takes, where those need too many moves.
+    """
+    found: list[Replanned] = []
+    least_bytes: list[int] = []
+    spent_bytes = sum(
+        (sum(old.slots_G) - problem.experts) * size for old, size in zip(old_L, problem.expert_bytes_L, strict=True)
+    )
+    if spent_bytes <= problem.budget_bytes:
+        kept_L = tuple(sum(old.slots_G) - problem.experts for old in old_L)
+        fresh = planner.place(problem, kept_L)
+        found += _spend_moves(problem, old_L, fresh, [old.slots_G for old in old_L], max_move_bytes, least_bytes)
+    fresh = planner.place(problem, tuple(replicas_L))
+    slots_LG = [tuple(map(len, placement)) for placement in fresh]
+    if slots_LG != [old.slots_G for old in old_L]:
+        found += _spend_moves(problem, old_L, fresh, slots_LG, max_move_bytes, least_bytes)
+    if not found:
+        raise Infeasible(
+            f"replanning: the old plan's replicas take {spent_bytes} bytes, the budget is {problem.budget_bytes}, and "
+            f"plans within it move at least {min(least_bytes)} bytes; give --max-move {min(least_bytes)}B or more"
+        )
+    return max(found, key=lambda one: (float(np.mean(one.balancedness_L)), -one.moved_bytes))
+
+
+def _spend_moves(
+    problem: PlanningProblem,
+    old_L: Sequence[OldLayer],
+    fresh_L: Sequence[Placement],
+    slots_LG: Sequence[tuple[int, ...]],
+    max_move_bytes: int,
+    least_bytes: list[int],
+) -> list[Replanned]:
+    """The best choice of one point per layer, or none where even the nearest points move too much."""
+    points_LP = _points(problem, old_L, fresh_L, slots_LG)
+    sizes_L = problem.expert_bytes_L
+    least_L = [points[0].moves for points in points_LP]
+    left = max_move_bytes - sum(moves * size for moves, size in zip(least_L, sizes_L, strict=True))
+    least_bytes.append(max_move_bytes - left)
+    if left < 0:
+        return []
+    extra = sorted({point.moves - least for points, least in zip(points_LP, least_L, strict=True) for point in points})
+    curves = BenefitCurves(tuple(extra), np.array([_staircase(points, extra) for points in points_LP]))
+    chosen = solve_allocation(curves, sizes_L, left, solver=problem.solver, time_limit_s=problem.time_limit_s)
+    best_L = [
+        max((p for p in points if p.moves - least <= count), key=lambda p: p.balancedness)
+        for points, least, count in zip(points_LP, least_L, chosen.replicas_L, strict=True)
+    ]
+    return [
+        Replanned(
+            tuple(point.placement for point in best_L),
+            sum(point.moves * size for point, size in zip(best_L, sizes_L, strict=True)),
+            tuple(point.balancedness for point in best_L),
+        )
+    ]
+
+
+def _staircase(points: Sequence[_Point], extra: Sequence[int]) -> list[float]:
+    """The best balancedness for at most so many moves more than the first point's."""
+    least = points[0].moves
+    return [max(point.balancedness for point in points if point.moves - least <= count) for count in extra]
+
+
+def _points(
+    problem: PlanningProblem,
+    old_L: Sequence[OldLayer],
+    fresh_L: Sequence[Placement],
+    slots_LG: Sequence[tuple[int, ...]],
+) -> list[list[_Point]]:
+    """Points of every layer with the given slots, by moves; the first is the nearest to the old placement."""
+    counts_SLE = problem.counts_SLE
+    load_LE = counts_SLE.sum(axis=0).astype(np.float64)
+    start_L = [
+        old.placement if old.slots_G == slots_G else fit_slots(old.placement, slots_G, load_E)
+        for old, slots_G, load_E in zip(old_L, slots_LG, load_LE, strict=True)
+    ]
+    path = _search_path(counts_SLE, placement_array(start_L))
+    layers = np.arange(problem.layers)
+    balancedness_PL = [replay_batch(counts_SLE, layers, expert_LGK) for expert_LGK in path]
+    holds_old_LGE = np.stack([held_experts(old.placement, problem.experts) for old in old_L])
+    moves_PL = [_moves(holds_old_LGE, expert_LGK) for expert_LGK in path]
+    kept_L = replay(counts_SLE, [old.placement for old in old_L], [old.shares for old in old_L]).mean(axis=0)
+    return [
+        _points_of_layer(
+            old_L[layer],
+            [
+                _Found(int(moves_L[layer]), float(balancedness_L[layer]), expert_LGK[layer])
+                for moves_L, balancedness_L, expert_LGK in zip(moves_PL, balancedness_PL, path, strict=True)
+            ],
+            match_gpus(old_L[layer].placement, fresh_L[layer], slots_LG[layer]),
+            float(kept_L[layer]),
+            counts_SLE[:, layer],
+        )
+        for layer in layers.tolist()
+    ]
+
+
+def _points_of_layer(
+    old: OldLayer, searched: Sequence[_Found], fresh: Placement | None, kept: float, counts_SE: np.ndarray
+) -> list[_Point]:
+    """Those worth having: more moves only for more balancedness."""
+    found = list(searched)
+    if fresh is not None:
+        moves = sum(moves_per_gpu(old.placement, fresh))
+        found.append(_Found(moves, float(replay(counts_SE[:, None], [fresh]).mean()), placement_array([fresh])[0]))
+    stays = old.slots_G == tuple((searched[0].expert_GK >= 0).sum(axis=1).tolist())
+    # The old placement is a point with its own shares, whatever the same placement reaches with even ones.
+    best = [_Point(0, kept, old.placement)] if stays else []
+    for one in sorted(found, key=lambda one: (one.moves, -one.balancedness)):
+        if (one.moves or not stays) and (not best or one.balancedness > best[-1].balancedness):
+            new = placements_of(one.expert_GK[None])[0]
+            best.append(_Point(one.moves, one.balancedness, keep_positions(old.placement, new)))
+    return best
+
+
+def _moves(holds_old_LGE: np.ndarray, expert_LGK: np.ndarray) -> np.ndarray:
+    """`moves_L`: slots that hold an expert their GPU did not hold."""
+    layer, gpu, slot = np.nonzero(expert_LGK >= 0)
+    new = ~holds_old_LGE[layer, gpu, expert_LGK[layer, gpu, slot]]
+    return np.bincount(layer, weights=new, minlength=len(expert_LGK)).astype(np.int64)
+
+
+def _search_path(counts_SLE: np.ndarray, start_LGK: np.ndarray) -> list[np.ndarray]:
+    """The placements that a local search from `start_LGK` passes, slots per GPU unchanged, the start first."""
+    loads = _loads(counts_SLE, start_LGK.shape[1])
+    experts, (layers, gpus, _) = counts_SLE.shape[2], start_LGK.shape
+    expert_LN = np.where(start_LGK < 0, experts, start_LGK).reshape(layers, -1).astype(np.int64)
+    path = [start_LGK]
+    if gpus == 1:
+        return path
+    for stragglers, rounds in ((1, _FINE_ROUNDS), (_STRAGGLERS, _COARSE_ROUNDS)):
+        active = np.arange(layers)
+        for _ in range(rounds):
+            active = active[_improve(loads.rows(active), expert_LN, active, gpus, stragglers)]
+            if not active.size:
+                break
+            found_LGK = expert_LN.reshape(start_LGK.shape)
+            path.append(np.where(found_LGK == experts, -1, found_LGK).astype(np.int32))
+    return path
+
+
+def _improve(loads: ExpertLoads, expert_LN: np.ndarray, active: np.ndarray, gpus: int, stragglers: int) -> np.ndarray:
+    """One round of swaps, or of one exchange where no swap helps, in the `active` rows; returns which moved."""
+    held_BN = expert_LN[active]
+    experts = loads.load_BKX.shape[2] - 1
+    copies_BX = copies_of(held_BN, experts)
+    holds_BXG = np.zeros((len(active), experts + 1, gpus), dtype=bool)
+    holds_BXG[np.arange(len(active))[:, None], held_BN, np.repeat(np.arange(gpus), held_BN.shape[1] // gpus)] = True
+    # An empty slot that every GPU seems to hold cannot change hands: GPUs keep their number of slots.
+    holds_BXG[:, experts] = True
+    now = potential(loads, held_BN, copies_BX, gpus)
+    moved_B = swap_best(now, held_BN, holds_BXG, stragglers, _PARTNERS)
+    stuck = np.flatnonzero(~moved_B & (copies_BX[:, :experts] > 1).any(axis=1))
+    if stuck.size:
+        tried_BN = held_BN[stuck]
+        moved_B[stuck] = exchange_best(
+            loads.rows(stuck), now.rows(stuck), tried_BN, copies_BX[stuck], holds_BXG[stuck], _WANTED
+        )
+        held_BN[stuck] = tried_BN
+    expert_LN[active] = held_BN
+    return moved_B
+
+
+def _loads(counts_SLE: np.ndarray, gpus: int) -> ExpertLoads:
+    """Loads in units of the mean GPU load of their step, `_MOST_STEPS` steps at most; the last expert has no load."""
+    steps, layers, experts = counts_SLE.shape
+    block_S = np.arange(steps) * min(steps, _MOST_STEPS) // steps
+    starts = np.flatnonzero(np.diff(block_S, prepend=-1))
+    summed_KLE = np.add.reduceat(counts_SLE, starts, axis=0).astype(np.float64)
+    total_KL1 = np.maximum(summed_KLE.sum(axis=2, keepdims=True), 1)
+    load_LKX = np.zeros((layers, len(summed_KLE), experts + 1), dtype=Float)
+    load_LKX[:, :, :-1] = (summed_KLE * (gpus / total_KL1)).transpose(1, 0, 2)
+    return ExpertLoads(load_LKX, 2 * load_LKX.var(axis=1))

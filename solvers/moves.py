@@ -1,0 +1,115 @@
+"""From an old placement of a layer to a new one: which weights travel, and how to let few of them travel.
+
+A *move* is a slot on a GPU that newly holds an expert which that GPU did not hold: its weights must be received.
+Reordering the slots of one GPU moves nothing.
+
+Axes: E experts, G GPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from craftc.solvers.problem import Placement
+
+
+def moves_per_gpu(old: Placement, new: Placement) -> tuple[int, ...]:
+    """Experts that every GPU must receive, length G."""
+    return tuple(len(set(after) - set(before)) for before, after in zip(old, new, strict=True))
+
+
+def keep_positions(old: Placement, new: Placement) -> Placement:
+    """`new` with the slots of every GPU in an order that leaves staying experts at their slot index.
+
+    Only where a GPU has fewer slots than before, an expert of a slot that is gone takes a free one. Newcomers take
+    the free slots in the order in which `new` lists them.
+    """
+    return tuple(_keep_positions_of_gpu(before, after) for before, after in zip(old, new, strict=True))
+
+
+def match_gpus(old: Placement, new: Placement, slots_G: Sequence[int]) -> Placement | None:
+    """`new` with its GPUs renamed so that GPU g has `slots_G[g]` slots and as few experts as possible move.
+
+    What a GPU is called changes no load. Optimal: an assignment problem. None where the GPUs of `new` do not have those
+    numbers of slots in any order.
+    """
+    if sorted(map(len, new)) != sorted(slots_G):
+        return None
+    experts = 1 + max(expert for gpu in (*old, *new) for expert in gpu)
+    stay_GG = held_experts(new, experts).astype(np.float32) @ held_experts(old, experts).T.astype(np.float32)
+    fits_GG = np.array([len(gpu) for gpu in new])[:, None] == np.asarray(slots_G)[None, :]
+    # A misfit costs more than all moves together, and one assignment without any exists.
+    misfit = 1.0 + sum(slots_G)
+    from_G, to_G = linear_sum_assignment(np.where(fits_GG, -stay_GG, misfit))
+    renamed = dict(zip(to_G.tolist(), from_G.tolist(), strict=True))
+    return tuple(new[renamed[gpu]] for gpu in range(len(new)))
+
+
+def held_experts(placement: Placement, experts: int) -> np.ndarray:
+    """`holds_GE` bool: whether a GPU holds a copy of an expert."""
+    holds_GE = np.zeros((len(placement), experts), dtype=bool)
+    for gpu, held in enumerate(placement):
+        holds_GE[gpu, list(held)] = True
+    return holds_GE
+
+
+def fit_slots(old: Placement, slots_G: Sequence[int], load_E: np.ndarray) -> Placement:
+    """`old` made to have `slots_G` slots with few moves: replicas are dropped where there are too many, else added.
+
+    Dropped is what leaves the least load per remaining copy; added, to the least loaded GPU first, what has the largest
+    load per copy. Expects as many slots as experts at least, and no GPU with more slots than experts.
+    """
+    gpus = [list(held) for held in old]
+    copies_E = np.bincount([expert for held in old for expert in held], minlength=len(load_E))
+    for gpu, held in enumerate(gpus):
+        while len(held) > slots_G[gpu]:
+            _drop(held, copies_E, load_E)
+    short = [gpu for gpu, held in enumerate(gpus) if len(held) < slots_G[gpu]]
+    load_G = {gpu: float((load_E[gpus[gpu]] / copies_E[gpus[gpu]]).sum()) for gpu in short}
+    for gpu in sorted(short, key=lambda gpu: load_G[gpu]):
+        while len(gpus[gpu]) < slots_G[gpu]:
+            _add(gpus[gpu], copies_E, load_E)
+    for expert in np.flatnonzero(copies_E == 0).tolist():
+        _replace(gpus, expert, copies_E, load_E)
+    return tuple(map(tuple, gpus))
+
+
+def _keep_positions_of_gpu(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, ...]:
+    wanted = set(after)
+    slots: list[int | None] = [None] * len(after)
+    for position, expert in enumerate(before[: len(after)]):
+        if expert in wanted:
+            slots[position] = expert
+    placed = set(slots)
+    rest = iter([expert for expert in after if expert not in placed])
+    return tuple(next(rest) if expert is None else expert for expert in slots)
+
+
+def _drop(held: list[int], copies_E: np.ndarray, load_E: np.ndarray) -> None:
+    """Drop one copy of a GPU: one of several if it has any, else the least loaded expert, which then has none."""
+    copies = copies_E[held]
+    after = np.where(copies > 1, load_E[held] / np.maximum(copies - 1, 1), np.inf)
+    slot = int(after.argmin()) if np.isfinite(after).any() else int(load_E[held].argmin())
+    copies_E[held.pop(slot)] -= 1
+
+
+def _add(held: list[int], copies_E: np.ndarray, load_E: np.ndarray) -> None:
+    """Give a GPU an expert without a copy, if there is one, else that with the largest load per copy."""
+    worth_E = np.where(copies_E == 0, np.inf, load_E / np.maximum(copies_E, 1))
+    worth_E[held] = -1.0
+    expert = int(worth_E.argmax())
+    held.append(expert)
+    copies_E[expert] += 1
+
+
+def _replace(gpus: list[list[int]], expert: int, copies_E: np.ndarray, load_E: np.ndarray) -> None:
+    """Put an expert without a copy in the place of the replica that is missed least."""
+    after_E = np.where(copies_E > 1, load_E / np.maximum(copies_E - 1, 1), np.inf)
+    victim = int(after_E.argmin())
+    held = next(held for held in gpus if victim in held)
+    held[held.index(victim)] = expert
+    copies_E[victim] -= 1
+    copies_E[expert] = 1
