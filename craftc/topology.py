@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from craftc.errors import BadInput
 
-
 MOST_GPUS = 65_536
 """Larger than any expert-parallel group; stops a slip of the keyboard before it takes all memory."""
 
