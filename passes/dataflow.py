@@ -42,6 +42,8 @@ def meeting_points(digraph: nx.DiGraph, starts: Collection[fx.Node]) -> Iterator
     reached: set[fx.Node] = set()
     waiting, last_read = set(starts), -1
     for node, here in position.items():
+        if not reached and node not in waiting:
+            continue
         if node in waiting or not reached.isdisjoint(digraph.predecessors(node)):
             if not waiting and last_read <= here:
                 yield node

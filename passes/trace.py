@@ -52,8 +52,15 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[fx.GraphModule, 
         _check_runs(model, inputs)
         raise Unsupported(f"{type(model).__name__}: its forward cannot be traced: {one_line(error)}") from error
     unreached = {miss.name for miss in untraced}
-    lists = tuple(one for one in experts if one.layout == "module_list" and one.path not in unreached)
-    return graph_module, near_misses + untraced + fuse_module_lists(graph_module, lists)
+    traced = [one for one in experts if one.path not in unreached]
+    targets = {node.target for node in graph_module.graph.nodes}
+    uncalled = tuple(
+        NearMiss(one.path, "it is never called in a forward on the example inputs")
+        for one in traced
+        if one.layout == "fused" and one.path not in targets
+    )
+    unfused = fuse_module_lists(graph_module, tuple(one for one in traced if one.layout == "module_list"))
+    return graph_module, near_misses + untraced + uncalled + unfused
 
 
 def _check_inputs(model: nn.Module, inputs: Mapping[str, Any]) -> None:

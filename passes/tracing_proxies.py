@@ -190,15 +190,17 @@ class ExampleTracer(fx.Tracer):
         return iter([obj[position] for position in range(rank_of(obj))])  # type: ignore[arg-type,index]
 
     def _run(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if kind == "placeholder":
+            return self.inputs[target]
+        if kind == "call_method":
+            return getattr(args[0], target)(*args[1:], **kwargs)
+        if kind == "call_function" and _calls_no_module(target):
+            return target(*args, **kwargs)
         with self.outside_tracing():
-            if kind == "placeholder":
-                return self.inputs[target]
             if kind == "get_attr":
                 return operator.attrgetter(target)(self.root)
             if kind == "call_module":
                 return self.root.get_submodule(target)(*args, **kwargs)
-            if kind == "call_method":
-                return getattr(args[0], target)(*args[1:], **kwargs)
             return target(*args, **kwargs)
 
 
@@ -237,6 +239,11 @@ def _shape_only(value: Any) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+
+def _calls_no_module(function: Any) -> bool:
+    """Operators and torch's own functions: most nodes, and undoing fx's patches for each would cost more than they do."""
+    return (getattr(function, "__module__", None) or "").partition(".")[0] in ("_operator", "builtins", "torch")
 
 
 def _is_static(node: fx.Node) -> bool:

@@ -125,6 +125,15 @@ def test_an_experts_module_called_twice():
         find(Stack(shared, shared))
 
 
+class Unused(MoE):
+    def forward(self, x):
+        return x
+
+
+def test_an_experts_module_that_is_never_called():
+    assert the_reason(Unused()) == "it is never called in a forward on the example inputs"
+
+
 class ReadsInside(MoE):
     def forward(self, x):
         return super().forward(x) + self.experts.bias.mean()
