@@ -21,6 +21,7 @@ PLACEMENTS: Mapping[str, str] = {
     "vllm-list": "craftc.manifests.vllm_list",
     "omni": "craftc.manifests.omni",
     "csv": "craftc.manifests.csv_table",
+    "onnx": "craftc.manifests.onnx_model",
 }
 """Modules with a `FORMAT: PlacementFormat`."""
 

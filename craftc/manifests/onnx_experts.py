@@ -1,0 +1,218 @@
+"""A rewritten model in ONNX: one node of our own domain per MoE layer, whose body is an ONNX function.
+
+The body runs the model's own experts code over all slots, exported by torch; which copy a token goes to is decided by
+its occurrence number within the expert. The exchange of tokens between devices is the runtime's business: ONNX has no
+word for an exchange whose sizes depend on the tokens.
+
+Axes: T tokens, K experts per token, P = T x K pairs, H hidden size, S slots, E experts, C copies of the most copied
+expert.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from craftc.errors import Unsupported
+from craftc.manifests.onnx_annotations import DOMAIN, annotate
+from craftc.passes.base import Compilation, WorkloadInputs
+from craftc.passes.rewrite_experts import rewrite_experts
+from craftc.pipelines import analysis_pipeline, run_pipeline
+from craftc.plan import LayerPlan, ReplicationPlan
+from craftc.runtime.local_experts import local_experts
+from craftc.runtime.module_list_experts import ModuleListExperts
+from craftc.runtime.slot_table import SlotTable, slot_table
+
+_TOKENS = 5
+"""Example tokens of a body; the number is free in the result."""
+
+
+class ChosenSlots(nn.Module):
+    """`index_TK -> slot_TK`: the copies of an expert take turns."""
+
+    def __init__(self, table: SlotTable) -> None:
+        super().__init__()
+        slots_E = [
+            [slot for slot, held in enumerate(table.expert_S) if held == expert] for expert in range(table.experts)
+        ]
+        most = max(table.copies_E)
+        padded = [[slots[copy_number % len(slots)] for copy_number in range(most)] for slots in slots_E]
+        self.register_buffer("slot_EC", torch.tensor(padded))
+        self.register_buffer("copies_E", torch.tensor(table.copies_E))
+
+    slot_EC: Tensor
+    copies_E: Tensor
+
+    def forward(self, index_TK: Tensor) -> Tensor:
+        index_P = index_TK.reshape(-1)
+        is_expert_PE = nn.functional.one_hot(index_P, self.copies_E.shape[0])
+        occurrence_P = (is_expert_PE.cumsum(0) * is_expert_PE).sum(1) - 1
+        return self.slot_EC[index_P, occurrence_P % self.copies_E[index_P]].view_as(index_TK)
+
+
+class FusedBody(nn.Module):
+    """All slots through the experts module's own forward, slot weights given as arguments."""
+
+    def __init__(self, experts: nn.Module, table: SlotTable) -> None:
+        super().__init__()
+        self.choice = ChosenSlots(table)
+        slots = local_experts(experts, table.expert_S)
+        self.tensors_S = {name: one.detach() for name, one in slots.named_parameters()}
+        if hasattr(slots, "config"):  # transformers' other implementations cannot be exported
+            config: Any = copy.copy(slots.config)
+            config._experts_implementation = "batched_mm"
+            vars(slots)["config"] = config
+        self.run = [slots]  # in a list: its parameters are arguments, not this module's
+
+    def forward(self, hidden_TH: Tensor, index_TK: Tensor, weight_TK: Tensor, tensors: list[Tensor]) -> Tensor:
+        named = dict(zip(self.tensors_S, tensors, strict=True))
+        return torch.func.functional_call(self.run[0], named, (hidden_TH, self.choice(index_TK), weight_TK))
+
+
+class ListBody(nn.Module):
+    """Every slot's expert module on all tokens, weighted by what the router gave it: no sizes depend on the routing."""
+
+    def __init__(self, experts: ModuleListExperts, table: SlotTable) -> None:
+        super().__init__()
+        self.choice = ChosenSlots(table)
+        modules = [experts.experts[expert] for expert in table.expert_S]
+        states = [{name: one.detach() for name, one in module.named_parameters()} for module in modules]
+        self.tensors_S = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+        self.run = [modules[0]]
+
+    def forward(self, hidden_TH: Tensor, index_TK: Tensor, weight_TK: Tensor, tensors: list[Tensor]) -> Tensor:
+        slot_TK = self.choice(index_TK)
+        output_TH = torch.zeros_like(hidden_TH)
+        for slot in range(tensors[0].shape[0]):
+            named = {name: tensor[slot] for name, tensor in zip(self.tensors_S, tensors, strict=True)}
+            weight_T1 = (weight_TK * (slot_TK == slot)).sum(1, keepdim=True)
+            output_TH = output_TH + torch.func.functional_call(self.run[0], named, (hidden_TH,)) * weight_T1
+        return output_TH.to(hidden_TH.dtype)
+
+
+class ExpertsNode(nn.Module):
+    """Stands in the exported model for one layer's experts: a single node with the slots' weights as inputs."""
+
+    def __init__(self, op_type: str, tensors_S: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.op_type = op_type
+        for name, tensor in tensors_S.items():
+            self.register_buffer(name.replace(".", "_"), tensor)
+
+    def forward(self, hidden_TH: Tensor, index_TK: Tensor, weight_TK: Tensor) -> Tensor:
+        inputs = (hidden_TH, index_TK, weight_TK, *self.buffers())
+        return torch.onnx.ops.symbolic(
+            f"{DOMAIN}::{self.op_type}", inputs, dtype=hidden_TH.dtype, shape=hidden_TH.shape, version=1
+        )
+
+
+def export_model(plan: ReplicationPlan, model: nn.Module, example: dict[str, Any]) -> onnx.ModelProto:
+    """`model` rewritten to `plan` as an annotated ONNX model with free sizes. Raises BadInput where the two do not
+    belong
+    together, Unsupported where torch cannot export the model."""
+    traced, _ = run_pipeline(analysis_pipeline(), Compilation(model=model, inputs=WorkloadInputs(example)), None)
+    assert traced.graph is not None
+    assert traced.layers is not None
+    bodies: dict[str, FusedBody | ListBody] = {}
+
+    def node_for(experts: nn.Module, layer: LayerPlan) -> nn.Module:
+        table = slot_table(layer)
+        body = ListBody(experts, table) if isinstance(experts, ModuleListExperts) else FusedBody(experts, table)
+        bodies[layer.name] = body
+        return ExpertsNode(_op_type(layer), body.tensors_S)
+
+    rewritten = rewrite_experts(traced.graph, plan, node_for)
+    free = {name: _free_axes(value) for name, value in example.items()}
+    exported = _export(rewritten, (), example, free, "the model")
+    nodes = {node.op_type: node for node in exported.graph.node if node.domain == DOMAIN}
+    top_k = {layer.name: layer.top_k for layer in traced.layers}
+    for layer in plan.layers:
+        node = nodes[_op_type(layer)]
+        hidden, dtype = _hidden(exported, node), next(iter(bodies[layer.name].tensors_S.values())).dtype
+        _add_function(exported, node, bodies[layer.name], hidden, dtype, layer.top_k or top_k[layer.name] or 1)
+        annotate(exported, node, layer, list(node.input[3:]))
+    return exported
+
+
+def _op_type(layer: LayerPlan) -> str:
+    return f"ReplicatedExperts_{layer.index}"
+
+
+def _hidden(model: onnx.ModelProto, node: onnx.NodeProto) -> int:
+    """Hidden size, from the shape that the exporter noted for the node's output."""
+    shape = next(value.type.tensor_type.shape for value in model.graph.value_info if value.name == node.output[0])
+    return int(shape.dim[1].dim_value)
+
+
+def _add_function(
+    model: onnx.ModelProto,
+    node: onnx.NodeProto,
+    body: FusedBody | ListBody,
+    hidden: int,
+    dtype: torch.dtype,
+    top_k: int,
+) -> None:
+    """Give `node` its meaning: the exported body as a function of the model; constants move into it."""
+    tensors = list(body.tensors_S.values())
+    index_TK = torch.arange(_TOKENS * top_k).reshape(_TOKENS, top_k) % body.choice.copies_E.shape[0]
+    example = (torch.ones(_TOKENS, hidden, dtype=dtype), index_TK, torch.ones(_TOKENS, top_k, dtype=dtype), tensors)
+    token = {0: torch.export.Dim.DYNAMIC}
+    exported = _export(body, example, {}, (token, token, token, [None] * len(tensors)), f"layer {node.op_type}")
+    graph = exported.graph
+    constants = [onnx.helper.make_node("Constant", [], [one.name], value=one) for one in graph.initializer]
+    function = onnx.helper.make_function(
+        DOMAIN,
+        node.op_type,
+        [value.name for value in graph.input],
+        [value.name for value in graph.output],
+        [*constants, *graph.node],
+        list(exported.opset_import),
+    )
+    model.functions.append(function)
+    known = {(one.domain, one.name) for one in model.functions}
+    model.functions.extend(one for one in exported.functions if (one.domain, one.name) not in known)
+
+
+def _free_axes(value: Any) -> dict[int, Any] | None:
+    return dict.fromkeys(range(value.dim()), torch.export.Dim.AUTO) if isinstance(value, Tensor) else None
+
+
+def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], free: Any, what: str) -> onnx.ModelProto:
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                module, args, kwargs=kwargs, dynamo=True, dynamic_shapes=free, verbose=False, optimize=True
+            )
+    except Exception as error:  # torch raises whatever its many stages trip over
+        raise Unsupported(f"onnx: torch cannot export {what}: {_first_cause(error)}") from error
+    assert program is not None
+    return program.model_proto
+
+
+def _first_cause(error: BaseException) -> str:
+    """One line of the error that started a chain: torch wraps it in advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks about packages it would know more operators of."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
