@@ -242,7 +242,7 @@ def _shape_only(value: Any) -> Any:
 
 
 def _calls_no_module(function: Any) -> bool:
-    """Operators and torch's own functions: most nodes, and undoing fx's patches for each would cost more than they do."""
+    """Operators and torch functions: most nodes; undoing fx's patches for each would cost more than they do."""
     return (getattr(function, "__module__", None) or "").partition(".")[0] in ("_operator", "builtins", "torch")
 
 
