@@ -16,8 +16,8 @@ _ROW = re.compile(r"^(\S.*?) +([01]\.\d{3})(?: +([\d.]+) +[\d.]+ \w+)?$", re.MUL
 
 
 def assert_same_table(printed: str, readme: str) -> None:
-    """The README shows the demo's real figures: the same rows, up to what another Python's library, which is the text that
-    the model reads, may do."""
+    """The README shows the demo's real figures: the same rows, and values as near as another Python's library allows,
+    which is the text that the model reads."""
     shown = {row[1]: row for row in _ROW.finditer(readme)}
     rows = list(_ROW.finditer(printed))
     assert len(rows) >= 6
