@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from craftc.api import inspect, optimize, plan, profile
+    from craftc.load_model import load
     from craftc.loads import LoadProfile
     from craftc.planning_options import PlanningOptions
+    from craftc.prepare_model import prepare
     from craftc.topology import Topology
 
 __version__ = "0.1.0"
@@ -19,8 +21,10 @@ __all__ = [
     "Topology",
     "__version__",
     "inspect",
+    "load",
     "optimize",
     "plan",
+    "prepare",
     "profile",
 ]
 
@@ -29,8 +33,10 @@ _MODULE_OF = {
     "PlanningOptions": "craftc.planning_options",
     "Topology": "craftc.topology",
     "inspect": "craftc.api",
+    "load": "craftc.load_model",
     "optimize": "craftc.api",
     "plan": "craftc.api",
+    "prepare": "craftc.prepare_model",
     "profile": "craftc.api",
 }
 """Public names by the module that has them, imported on first use: `import craftc` costs nothing."""

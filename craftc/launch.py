@@ -46,7 +46,7 @@ def launch_ranks(ranks: int, module: str, arguments: Sequence[str], timeout_s: f
         finally:
             _end(process)
         if process.returncode:
-            raise _first_error(Path(folder), ranks, noise)
+            raise first_error(Path(folder), ranks, noise)
 
 
 def _environment(ranks: int, folder: str) -> dict[str, str]:
@@ -66,12 +66,12 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def _first_error(folder: Path, ranks: int, noise: str) -> CraftcError:
+def first_error(folder: Path, ranks: int, noise: str) -> CraftcError:
     """The error of the rank that failed first; those that merely lost it say so and come last."""
     errors: list[dict[str, Any]] = [json.loads(path.read_text()) for path in folder.glob("rank-*.json")]
     if not errors:
         last = next((line for line in reversed(noise.splitlines()) if "Signal" in line or "exitcode" in line), "")
-        return RankFailed(f"one of {ranks} ranks died without a word {last.strip()}".rstrip())
+        return RankFailed(": ".join(filter(None, (f"one of {ranks} ranks died without a word", last.strip()))))
     first = min(errors, key=lambda error: (error["kind"] == RankFailed.__name__, error["time"]))
     if first["kind"] not in _KINDS:
         sys.stderr.write(noise)  # a bug: its traceback is in there

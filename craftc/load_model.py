@@ -21,7 +21,7 @@ from craftc.passes.rewrite_experts import Replicate, rewrite_experts
 from craftc.pipelines import analysis_pipeline, run_pipeline
 from craftc.plan import LayerPlan, ReplicationPlan
 from craftc.plan_file import read_plan
-from craftc.prepare import replace_experts
+from craftc.prepare_model import replace_experts
 from craftc.runtime.module_list_experts import ModuleListExperts
 from craftc.weights import METADATA_KEY, SHARED, gpu_file, plan_fingerprint
 
@@ -97,12 +97,20 @@ class _WeightFile:
 
 
 def _without_weights(spec: str) -> ModelSource:
-    """The model with its parameters (for Hugging Face folders: all tensors) on the meta device."""
+    """The model with its parameters (for Hugging Face folders: all tensors) on the meta device.
+
+    A model file that looks at its parameters while it builds the model gets real ones, at the price of memory.
+    """
     if Path(spec).is_dir():
         return load_model_source(str(Path(spec) / "config.json"))
-    with _parameters_on_meta(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*copying from a non-meta parameter.*")
-        return load_model_source(spec)
+    try:
+        with _parameters_on_meta(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter.*")
+            return load_model_source(spec)
+    except BadInput as error:
+        source = load_model_source(spec)
+        warnings.warn(f"built with all its weights, because without them {error}", stacklevel=3)
+        return source
 
 
 @contextmanager

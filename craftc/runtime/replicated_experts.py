@@ -35,7 +35,11 @@ class ReplicatedExperts(nn.Module):
         counted = dispatcher.counted_slots
         self.register_buffer("tokens_C", torch.zeros(len(counted), dtype=torch.int64, device="cpu"), persistent=False)
 
+    experts: nn.Module
+    choice: nn.Module
+    dispatcher: Dispatcher
     tokens_C: Tensor
+    """Tokens executed per counted slot since `reset_counters`, int64 `[C]`."""
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         slot_TK = self.choice(top_k_index)

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from craftc.prepare import prepare
+from craftc.prepare_model import prepare
 from craftc.runtime.process_group import rank_process_group
 from craftc.runtime.rank_group import RankGroup, rank_group
 from craftc.runtime.replica_gradients import sum_replica_gradients

@@ -1,0 +1,128 @@
+"""Broken runs with real processes: every rank ends, with a clear line, within the time-out. Nobody hangs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from craftc.errors import BadInput, RankFailed
+from craftc.launch import launch_ranks
+
+RANKS = 2
+TIMEOUT_S = 4.0
+"""Of the ranks' exchanges."""
+LIMIT_S = 90.0
+"""Hard limit of a test, start-up on a busy machine included."""
+FAULTS = ("raise", "bug", "kill", "stuck", "other plan", "other size")
+
+
+@dataclass
+class Ended:
+    """How a rank ended."""
+
+    code: int
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def ended() -> dict[str, list[Ended]]:
+    """All faults at once, because a start costs seconds. The ranks are plain processes: no agent ends the others."""
+    started = {fault: _start(fault) for fault in FAULTS}
+    deadline = time.monotonic() + LIMIT_S
+    try:
+        ends = {fault: [_end(one, deadline) for one in processes[:-1]] for fault, processes in started.items()}
+        started["stuck"][-1].kill()
+        return {fault: [*ends[fault], _end(processes[-1], deadline)] for fault, processes in started.items()}
+    finally:
+        for processes in started.values():
+            for one in processes:
+                one.kill()
+                one.wait()
+
+
+def _start(fault: str) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.rank_faults", fault, str(TIMEOUT_S)],
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "RANK": str(rank),
+                "WORLD_SIZE": str(RANKS),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(RANKS)
+    ]
+
+
+def _end(process: subprocess.Popen[str], deadline: float) -> Ended:
+    try:
+        _, errors = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return Ended(-999, "did not end")
+    return Ended(process.returncode, errors)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "line"),
+    [
+        ("raise", 2, "craftc: rank 1: the sum of two and two is five"),
+        ("bug", 2, "craftc: rank 1: KeyError: 'nothing here'"),
+        ("kill", -9, ""),
+    ],
+)
+def test_the_others_fail_when_a_rank_dies(ended, fault, code, line):
+    healthy, faulty = ended[fault]
+    assert faulty.code == code
+    assert line in faulty.errors
+    assert healthy.code == 2
+    assert "craftc: rank 0: rank 0 of 2: " in healthy.errors
+    assert "in layer experts failed; another rank raised, was killed, or did not answer" in healthy.errors
+    assert "Traceback" not in healthy.errors
+
+
+def test_a_rank_that_does_not_answer_is_given_up_after_the_time_out(ended):
+    healthy, _ = ended["stuck"]
+    assert healthy.code == 2
+    assert "in layer experts failed" in healthy.errors
+
+
+def test_different_plans_are_refused_at_start_on_every_rank(ended):
+    for one in ended["other plan"]:
+        assert one.code == 2
+        assert "ranks have different plans: rank 1's is" in one.errors
+
+
+def test_a_plan_for_another_number_of_ranks_is_refused(ended):
+    for one in ended["other size"]:
+        assert one.code == 2
+        assert "plan is for 3 GPUs, but 2 ranks are running; start 3 ranks" in one.errors
+
+
+def test_torchrun_reports_the_rank_that_failed_first():
+    with pytest.raises(BadInput, match=r"^rank 1 of 2: the sum of two and two is five$"):
+        launch_ranks(2, "tests.integration.rank_faults", ["raise", str(TIMEOUT_S)], LIMIT_S)
+
+
+def test_ranks_that_take_too_long_are_stopped():
+    with pytest.raises(RankFailed, match=r"2 ranks did not finish within 3 s and were stopped"):
+        launch_ranks(2, "tests.integration.rank_faults", ["stuck", "60"], 3)
+
+
+def test_no_ranks():
+    with pytest.raises(BadInput, match="ranks must be at least 1, got 0"):
+        launch_ranks(0, "tests.integration.rank_faults", ["none", "5"], LIMIT_S)
