@@ -98,6 +98,7 @@ FORMAT = PlacementFormat(
     name="csv",
     server="people",
     slots="any",
+    suffix=None,
     keeps_slot_order=True,
     encode=encode,
     decode=decode,

@@ -54,6 +54,8 @@ def export_plan(
     """
     fmt = placement_format(format_name)
     source = ExportSource(plan, target_of_plan(plan, hidden_layers), model, example)
+    if fmt.suffix and path.suffix != fmt.suffix:
+        raise BadInput(f"{path}: {fmt.name} tells the file by its ending: give a name that ends in {fmt.suffix}")
     _check_plan(source, fmt)
     data = fmt.encode(source)
     _check_same(source, fmt, data)

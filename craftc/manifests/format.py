@@ -69,6 +69,8 @@ class PlacementFormat:
     """Server and the version whose loader was read or run."""
     slots: SlotRule
     """Which plans the file can hold."""
+    suffix: str | None
+    """Ending that the server tells the file by, or None where it does not look at the name."""
     keeps_slot_order: bool
     """The file says in which slot of its GPU a copy lies."""
     encode: Callable[[ExportSource], bytes]

@@ -76,6 +76,7 @@ FORMAT = PlacementFormat(
     name="omni",
     server="omni-infer c8bc2bb",
     slots="any",
+    suffix=".npy",
     keeps_slot_order=False,
     encode=encode,
     decode=decode,

@@ -93,6 +93,7 @@ FORMAT = PlacementFormat(
     name="onnx",
     server="ONNX (IR 11, onnx 1.23)",
     slots="even",
+    suffix=None,
     keeps_slot_order=True,
     encode=encode,
     decode=decode,

@@ -76,6 +76,7 @@ FORMAT = PlacementFormat(
     name="sglang",
     server="SGLang 0.5.23",
     slots="uniform",
+    suffix=".json",
     keeps_slot_order=True,
     encode=encode,
     decode=decode,

@@ -69,6 +69,7 @@ FORMAT = PlacementFormat(
     name="trtllm",
     server="TensorRT-LLM (files of 2025-2026)",
     slots="uniform",
+    suffix=None,
     keeps_slot_order=True,
     encode=encode,
     decode=decode,

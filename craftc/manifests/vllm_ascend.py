@@ -89,6 +89,7 @@ FORMAT = PlacementFormat(
     name="vllm-ascend",
     server="vllm-ascend 182b75e (Model Runner V1)",
     slots="uniform",
+    suffix=".json",
     keeps_slot_order=True,
     encode=encode,
     decode=decode,

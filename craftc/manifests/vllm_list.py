@@ -56,6 +56,7 @@ FORMAT = PlacementFormat(
     name="vllm-list",
     server="vLLM with pull request 49572 (open)",
     slots="uniform",
+    suffix=None,
     keeps_slot_order=True,
     encode=encode,
     decode=decode,

@@ -81,6 +81,7 @@ FORMAT = PlacementFormat(
     name="vllm",
     server="vLLM with pull request 41141 (open)",
     slots="uniform",
+    suffix=None,
     keeps_slot_order=True,
     encode=encode,
     decode=decode,

@@ -122,7 +122,7 @@ def test_a_plan_with_counts_per_layer_is_refused_with_both_prices(
 )
 def test_wrong_requests(capfd: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], message: str) -> None:
     write_plan(toy_plan(), tmp_path / "plan.json")
-    output = [] if "-o" in arguments else ["-o", str(tmp_path / "out")]
+    output = [] if "-o" in arguments else ["-o", str(tmp_path / "out.json")]
     ran = run(capfd, "export", str(tmp_path / "plan.json"), *arguments, *output)
     assert ran.code == 2
     assert message in ran.error_line

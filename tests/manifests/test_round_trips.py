@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craftc.errors import Refused, VerificationFailed
+from craftc.errors import BadInput, Refused, VerificationFailed
 from craftc.manifests.export import export_plan
 from craftc.manifests.format import ExportSource, PlacementFormat, target_of_plan
 from craftc.manifests.read_placement import read_placement
@@ -59,7 +59,7 @@ def test_an_uneven_plan_reads_back_from_formats_with_counts_per_layer(plan: Repl
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_written_file_is_a_plan_again(name: str, tmp_path: Path) -> None:
-    plan, path = toy_plan(), tmp_path / "placement"
+    plan, path = toy_plan(), tmp_path / f"placement{placement_format(name).suffix or ''}"
     export = export_plan(plan, name, path)
     assert export.path == path
     found = read_placement(path, name, plan.topology, toy_layers())
@@ -74,7 +74,7 @@ def test_a_uniform_server_refuses_a_plan_with_counts_per_layer(name: str, tmp_pa
     with pytest.raises(
         Refused, match=r"5 to 6 slots: plan with --uniform, or --pad it \(6 slots in every layer: 1 copy"
     ):
-        export_plan(uneven_plan(), name, tmp_path / "placement")
+        export_plan(uneven_plan(), name, tmp_path / f"placement{placement_format(name).suffix or ''}")
     assert not list(tmp_path.iterdir())
 
 
@@ -83,7 +83,7 @@ def test_an_expert_count_per_layer_is_refused_by_a_uniform_server(tmp_path: Path
     odd = random_plan(1, gpus=2, experts=5, slots_per_layer=[6], first_index=3)
     mixed = ReplicationPlan(plan.topology, PlanBudget("", 9000, 5000), plan.layers + odd.layers, None, plan.provenance)
     with pytest.raises(Refused, match="layers have 4 to 5 experts"):
-        export_plan(mixed, "sglang", tmp_path / "placement")
+        export_plan(mixed, "sglang", tmp_path / "placement.json")
 
 
 def test_a_writer_that_writes_something_else_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +92,7 @@ def test_a_writer_that_writes_something_else_is_caught(tmp_path: Path, monkeypat
         name="swapped",
         server="none",
         slots="uniform",
+        suffix=None,
         keeps_slot_order=True,
         encode=lambda source: b"[[0,1,2,3,1,0],[2,3,0,1,2,3]]",
         decode=fmt.decode,
@@ -105,9 +106,15 @@ def test_a_writer_that_writes_something_else_is_caught(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("name", NAMES)
 def test_layers_with_other_names_or_counts_are_not_taken(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "placement"
+    path = tmp_path / f"placement{placement_format(name).suffix or ''}"
     export_plan(toy_plan(), name, path)
     five = tuple(MoELayer(layer.name, layer.index, 5, 1000) for layer in toy_layers())
     with pytest.raises(Exception, match=r"placement: .*(expert|shape)") as error:
         read_placement(path, name, toy_plan().topology, five)
     assert error.type.__name__ == "BadInput"
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("sglang", ".json"), ("vllm-ascend", ".json"), ("omni", ".npy")])
+def test_servers_that_look_at_the_name_get_one_they_know(name: str, suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=f"give a name that ends in {suffix}"):
+        export_plan(toy_plan(), name, tmp_path / "placement.txt")
