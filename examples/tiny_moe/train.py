@@ -105,6 +105,7 @@ def main() -> None:
     """Train and write config.json and model.safetensors next to this file."""
     torch.set_num_threads(1)  # sums then round the same way on any number of cores
     model = train()
+    model.config.dtype = torch.bfloat16
     model.config.to_json_file(HERE / "config.json")
     weights = {name: weight.bfloat16().contiguous() for name, weight in model.state_dict().items()}
     save_file(weights, HERE / "model.safetensors", metadata={"format": "pt"})

@@ -8,6 +8,8 @@ import math
 import pytest
 import torch
 
+from craftc.fingerprint import fingerprint_model
+from craftc.model_file import load_model_source
 from craftc.passes.base import Compilation, WorkloadInputs, run_checked
 from craftc.passes.find_moe_layers import FindMoELayers
 from craftc.passes.profile_loads import ProfileLoads
@@ -93,6 +95,12 @@ def test_example_inputs_fit_the_model(model):
 def test_the_committed_config_is_the_one_training_uses(model):
     for name, value in train.CONFIG.items():
         assert getattr(model.config, name) == value
+
+
+def test_its_folder_is_a_hugging_face_checkpoint_too():
+    source = load_model_source(str(tiny_moe.HERE))
+    assert source.name == "tiny_moe"
+    assert source.fingerprint == fingerprint_model(tiny_moe.build_model().bfloat16())
 
 
 def test_training_lowers_the_loss_and_writes_what_build_model_reads(tmp_path, monkeypatch, capsys):
