@@ -15,6 +15,11 @@ from craftc.backend.session import Session, session_for
 from craftc.backend.split import compile_around, replace_regions
 from craftc.passes.tracing_experts import find_experts
 
+_DDP_PIECE = (
+    "Dynamo's DDP optimizer cuts the graph at DDP's buckets, through the experts: "
+    "set torch._dynamo.config.optimize_ddp = False before the first call"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class CompiledGraph:
@@ -57,6 +62,9 @@ def craftc(
 def _matched_calls(gm: fx.GraphModule, frame: Frame, session: Session) -> dict[str, tuple[Region, nn.Module]]:
     """Attribute of `gm`, region and module of every layer that is replaced."""
     if frame.root is None or not frame.experts:
+        return {}
+    if frame.is_piece:
+        session.keep_as_they_were([Unmatched(one.parameters.name, _DDP_PIECE) for one in frame.experts])
         return {}
     plan = session.model_plan(frame.root)
     regions = find_regions(gm.graph, [one.parameters for one in frame.experts])

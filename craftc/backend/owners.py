@@ -14,6 +14,7 @@ from torch import fx, nn
 from torch._dynamo.eval_frame import OptimizedModule
 from torch._dynamo.symbolic_convert import InstructionTranslator
 from torch._guards import ChainedSource, Source
+from torch._subclasses import FakeTensor
 
 from craftc.backend.regions import ExpertsParameters, qualified_name
 from craftc.passes.tracing_experts import why_not_fused
@@ -37,28 +38,26 @@ class Frame:
     """The outermost module of the compiled frame; None where the graph uses no module's parameters."""
     experts: tuple[OwnedExperts, ...]
     """Experts modules in the graph, in the order of the root's modules."""
+    is_piece: bool = False
+    """Whether Dynamo's DDP optimizer cut it out of a larger graph, and will try it on fakes."""
 
 
 def captured_frame(gm: fx.GraphModule, example_inputs: Sequence[object]) -> Frame:
     """Root and experts modules of the graph that Dynamo is compiling just now."""
-    placeholders = gm.graph.find_nodes(op="placeholder")
-    lifted = {node: value for node, value in zip(placeholders, example_inputs, strict=True) if _is_parameter(value)}
-    if not lifted:
-        return Frame(None, ())
-    modules = {node: _modules_of(node) for node in lifted}
-    if not any(modules.values()):
-        modules = _modules_by_identity(lifted)
-    roots = dict.fromkeys(chain[0] for chain in modules.values() if chain)
+    inputs = zip(gm.graph.find_nodes(op="placeholder"), example_inputs, strict=True)
+    lifted = {node: value for node, value in inputs if isinstance(value, nn.Parameter) and node.users}
+    located = {node: found for node in lifted if (found := _located(node))} or _located_by_identity(lifted)
+    roots = dict.fromkeys(found.modules[0] for found in located.values())
     if not roots:
         return Frame(None, ())
     root = max(roots, key=lambda module: sum(1 for _ in module.modules()))
     owned: dict[nn.Module, dict[int, fx.Node]] = {}
-    for node, parameter in lifted.items():
-        for owner in modules[node][-1:]:
-            if why_not_fused(owner) is None:
-                owned.setdefault(owner, {})[id(parameter)] = node
-    found = [(name, module, owned[module]) for name, module in root.named_modules() if module in owned]
-    return Frame(root, tuple(_owned_experts(name, module, nodes) for name, module, nodes in found))
+    for node, found in located.items():
+        if why_not_fused(found.modules[-1]) is None:
+            owned.setdefault(found.modules[-1], {})[id(found.parameter)] = node
+    experts = [(name, module, owned[module]) for name, module in root.named_modules() if module in owned]
+    is_piece = any(isinstance(value, FakeTensor) for value in lifted.values())
+    return Frame(root, tuple(_owned_experts(name, module, nodes) for name, module, nodes in experts), is_piece)
 
 
 def _owned_experts(name: str, module: nn.Module, nodes: dict[int, fx.Node]) -> OwnedExperts:
@@ -67,21 +66,28 @@ def _owned_experts(name: str, module: nn.Module, nodes: dict[int, fx.Node]) -> O
     return OwnedExperts(module, ExpertsParameters(name, qualified_name(type(module)), own))
 
 
-def _is_parameter(value: object) -> bool:
-    return isinstance(value, nn.Parameter)
+@dataclass(frozen=True, eq=False)
+class _Located:
+    """Where a lifted parameter belongs."""
+
+    modules: list[nn.Module]
+    """From the frame's outermost module to the owner; at least one."""
+    parameter: nn.Parameter
+    """The real one; example inputs may be fakes of it."""
 
 
-def _modules_of(node: fx.Node) -> list[nn.Module]:
-    """Modules on the way from the frame's scope to the parameter `node`, outermost first."""
+def _located(node: fx.Node) -> _Located | None:
+    """The parameter that Dynamo lifted as `node`, found the way Dynamo itself finds it in every call."""
     source = getattr(node, "_dynamo_source", None)
     scope = _dynamo_scope()
     if not isinstance(source, Source) or scope is None:
-        return []
+        return None
     try:
         values = [eval(_expression(one), scope) for one in _chain(source)]  # Dynamo's own guard expressions
     except (NameError, LookupError, AttributeError):  # made by helpers that only Dynamo's guards see
-        return []
-    return [value for value in values if isinstance(value, nn.Module)]
+        return None
+    modules = [value for value in values if isinstance(value, nn.Module)]
+    return _Located(modules, values[-1]) if modules and isinstance(values[-1], nn.Parameter) else None
 
 
 def _dynamo_scope() -> dict[str, Any] | None:
@@ -105,19 +111,20 @@ def _chain(source: Source) -> list[Source]:
     return chain[::-1]
 
 
-def _modules_by_identity(lifted: dict[fx.Node, object]) -> dict[fx.Node, list[nn.Module]]:
+def _located_by_identity(lifted: dict[fx.Node, nn.Parameter]) -> dict[fx.Node, _Located]:
     """The same from the parameters' identity alone, where Dynamo's scope cannot be read: looks at every live object."""
-    owners: dict[int, nn.Module] = {}
+    if not lifted:
+        return {}
     # isinstance would ask objects for their __class__, which some answer with a warning or an import
     modules = [value for value in gc.get_objects() if issubclass(type(value), nn.Module)]
     modules = [module for module in modules if not isinstance(module, OptimizedModule)]
     parents = {id(child): module for module in modules for child in module.children()}
-    for module in modules:
-        owners.update({id(parameter): module for parameter in module._parameters.values() if parameter is not None})
-    found: dict[fx.Node, list[nn.Module]] = {}
+    owners = {id(parameter): module for module in modules for parameter in module._parameters.values()}
+    located: dict[fx.Node, _Located] = {}
     for node, parameter in lifted.items():
         chain = [owners[id(parameter)]] if id(parameter) in owners else []
         while chain and id(chain[0]) in parents:
             chain.insert(0, parents[id(chain[0])])
-        found[node] = chain
-    return found
+        if chain:
+            located[node] = _Located(chain, parameter)
+    return located

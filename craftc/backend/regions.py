@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import networkx as nx
 import torch
 from torch import fx
+from torch._ops import HigherOrderOperator
 
 from craftc.passes.dataflow import as_digraph
 
@@ -72,6 +73,10 @@ def example_value(node: fx.Node) -> object:
 def _find(graph: fx.Graph, dataflow: nx.DiGraph, experts: ExpertsParameters) -> Region | Unmatched:
     users = [user for _, node in experts.nodes for user in node.users]
     call_of = {user: _call_key(user, experts.class_name) for user in users}
+    hidden = next((user for user in users if isinstance(user.target, HigherOrderOperator)), None)
+    if hidden is not None:
+        where = f"it runs inside of {hidden.target}, such as activation checkpointing"
+        return Unmatched(experts.name, f"{where}: Dynamo keeps that in a sub-graph; leave its block out of it")
     if None in call_of.values():
         return Unmatched(experts.name, "its weights are also used outside of its forward")
     calls = sorted({call for call in call_of.values() if call is not None})

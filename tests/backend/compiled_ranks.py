@@ -6,13 +6,16 @@ Prints nothing; the first failed check raises on its rank. Ranks have other batc
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 from torch.distributed.device_mesh import init_device_mesh
+from torch.nn.parallel import DistributedDataParallel
 
 from craftc.backend.model_plan import ModelPlan
 from craftc.backend.moe_call import MoECall
@@ -39,16 +42,18 @@ def check_outputs(rank: int, group: Any) -> None:
         assert torch.allclose(run(hidden), model(hidden), atol=1e-5), "the copies did not follow the weights"
 
 
-def check_gradients(rank: int) -> None:
+def check_gradients(rank: int, wrap: Callable[[nn.Module], nn.Module], divisor: int) -> None:
+    """Summed over ranks (averaged, with DDP), gradients are those of the sum of the ranks' losses (of their mean)."""
     model = TinyMoE()
-    options: dict[str, Any] = {"plan": round_robin_plan(model), "inner": "eager"}
-    run = torch.compile(model, backend="craftc", options=options)
+    options: dict[str, Any] = {"plan": round_robin_plan(model), "inner": "aot_eager", "strict": True}
+    run = torch.compile(wrap(model), backend="craftc", options=options)
     run(batch(2, 5, seed=rank)).square().sum().backward()
     ours = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
     model.zero_grad()
-    sum(model(batch(2, 5, seed=one)).square().sum() for one in range(2)).backward()
+    sum(model(batch(2, 5, seed=one)).square().sum() for one in range(2)).div(divisor).backward()
     for name, parameter in model.named_parameters():
-        dist.all_reduce(ours[name])
+        if divisor == 1:
+            dist.all_reduce(ours[name])
         assert torch.allclose(ours[name], parameter.grad, atol=1e-4), name  # type: ignore[arg-type]
 
 
@@ -89,6 +94,20 @@ def check_wrong_number_of_ranks() -> None:
             torch.compile(TinyMoE(), backend="craftc", options=options)(batch())
 
 
+def check_ddp_in_several_buckets(rank: int) -> None:
+    """Dynamo's DDP optimizer cuts the graph through the experts, unless told not to."""
+    dist._DEFAULT_FIRST_BUCKET_BYTES = 512
+
+    def wrap(model: nn.Module) -> nn.Module:
+        return DistributedDataParallel(model, bucket_cap_mb=0.001)
+
+    with pytest.raises(BackendCompilerFailed, match="optimize_ddp = False"):
+        check_gradients(rank, wrap, 2)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(optimize_ddp=False):
+        check_gradients(rank, wrap, 2)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
@@ -96,7 +115,9 @@ def main() -> None:
         for check in (
             lambda: check_outputs(rank, None),
             lambda: check_outputs(rank, init_device_mesh("cpu", (2,))),
-            lambda: check_gradients(rank),
+            lambda: check_gradients(rank, lambda model: model, 1),
+            lambda: check_gradients(rank, DistributedDataParallel, 2),
+            lambda: check_ddp_in_several_buckets(rank),
             lambda: check_profile_then_plan(rank),
             check_wrong_number_of_ranks,
         ):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from craftc.backend.owners import Frame, captured_frame
 from craftc.backend.regions import Region, Unmatched, find_regions
@@ -133,12 +134,22 @@ class ModelWithScale(TinyMoE):
         return self.layers[0].experts(flat, indices, weights, flat.mean(dim=1, keepdim=True))
 
 
+class CheckpointedModel(TinyMoE):
+    layers: Any
+
+    def forward(self, hidden):
+        for layer in self.layers:
+            hidden = checkpoint(layer, hidden, use_reentrant=False)
+        return hidden
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [
         (ModelUsingBoth(TwoOutputs), "exactly one tensor as output, the graph uses 2"),
         (ModelReadingWeights(), "used outside of its forward"),
         (ModelCallingTwice(), "called 2 times in one graph"),
+        (CheckpointedModel(), "such as activation checkpointing"),
         (TinyMoE(DenseExperts), "must be hidden [T, H], indices [T, K] and weights [T, K], got"),
         (ModelWithScale(MoreInputs), "got "),
     ],
