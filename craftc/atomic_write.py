@@ -45,6 +45,8 @@ def check_writable(path: Path) -> None:
     """Raise BadInput where a file cannot be made at `path`: asked before long work, not after it."""
     if not path.name or path.is_dir():
         raise BadInput(f"{path} is a folder: give the name of a file")
+    if path.exists() and not path.is_file():  # renaming over /dev/null would take it from the whole machine
+        raise BadInput(f"cannot write {path}: it exists and is not a regular file; give another name")
     if not path.parent.is_dir():
         raise BadInput(f"cannot write {path}: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK):

@@ -39,3 +39,11 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path):
         check_writable(tmp_path / "none" / "file")
     with pytest.raises(BadInput, match="File name too long"):
         write_bytes(tmp_path / ("x" * 300), b"")
+
+
+def test_a_device_or_pipe_is_never_replaced(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(BadInput, match="pipe: it exists and is not a regular file"):
+        write_bytes(pipe, b"")
+    assert pipe.is_fifo()
