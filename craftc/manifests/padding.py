@@ -1,10 +1,11 @@
 """Padding a plan to equal slots on all GPUs, and mostly in all layers: all that most servers can load.
 
-Axes: S steps, L layers, E experts, G GPUs.
+Axes: S steps, L layers, E experts, G GPUs, A ways to pad.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,9 +15,9 @@ from craftc.loads import LoadProfile
 from craftc.manifests.format import SlotRule
 from craftc.manifests.slots import fits, needed_widths
 from craftc.plan import LayerPlan, Placement, PlanBudget, ReplicationPlan
-from craftc.solvers.placement import greedy_placement
+from craftc.solvers.planners import DEFAULT_PLANNER, planner_named
+from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import replay
-from craftc.solvers.replication import greedy_copies
 from craftc.topology import Topology
 from craftc.units import format_size
 
@@ -61,18 +62,16 @@ def pad_plan(plan: ReplicationPlan, loads: LoadProfile | None, rule: SlotRule = 
     """The plan with the same number of slots on every GPU: of the largest layer (`uniform`) or of each layer (`even`).
 
     The added slots hold the copies that help most on `loads`. Three ways are tried for each layer and the best one is
-    kept: the plan's slots stay and free ones are filled (by load, or evenly), or the layer is placed anew with more
-    copies. Without loads the plan's slots stay and experts with the fewest copies come first. A plan that fits already
-    is returned as it is. Its `estimate` and `shares` are dropped: they describe other placements. Raises BadInput where
-    the loads are of another model.
+    kept: the plan's slots stay and free ones are filled (by load, or evenly), or the planner places the layer
+    anew with more copies. Without loads the plan's slots stay and experts with the fewest copies come first. A plan
+    that fits already is returned as it is. Its `estimate` and `shares` are dropped: they describe other placements.
+    Raises BadInput where the loads are of another model.
     """
     if fits(plan, rule):
         return plan
     _check_loads(plan, loads)
-    layers = tuple(
-        _padded_layer(layer, width, plan.topology, None if loads is None else loads.counts_SLE[:, ordinal])
-        for ordinal, (layer, width) in enumerate(zip(plan.layers, needed_widths(plan, rule), strict=True))
-    )
+    widths = needed_widths(plan, rule)
+    layers = tuple(_padded_layers(plan, widths)) if loads is None else _best_layers(plan, widths, loads)
     spent = sum(layer.replicas * layer.expert_bytes for layer in layers)
     budget = PlanBudget(f"{plan.budget.requested}, padded", max(plan.budget.bytes, spent), spent)
     return replace(plan, layers=layers, budget=budget, estimate=None)
@@ -89,18 +88,38 @@ def _check_loads(plan: ReplicationPlan, loads: LoadProfile | None) -> None:
         )
 
 
-def _padded_layer(layer: LayerPlan, width: int, topology: Topology, counts_SE: np.ndarray | None) -> LayerPlan:
-    replicas = width * topology.gpus - layer.experts
-    placement = _filled(layer, width, np.ones(layer.experts), topology)
-    if counts_SE is not None:
-        load_E = counts_SE.sum(axis=0).astype(np.float64)
-        copies_E = greedy_copies(load_E[None], np.array([replicas]), topology.gpus)[0]
-        choices = (
-            placement,
-            _filled(layer, width, load_E, topology),
-            greedy_placement(load_E, copies_E, np.full(topology.gpus, width), topology),
-        )
-        placement = max(choices, key=lambda choice: float(replay(counts_SE[:, None], [choice]).mean()))
+def _padded_layers(plan: ReplicationPlan, widths: Sequence[int]) -> Iterator[LayerPlan]:
+    """Every layer's slots kept, free ones filled evenly."""
+    for layer, width in zip(plan.layers, widths, strict=True):
+        yield _with_placement(layer, _filled(layer, width, np.ones(layer.experts), plan.topology))
+
+
+def _best_layers(plan: ReplicationPlan, widths: Sequence[int], loads: LoadProfile) -> tuple[LayerPlan, ...]:
+    """Of every layer the best of three: slots kept and filled evenly, or by load; placed anew by the planner."""
+    sizes_L = tuple(layer.expert_bytes for layer in plan.layers)
+    replicas_L = tuple(
+        width * plan.topology.gpus - layer.experts for layer, width in zip(plan.layers, widths, strict=True)
+    )
+    budget_bytes = sum(replicas * size for replicas, size in zip(replicas_L, sizes_L, strict=True))
+    problem = PlanningProblem(loads.counts_SLE, plan.topology, sizes_L, budget_bytes)
+    load_LE = loads.counts_SLE.sum(axis=0).astype(np.float64)
+    choices: list[tuple[Placement, ...]] = [
+        tuple(layer.placement for layer in _padded_layers(plan, widths)),
+        tuple(
+            _filled(layer, width, load_E, plan.topology)
+            for layer, width, load_E in zip(plan.layers, widths, load_LE, strict=True)
+        ),
+        planner_named(DEFAULT_PLANNER).place(problem, replicas_L),
+    ]
+    balancedness_AL = np.stack([replay(loads.counts_SLE, choice).mean(axis=0) for choice in choices])
+    return tuple(
+        _with_placement(layer, choices[arm][ordinal])
+        for ordinal, (layer, arm) in enumerate(zip(plan.layers, balancedness_AL.argmax(axis=0).tolist(), strict=True))
+    )
+
+
+def _with_placement(layer: LayerPlan, placement: Placement) -> LayerPlan:
+    replicas = sum(len(gpu) for gpu in placement) - layer.experts
     return replace(layer, replicas=replicas, placement=placement, shares=None)
 
 

@@ -32,7 +32,8 @@ def detect_loads(path: Path) -> str:
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
     if found is None:
-        raise BadInput(f"{path}: not a recording of expert loads in any known format ({', '.join(load_names())})")
+        what = "a folder, but not" if path.is_dir() else "not"
+        raise BadInput(f"{path}: {what} a recording of expert loads in any known format ({', '.join(load_names())})")
     return found
 
 
