@@ -12,6 +12,7 @@ from craftc.errors import BadInput  # noqa: E402
 from craftc.manifests.format import target_of_plan  # noqa: E402
 from craftc.manifests.onnx_annotations import DOMAIN, annotate, placements_of, violations  # noqa: E402
 from craftc.manifests.registry import placement_format  # noqa: E402
+from tests.manifests.test_fuzz import mutations  # noqa: E402
 from tests.plans import toy_plan  # noqa: E402
 
 
@@ -146,3 +147,18 @@ def test_other_numbers_of_gpus_and_broken_bytes() -> None:
         placements_of(annotated_model(), 3)
     with pytest.raises(BadInput, match="not an ONNX model"):
         placement_format("onnx").decode(b"\xff" * 40, target_of_plan(toy_plan()))
+
+
+def test_broken_bytes_get_one_line_or_a_placement() -> None:
+    target = target_of_plan(toy_plan())
+    outcomes = set()
+    for changed in mutations(annotated_model().SerializeToString(), seed=3):
+        try:
+            placements = placement_format("onnx").decode(changed, target)
+        except BadInput as error:
+            outcomes.add("refused" if "\n" not in str(error) else "several lines")
+        else:
+            outcomes.add("read")
+            assert all(set().union(*placement) == {0, 1, 2, 3} for placement in placements)
+    assert outcomes <= {"read", "refused"}
+    assert "refused" in outcomes
