@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from craftc.errors import BadInput, Infeasible, Unsupported
+from craftc.errors import BadInput, Infeasible
 from craftc.moe_layer import MoELayer
 from craftc.topology import Topology
 from craftc.units import format_size, parse_size
@@ -57,7 +57,7 @@ def parse_budget(text: str) -> Budget:
 
 
 def resolve_budget(budget: Budget, layers: Sequence[MoELayer], topology: Topology) -> int:
-    """Bytes for replicas, all GPUs together.
+    """Bytes for replicas, all GPUs together; of `auto` the largest budget of use, to choose within.
 
     Replicas per GPU are counted in experts of the largest layer. Raises BadInput where the budget asks for more
     replicas than there is room for (an expert at most once on every GPU), and Infeasible where it is not nothing and
@@ -79,6 +79,18 @@ def most_replicas(layers: Sequence[MoELayer], topology: Topology) -> int:
     return sum(layer.experts for layer in layers) * (topology.gpus - 1)
 
 
+def largest_useful_bytes(layers: Sequence[MoELayer], topology: Topology) -> int:
+    """As many replicas in every layer as there are GPUs, which is as far as benefit curves are followed."""
+    gpus = topology.gpus
+    return sum(min(gpus, layer.experts * (gpus - 1)) * layer.expert_bytes for layer in layers)
+
+
+def bytes_for_empty_gpus(layers: Sequence[MoELayer], topology: Topology) -> int:
+    """The least budget that leaves no GPU without any expert; 0 where there are at least as many experts as GPUs."""
+    missing = topology.gpus - sum(layer.experts for layer in layers)
+    return max(0, missing) * min(layer.expert_bytes for layer in layers)
+
+
 def _parse_per_gpu(written: str, amount: str) -> Budget:
     if replicas := _REPLICAS.fullmatch(amount):
         return Budget(written, "replicas_per_gpu", Fraction(replicas[1]))
@@ -98,7 +110,7 @@ def _bytes_in(amount: str, written: str) -> int:
 
 def _bytes_of(budget: Budget, layers: Sequence[MoELayer], topology: Topology) -> int:
     if budget.kind == "auto":
-        raise Unsupported(f"budget 'auto' is not available yet: give {_FORMS.removesuffix(' or auto')}")
+        return largest_useful_bytes(layers, topology)
     if budget.kind == "replicas_per_gpu":
         _refuse_excess(budget, int(budget.amount * topology.gpus), layers, topology)
         return int(budget.amount * topology.gpus) * max(layer.expert_bytes for layer in layers)
@@ -134,7 +146,7 @@ def _check_every_gpu_gets_an_expert(
     missing = topology.gpus - experts
     if missing <= 0:
         return
-    needed_bytes = missing * min(layer.expert_bytes for layer in layers)
+    needed_bytes = bytes_for_empty_gpus(layers, topology)
     if total_bytes < needed_bytes:
         raise Infeasible(
             f"{topology.gpus} GPUs, but {experts} experts in {len(layers)} layers: {missing} GPUs would hold none, and "

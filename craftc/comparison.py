@@ -6,6 +6,7 @@ Axes: A arms, S steps, L layers, E experts, G GPUs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -49,11 +50,14 @@ def compare(
     balancedness_AL = replay_batch(counts_SLE, layer_AL, every).reshape(len(arms), problem.layers)
     contiguous_L, planned_L = balancedness_AL[0], balancedness_AL[-1]
     bound_L = balancedness_bounds(counts_SLE, allocation.replicas_L, topology.gpus)
-    chosen_L = [curves.candidates_C.index(count) for count in allocation.replicas_L]
+    believed_L = [
+        np.interp(count, curves.candidates_C, balancedness_C)
+        for count, balancedness_C in zip(allocation.replicas_L, curves.balancedness_LC, strict=True)
+    ]
     return Estimate(
         balancedness=float(planned_L.mean()),
         bound=float(bound_L.mean()),
-        predicted=float(curves.balancedness_LC[np.arange(problem.layers), chosen_L].mean()),
+        predicted=float(np.mean(believed_L)),
         arms=tuple(
             _arm(problem, name, arm, float(balancedness_L.mean()))
             for (name, arm), balancedness_L in zip(arms.items(), balancedness_AL, strict=True)
@@ -67,6 +71,19 @@ def compare(
                 bound_L.tolist(),
                 strict=True,
             )
+        ),
+    )
+
+
+def with_planned(estimate: Estimate, planner: str, planned_L: Sequence[float]) -> Estimate:
+    """`estimate` with other figures for the plan itself: its copies share tokens unevenly."""
+    balancedness = float(np.mean(planned_L))
+    return replace(
+        estimate,
+        balancedness=balancedness,
+        arms=tuple(replace(arm, balancedness=balancedness) if arm.arm == planner else arm for arm in estimate.arms),
+        layers=tuple(
+            replace(layer, planned=float(planned)) for layer, planned in zip(estimate.layers, planned_L, strict=True)
         ),
     )
 

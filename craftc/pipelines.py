@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 from craftc.passes.allocate_replicas import AllocateReplicas
 from craftc.passes.base import Compilation, Pass, PassTiming, Pipeline
+from craftc.passes.choose_budget import ChooseBudget
+from craftc.passes.choose_shares import ChooseShares
 from craftc.passes.estimate_benefit import EstimateBenefit
 from craftc.passes.match_loads import MatchLoads
 from craftc.passes.place_replicas import PlaceReplicas
+from craftc.passes.replan_replicas import ANY_MOVE, ReplanReplicas
 from craftc.passes.resolve_budget import ResolveBudget
 from craftc.planning_options import PlanningOptions
 from craftc.solvers.planners import planner_named
@@ -34,13 +37,19 @@ def profiling_pipeline(profiling: Pass) -> Pipeline:
 def planning_pipeline(options: PlanningOptions) -> Pipeline:
     """From layers, loads, topology and budget to a plan; no model needed. Raises BadInput on an unknown planner."""
     planner_named(options.planner)
+    placing: Pass = PlaceReplicas(planner=options.planner)
+    if options.old is not None:
+        limit = ANY_MOVE if options.max_move_bytes is None else options.max_move_bytes
+        placing = ReplanReplicas(options.old, limit, planner=options.planner)
     return Pipeline(
         (
             MatchLoads(),
             ResolveBudget(),
             EstimateBenefit(planner=options.planner),
+            ChooseBudget(planner=options.planner),
             AllocateReplicas(planner=options.planner, solver=options.solver, time_limit_s=options.time_limit_s),
-            PlaceReplicas(planner=options.planner),
+            placing,
+            *((ChooseShares(),) if options.shares == "lp" else ()),
         )
     )
 

@@ -145,3 +145,8 @@ def layer_plan(layer: MoELayer, placement: Placement) -> LayerPlan:
     """The plan of one layer with copies sharing evenly."""
     replicas = sum(len(gpu) for gpu in placement) - layer.experts
     return LayerPlan(layer.name, layer.index, layer.experts, layer.top_k, layer.expert_bytes, replicas, placement)
+
+
+def moe_layer(layer: LayerPlan) -> MoELayer:
+    """What a plan knows of the layer that it was made for."""
+    return MoELayer(layer.name, layer.index, layer.experts, layer.expert_bytes, layer.top_k)

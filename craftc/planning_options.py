@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from craftc.errors import BadInput
+from craftc.plan import ReplicationPlan
 from craftc.solvers.planners import DEFAULT_PLANNER
 
 
@@ -19,9 +20,21 @@ class PlanningOptions:
     """Solver of the allocation."""
     time_limit_s: float = 30.0
     """Seconds the solver may take, above 0; it never claims more than it proved by then."""
+    shares: Literal["even", "lp"] = "even"
+    """Copies of an expert share its tokens evenly, or by linear programming in the layers where unseen steps gain."""
+    old: ReplicationPlan | None = field(default=None, repr=False)
+    """A plan in use to start from: slots that stay keep their position."""
+    max_move_bytes: int | None = None
+    """With `old`: bytes of weights that GPUs may receive, all together; None is no limit."""
 
     def __post_init__(self) -> None:
         if self.solver not in ("highs", "cbc"):
             raise BadInput(f"solver {self.solver!r} is unknown; choose highs or cbc")
         if not self.time_limit_s > 0:
             raise BadInput(f"time limit must be above 0 seconds, got {self.time_limit_s}")
+        if self.shares not in ("even", "lp"):
+            raise BadInput(f"shares {self.shares!r} are unknown; choose even or lp")
+        if self.max_move_bytes is not None and self.old is None:
+            raise BadInput("a limit of moved weights needs the plan in use: give both, or neither")
+        if self.max_move_bytes is not None and self.max_move_bytes < 0:
+            raise BadInput(f"moved weights must be at least 0 bytes, got {self.max_move_bytes}")

@@ -12,6 +12,7 @@ from craftc.errors import CraftcError
 from craftc.loads import LoadProfile
 from craftc.moe_layer import MoELayer
 from craftc.plan import ReplicationPlan
+from craftc.solvers.auto_budget import BudgetCurve
 from craftc.solvers.problem import Allocation, BenefitCurves
 from craftc.topology import Topology
 
@@ -75,6 +76,8 @@ class Compilation:
     """The budget in bytes, all GPUs together."""
     curves: BenefitCurves | None = None
     """Benefit of replicas per layer."""
+    budget_curve: BudgetCurve | None = None
+    """What every budget would reach, where the budget was chosen by it."""
     allocation: Allocation | None = None
     """Replicas per layer."""
     plan: ReplicationPlan | None = None

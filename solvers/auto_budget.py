@@ -1,4 +1,127 @@
 """`--budget auto`: how many replicas pay for themselves, and the curve behind the choice.
 
-Claimed by H9 (work in progress).
+CRAFT advises the number of replicas with the highest gain per replica. Gains shrink as replicas grow, so that is the
+first one if taken literally. Taken seriously it compares the next replica with what replicas buy on the whole:
+
+    The worthwhile range ends at the fewest replicas per GPU that reach 99% of the gain any number reaches.
+    Chosen is the last number in it whose replica per GPU still gains at least the mean gain per replica of that range.
+    None are bought where no number of replicas raises balancedness by 0.005.
+
+In other words: the point of the (concave hull of the) curve that lies farthest above the straight line from nothing to
+the end of the range. Below it a replica buys more than the average one, beyond it less.
+
+Axes: L layers, C candidate replica counts, U units of budget, R replicas per GPU.
 """
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from craftc.errors import Infeasible, Unsupported
+from craftc.solvers.dynamic_program import best_benefits
+from craftc.solvers.greedy_allocation import greedy_allocation
+from craftc.solvers.problem import BenefitCurves
+
+RULE = (
+    "the last replica per GPU that gains at least the mean of those that reach 99% of the attainable gain, "
+    "on the concave hull of the curve"
+)
+"""The rule in words, for output."""
+_ATTAINED = 0.99
+_LEAST_GAIN = 0.005
+
+
+@dataclass(frozen=True)
+class BudgetPoint:
+    """What one number of replicas per GPU costs and buys."""
+
+    replicas_per_gpu: int
+    """Counted in experts of the largest layer."""
+    bytes_per_gpu: float
+    """Budget / G."""
+    balancedness: float
+    """Mean over layers that the best allocation of this budget is estimated to reach, in 0..1."""
+    marginal_gain: float
+    """Balancedness gained by the last replica per GPU; 0 for the first point."""
+
+
+@dataclass(frozen=True)
+class BudgetCurve:
+    """Balancedness by replicas per GPU, and the number that pays."""
+
+    points: tuple[BudgetPoint, ...]
+    """For 0, 1, 2, ... replicas per GPU, up to as many as can be used."""
+    chosen: int
+    """Replicas per GPU chosen by the rule of this module."""
+    exact: bool
+    """True where every point is the allocation's optimum, False where it is what greedy allocation reaches."""
+
+
+def budget_curve(curves: BenefitCurves, expert_bytes_L: Sequence[int], gpus: int, least_bytes: int = 0) -> BudgetCurve:
+    """The curve over replicas per GPU, and the number chosen among those of at least `least_bytes` in all.
+
+    One run of the dynamic program gives all points; where it would be too large, one greedy allocation each. Raises
+    Infeasible where even the most replicas that the curves know take less than `least_bytes`.
+    """
+    bytes_of_one = gpus * max(expert_bytes_L)
+    most_bytes = sum(curves.candidates_C[-1] * size for size in expert_bytes_L)
+    most = -(-most_bytes // bytes_of_one)
+    if least_bytes > most * bytes_of_one:
+        raise Infeasible(
+            f"budget auto: at least {least_bytes} bytes are needed, the curves end at {most * bytes_of_one}; "
+            f"give a budget in bytes"
+        )
+    budgets_R = [count * bytes_of_one for count in range(most + 1)]
+    unit = math.gcd(*expert_bytes_L)
+    try:
+        best_U = best_benefits(curves, expert_bytes_L, budgets_R[-1])
+        benefit_R = np.array([best_U[min(budget // unit, len(best_U) - 1)] for budget in budgets_R])
+        exact = True
+    except Unsupported:
+        benefit_R = np.array([greedy_allocation(curves, expert_bytes_L, budget).objective for budget in budgets_R])
+        exact = False
+    benefit_R = np.maximum.accumulate(benefit_R)
+    balancedness_R = (benefit_R + curves.balancedness_LC[:, 0].sum()) / len(expert_bytes_L)
+    marginal_R = np.diff(balancedness_R, prepend=balancedness_R[0])
+    points = tuple(
+        BudgetPoint(count, budget / gpus, float(balancedness), float(gain))
+        for count, (budget, balancedness, gain) in enumerate(zip(budgets_R, balancedness_R, marginal_R, strict=True))
+    )
+    return BudgetCurve(points, max(knee(balancedness_R), -(-least_bytes // bytes_of_one)), exact)
+
+
+def knee(balancedness_R: np.ndarray) -> int:
+    """The number of replicas per GPU chosen by the rule of this module.
+
+    balancedness_R: for 0, 1, 2, ... replicas per GPU, not falling.
+    """
+    gain_R = balancedness_R - balancedness_R[0]
+    if gain_R[-1] < _LEAST_GAIN:
+        return 0
+    end = int(np.argmax(gain_R >= _ATTAINED * gain_R[-1]))
+    average = gain_R[end] / end
+    corners = _hull(gain_R[: end + 1])
+    paying = [
+        after
+        for before, after in itertools.pairwise(corners)
+        if gain_R[after] - gain_R[before] >= (after - before) * average * (1 - 1e-12)
+    ]
+    return paying[-1]
+
+
+def _hull(gain_R: np.ndarray) -> list[int]:
+    """Corners of the concave hull from above."""
+    corners: list[int] = []
+    for last in range(len(gain_R)):
+        while len(corners) > 1:
+            first, middle = corners[-2:]
+            if (gain_R[middle] - gain_R[first]) * (last - first) > (gain_R[last] - gain_R[first]) * (middle - first):
+                break
+            corners.pop()
+        corners.append(last)
+    return corners

@@ -24,14 +24,48 @@ def allocate_exactly(curves: BenefitCurves, expert_bytes_L: Sequence[int], budge
     would have more than 200 million cells; the integer program has no such limit.
     """
     started = time.perf_counter()
+    size_L = _sizes_in_units(expert_bytes_L)
+    best_U, chosen_LU = _table(curves, size_L, _units(curves, expert_bytes_L, budget_bytes))
+    left = int(np.argmax(best_U))
+    objective = float(best_U[left])
+    replicas: list[int] = []
+    for layer in reversed(range(len(size_L))):
+        count = curves.candidates_C[chosen_LU[layer, left]]
+        replicas.append(count)
+        left -= count * size_L[layer]
+    seconds = time.perf_counter() - started
+    return Allocation(tuple(reversed(replicas)), "optimal", objective, objective, "dynamic program", seconds)
+
+
+def best_benefits(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int) -> np.ndarray:
+    """`best_U`: the largest benefit of every budget up to `budget_bytes`, in units of the sizes' common divisor.
+
+    Ends where every layer has its last candidate. Raises Unsupported as `allocate_exactly` does.
+    """
+    size_L = _sizes_in_units(expert_bytes_L)
+    best_U, _ = _table(curves, size_L, _units(curves, expert_bytes_L, budget_bytes))
+    return best_U
+
+
+def _sizes_in_units(expert_bytes_L: Sequence[int]) -> list[int]:
     unit = math.gcd(*expert_bytes_L)
-    size_L = [size // unit for size in expert_bytes_L]
-    units = min(budget_bytes // unit, curves.candidates_C[-1] * sum(size_L))
-    if (units + 1) * len(size_L) > _MAX_CELLS:
+    return [size // unit for size in expert_bytes_L]
+
+
+def _units(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int) -> int:
+    """Units of budget that the table must have. Raises Unsupported where they are too many."""
+    unit = math.gcd(*expert_bytes_L)
+    units = min(budget_bytes, curves.candidates_C[-1] * sum(expert_bytes_L)) // unit
+    if (units + 1) * len(expert_bytes_L) > _MAX_CELLS:
         raise Unsupported(
-            f"dynamic program: {units} units of {unit} bytes over {len(size_L)} layers exceed {_MAX_CELLS} cells; "
-            f"use the integer program"
+            f"dynamic program: {units} units of {unit} bytes over {len(expert_bytes_L)} layers exceed {_MAX_CELLS} "
+            f"cells; use the integer program"
         )
+    return units
+
+
+def _table(curves: BenefitCurves, size_L: Sequence[int], units: int) -> tuple[np.ndarray, np.ndarray]:
+    """`best_U`, the largest benefit within so many units, and `chosen_LU`, the last layer's candidate in each."""
     best_U = np.zeros(units + 1)
     chosen_LU = np.zeros((len(size_L), units + 1), dtype=np.int32)
     for layer, size in enumerate(size_L):
@@ -44,12 +78,4 @@ def allocate_exactly(curves: BenefitCurves, expert_bytes_L: Sequence[int], budge
             better_U = value_U > best_U[used:]
             best_U[used:][better_U] = value_U[better_U]
             chosen_LU[layer, used:][better_U] = candidate
-    left = int(np.argmax(best_U))
-    objective = float(best_U[left])
-    replicas: list[int] = []
-    for layer in reversed(range(len(size_L))):
-        count = curves.candidates_C[chosen_LU[layer, left]]
-        replicas.append(count)
-        left -= count * size_L[layer]
-    seconds = time.perf_counter() - started
-    return Allocation(tuple(reversed(replicas)), "optimal", objective, objective, "dynamic program", seconds)
+    return best_U, chosen_LU

@@ -1,4 +1,193 @@
 """Unequal shares: how much of an expert's tokens each of its copies takes, by linear programming.
 
-Claimed by H9 (work in progress).
+With the placement fixed, GPU loads are linear in the shares, so those that minimise the sum over steps of the maximum
+GPU load (in units of the step's mean) are a linear program. Fitted to some steps they may do worse on others: a layer
+gets them only where steps that were left out of the program gain too, and then as far towards them as those steps gain.
+
+Axes: S steps, E experts, G GPUs, V copies of experts that have several, W rows of the program.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linprog
+from scipy.sparse import csr_array
+
+from craftc.solvers.problem import Placement
+from craftc.solvers.replay import Shares, given_shares, gpu_loads, step_balancedness
+
+_MOST_STEPS = 256
+"""Steps of a program; where there are more, so many evenly spaced ones."""
+_MOST_ROUNDS = 12
+"""Rounds of adding the GPUs that turned out to be the stragglers."""
+_FOLDS = 4
+"""Parts of the steps, each left out once."""
+_WEIGHTS = (1.0, 0.5)
+"""How far to go from even shares to the program's, tried on steps left out."""
+_LEAST_GAIN = 5e-4
+"""Balancedness that unequal shares must gain on steps left out."""
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class SharesChoice:
+    """Whether unequal shares are worth having for a layer."""
+
+    shares: Shares | None
+    """Share of every slot, None where copies had better share evenly."""
+    even: float
+    """Balancedness of even shares, mean over steps, in 0..1."""
+    unequal: float
+    """Balancedness on steps left out of the program, each left out once; that of even shares where they won."""
+
+
+def choose_shares(counts_SE: np.ndarray, placement: Placement) -> SharesChoice:
+    """Unequal shares for one layer where they gain on steps left out, even ones elsewhere.
+
+    A single step cannot be left out: shares stay even. So they do where no expert has several copies.
+    """
+    even_S = _balancedness(counts_SE, placement, None)
+    even = float(even_S.mean())
+    steps = len(counts_SE)
+    if steps < 2 or not _free_copies(placement):
+        return SharesChoice(None, even, even)
+    fold_S = np.arange(steps) % min(_FOLDS, steps)
+    reached_WS = np.empty((len(_WEIGHTS), steps))
+    for fold in range(int(fold_S.max()) + 1):
+        fitted = best_shares(counts_SE[fold_S != fold], placement)
+        for row, weight in enumerate(_WEIGHTS):
+            left_out = fold_S == fold
+            reached_WS[row, left_out] = _balancedness(counts_SE[left_out], placement, mixed(fitted, placement, weight))
+    best = int(reached_WS.mean(axis=1).argmax())
+    held_out = float(reached_WS[best].mean())
+    shares = mixed(best_shares(counts_SE, placement), placement, _WEIGHTS[best])
+    in_sample = float(_balancedness(counts_SE, placement, shares).mean())
+    if held_out < even + _LEAST_GAIN or in_sample < even + _LEAST_GAIN:
+        return SharesChoice(None, even, even)
+    return SharesChoice(shares, even, held_out)
+
+
+def best_shares(counts_SE: np.ndarray, placement: Placement) -> Shares:
+    """The shares that minimise the sum over steps of the maximum GPU load in units of the step's mean GPU load.
+
+    Each program knows only the GPUs that were a straggler so far; it grows until no other GPU exceeds them. Shares are
+    those of the program on evenly spaced steps where there are more than 256.
+    """
+    kept = np.unique(np.linspace(0, len(counts_SE) - 1, min(len(counts_SE), _MOST_STEPS)).round().astype(int))
+    total_S = counts_SE[kept].sum(axis=1, dtype=np.float64)
+    load_SE = counts_SE[kept][total_S > 0] * (len(placement) / total_S[total_S > 0, None])
+    free = _free_copies(placement)
+    if not free or not len(load_SE):
+        return _even(placement)
+    program = _Program(load_SE, placement, free)
+    share_V = program.even_V
+    known = np.zeros((len(load_SE), len(placement)), dtype=bool)
+    for _ in range(_MOST_ROUNDS):
+        gpu_load_SG = program.gpu_loads(share_V)
+        limit_S1 = np.where(known, gpu_load_SG, -np.inf).max(axis=1, keepdims=True)
+        stragglers = gpu_load_SG > np.maximum(limit_S1, gpu_load_SG.max(axis=1, keepdims=True) - 0.02) + 1e-9
+        if not (stragglers & ~known).any():
+            break
+        known |= stragglers
+        solved = program.solve(known)
+        if solved is None:
+            break
+        share_V = solved
+    return _rounded(program.shares(share_V), placement)
+
+
+def mixed(shares: Shares, placement: Placement, weight: float) -> Shares:
+    """`weight` of `shares` and the rest of even ones."""
+    even = _even(placement)
+    between = [
+        [weight * one + (1 - weight) * other for one, other in zip(own, alike, strict=True)]
+        for own, alike in zip(shares, even, strict=True)
+    ]
+    return _rounded(between, placement)
+
+
+@dataclass(frozen=True, eq=False)
+class _Program:
+    """The linear program of one layer: variables are the shares of copies, then one limit per step."""
+
+    load_SE: np.ndarray
+    placement: Placement
+    free: list[tuple[int, int, int]]
+    """(expert, GPU, slot) of every copy of an expert that has several."""
+
+    @property
+    def even_V(self) -> np.ndarray:
+        expert_V = np.array([expert for expert, _, _ in self.free])
+        return 1.0 / np.bincount(expert_V)[expert_V]
+
+    def gpu_loads(self, share_V: np.ndarray) -> np.ndarray:
+        share_EG = given_shares(self.placement, self.shares(share_V), self.load_SE.shape[1])
+        return self.load_SE @ share_EG
+
+    def shares(self, share_V: np.ndarray) -> Shares:
+        """Shares of all slots."""
+        every = [[1.0] * len(held) for held in self.placement]
+        for (_, gpu, slot), share in zip(self.free, share_V.tolist(), strict=True):
+            every[gpu][slot] = share
+        return tuple(map(tuple, every))
+
+    def solve(self, known_SG: np.ndarray) -> np.ndarray | None:
+        """`share_V`, optimal when only the known GPUs of every step count; None where the solver fails."""
+        steps, count = len(self.load_SE), len(self.free)
+        expert_V = np.array([expert for expert, _, _ in self.free])
+        gpu_V = np.array([gpu for _, gpu, _ in self.free])
+        step_W, gpu_W = np.nonzero(known_SG)
+        fixed_SG = self.gpu_loads(np.zeros(count))
+        # fixed load + sum of share * load - limit of the step <= 0
+        row, copy = np.nonzero(gpu_W[:, None] == gpu_V[None, :])
+        rows = np.concatenate([row, np.arange(len(step_W))])
+        columns = np.concatenate([copy, count + step_W])
+        values = np.concatenate([self.load_SE[step_W[row], expert_V[copy]], -np.ones(len(step_W))])
+        _, number_V = np.unique(expert_V, return_inverse=True)
+        solved = linprog(
+            np.concatenate([np.zeros(count), np.ones(steps)]),
+            A_ub=csr_array((values, (rows, columns)), shape=(len(step_W), count + steps)),
+            b_ub=-fixed_SG[step_W, gpu_W],
+            A_eq=csr_array((np.ones(count), (number_V, np.arange(count))), shape=(number_V.max() + 1, count + steps)),
+            b_eq=np.ones(number_V.max() + 1),
+            bounds=[(0, 1)] * count + [(0, None)] * steps,
+            method="highs",
+        )
+        return None if solved.x is None else np.clip(solved.x[:count], 0.0, 1.0)
+
+
+def _free_copies(placement: Placement) -> list[tuple[int, int, int]]:
+    held = [expert for gpu in placement for expert in gpu]
+    several = np.bincount(held) > 1
+    return [
+        (expert, gpu, slot)
+        for gpu, experts in enumerate(placement)
+        for slot, expert in enumerate(experts)
+        if several[expert]
+    ]
+
+
+def _balancedness(counts_SE: np.ndarray, placement: Placement, shares: Shares | None) -> np.ndarray:
+    return step_balancedness(gpu_loads(counts_SE, placement, shares))
+
+
+def _even(placement: Placement) -> Shares:
+    copies = np.bincount([expert for gpu in placement for expert in gpu])
+    return tuple(tuple(1.0 / int(copies[expert]) for expert in gpu) for gpu in placement)
+
+
+def _rounded(shares: Sequence[Sequence[float]], placement: Placement) -> Shares:
+    """Shares as short decimals that sum to 1 for every expert: what rounding misses goes to its first copy."""
+    rounded = [[round(share, _DIGITS) for share in own] for own in shares]
+    slots: dict[int, list[tuple[int, int]]] = {}
+    for gpu, held in enumerate(placement):
+        for slot, expert in enumerate(held):
+            slots.setdefault(expert, []).append((gpu, slot))
+    for places in slots.values():
+        gpu, slot = max(places, key=lambda place: rounded[place[0]][place[1]])
+        rest = sum(rounded[g][s] for g, s in places if (g, s) != (gpu, slot))
+        rounded[gpu][slot] = round(1.0 - rest, _DIGITS)
+    return tuple(map(tuple, rounded))

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from craftc.cli.convert import convert
+from craftc.cli.diff import diff
 from craftc.cli.evaluate import evaluate
 from craftc.cli.export import export
 from craftc.cli.inspect import inspect
@@ -29,6 +30,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     optimize,
     show,
     evaluate,
+    diff,
     verify,
     export,
     convert,

@@ -18,6 +18,8 @@ from craftc.cli.options import (
     OptionalLoads,
     OutputFormat,
     Planner,
+    Shares,
+    SharesChoice,
     Solver,
     SolverChoice,
     TimeLimit,
@@ -39,6 +41,7 @@ def optimize(
     nodes: Nodes = 1,
     loads: OptionalLoads = None,
     loads_format: LoadsFormat = None,
+    shares: SharesChoice = Shares.even,
     planner: Planner = DEFAULT_PLANNER,
     solver: SolverChoice = Solver.highs,
     time_limit: TimeLimit = 30.0,
@@ -79,7 +82,7 @@ def optimize(
     from craftc.topology import Topology
 
     wanted = Compilation(topology=Topology(gpus, nodes), budget_requested=parse_budget(budget).text)
-    planning = planning_pipeline(PlanningOptions(planner, solver.value, time_limit))
+    planning = planning_pipeline(PlanningOptions(planner, solver.value, time_limit, shares.value))
     if (out is None) == (stop_after is None):
         raise BadInput("give --out DIR, the folder to write, or --stop-after PASS to look without writing")
     if out is not None:

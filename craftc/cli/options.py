@@ -18,6 +18,13 @@ class Solver(StrEnum):
     cbc = "cbc"
 
 
+class Shares(StrEnum):
+    """How the copies of an expert share its tokens."""
+
+    even = "even"
+    lp = "lp"
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -65,7 +72,8 @@ Budget = Annotated[
     typer.Option(
         "--budget",
         metavar="B",
-        help="Memory for replicas: 64GiB (all GPUs together), 1GiB/gpu, 8replicas/gpu, 12.5% (of the experts' memory).",
+        help="Memory for replicas: 64GiB (all GPUs together), 1GiB/gpu, 8replicas/gpu, 12.5% (of the experts' memory), "
+        "or auto, as many as pay.",
     ),
 ]
 DEFAULT_PLANNER = "craftc"
@@ -75,6 +83,10 @@ Planner = Annotated[
     typer.Option("--planner", metavar="NAME", help="craftc; craft, as published; or eplb, uniform replicas."),
 ]
 SolverChoice = Annotated[Solver, typer.Option("--solver", help="Solver of the allocation.")]
+SharesChoice = Annotated[
+    Shares,
+    typer.Option("--shares", help="lp: copies share tokens unevenly in the layers where unseen steps gain by it."),
+]
 TimeLimit = Annotated[
     float,
     typer.Option(

@@ -19,6 +19,8 @@ from craftc.cli.options import (
     OptionalModel,
     OutputFormat,
     Planner,
+    Shares,
+    SharesChoice,
     Solver,
     SolverChoice,
     TimeLimit,
@@ -51,6 +53,34 @@ def plan(
             "--uniform", help="The same replicas in every layer, slots a multiple of G: what most servers need."
         ),
     ] = False,
+    old: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="OLD.json",
+            help="Replan: start from the plan in use; slots that stay keep their position.",
+            show_default=False,
+        ),
+    ] = None,
+    max_move: Annotated[
+        str | None,
+        typer.Option(
+            "--max-move",
+            metavar="SIZE",
+            help="With --from: weights that GPUs may receive, all together.",
+            show_default=False,
+        ),
+    ] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option(
+            "--curve",
+            metavar="FILE.png",
+            help="With --budget auto: draw balancedness by replicas per GPU, the chosen point marked.",
+            show_default=False,
+        ),
+    ] = None,
+    shares: SharesChoice = Shares.even,
     planner: Planner = DEFAULT_PLANNER,
     solver: SolverChoice = Solver.highs,
     time_limit: TimeLimit = 30.0,
@@ -58,24 +88,37 @@ def plan(
 ) -> Result:
     """Plan copies and placement for measured loads.
 
-    Layers and expert sizes come from MODEL, from --model-config, or from --expert-bytes and the loads.
+    Layers and expert sizes come from MODEL, from --model-config, from --expert-bytes and the loads, or from the plan in
+    use.
     """
     from craftc.atomic_write import check_writable
     from craftc.budget import parse_budget
     from craftc.manifests.read_loads import read_loads
     from craftc.passes.base import Compilation
     from craftc.pipelines import planning_pipeline, run_pipeline
-    from craftc.plan_file import plan_document, write_plan
+    from craftc.plan import moe_layer
+    from craftc.plan_diff import diff_plans
+    from craftc.plan_file import plan_document, read_plan, write_plan
     from craftc.planning_options import PlanningOptions
+    from craftc.report.budget_report import budget_document, budget_text, draw_budget_curve
+    from craftc.report.diff_report import diff_document, diff_summary
     from craftc.report.plan_report import comparison_table, plan_summary
     from craftc.solvers.planners import UNIFORM
     from craftc.topology import Topology
+    from craftc.units import parse_size
 
     if uniform:
         planner = planner.removesuffix(UNIFORM) + UNIFORM
     wanted = Compilation(topology=Topology(gpus, nodes), budget_requested=parse_budget(budget).text)
-    planning = planning_pipeline(PlanningOptions(planner, solver.value, time_limit))
-    check_writable(output)
+    in_use = None if old is None else read_plan(old)
+    move_bytes = None if max_move is None else parse_size(max_move)
+    planning = planning_pipeline(
+        PlanningOptions(planner, solver.value, time_limit, shares.value, old=in_use, max_move_bytes=move_bytes)
+    )
+    _check_curve(curve, budget)
+    for path in (output, curve):
+        if path is not None:
+            check_writable(path)
     with shown_progress("read loads") as progress:
         wanted = replace(wanted, loads=read_loads(loads, loads_format))
         _check_one_source(model, model_config, expert_bytes)
@@ -83,14 +126,36 @@ def plan(
             start = _with_model(wanted, model, progress)
         elif model_config is not None:
             start = _with_config(wanted, model_config)
+        elif in_use is not None and expert_bytes is None:
+            start = replace(wanted, layers=tuple(moe_layer(layer) for layer in in_use.layers))
         else:
             start = _with_layers(wanted, expert_bytes)
         done, _ = run_pipeline(planning, start, progress)
         assert done.plan is not None
         progress("write plan")
         write_plan(done.plan, output)
-    text = "\n\n".join((plan_summary(done.plan), comparison_table(done.plan), f"wrote {output}"))
-    return Result({"plan": plan_document(done.plan), "files": [str(output)]}, text, format)
+        if curve is not None and done.budget_curve is not None:
+            draw_budget_curve(done.budget_curve, curve)
+    files = [str(path) for path in (output, curve) if path is not None]
+    document = {"plan": plan_document(done.plan), "files": files}
+    parts = [plan_summary(done.plan), comparison_table(done.plan)]
+    if done.budget_curve is not None:
+        document["budget_curve"] = budget_document(done.budget_curve)
+        parts.append(budget_text(done.budget_curve))
+    if in_use is not None:
+        changes = diff_plans(in_use, done.plan)
+        document["diff"] = diff_document(changes)
+        parts.append(diff_summary(changes))
+    parts.append(f"wrote {', '.join(files)}")
+    return Result(document, "\n\n".join(parts), format)
+
+
+def _check_curve(curve: Path | None, budget: str) -> None:
+    from craftc.budget import parse_budget
+    from craftc.errors import BadInput
+
+    if curve is not None and parse_budget(budget).kind != "auto":
+        raise BadInput("--curve draws how --budget auto chose: give both, or neither")
 
 
 def _check_one_source(model: str | None, model_config: Path | None, expert_bytes: str | None) -> None:

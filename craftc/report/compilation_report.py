@@ -7,6 +7,7 @@ from typing import Any
 
 from craftc.passes.base import Compilation
 from craftc.plan_file import plan_document
+from craftc.report.budget_report import budget_document, budget_text
 from craftc.report.curve_report import curve_table
 from craftc.report.inspection_report import layers_table
 from craftc.report.loads_report import loads_document, loads_text
@@ -29,6 +30,8 @@ def compilation_text(compilation: Compilation) -> str:
         parts.append(f"budget {known.budget_requested} = {format_size(known.budget_bytes)}")
     if known.curves is not None and known.loads is not None:
         parts.append(curve_table(known.curves, known.loads.layer_names))
+    if known.budget_curve is not None:
+        parts.append(budget_text(known.budget_curve))
     if known.allocation is not None:
         replicas = ", ".join(map(str, known.allocation.replicas_L))
         parts.append(f"replicas per layer: {replicas} ({known.allocation.status}, gap {known.allocation.gap:.2%})")
@@ -53,6 +56,7 @@ def compilation_document(compilation: Compilation) -> dict[str, Any]:
             "candidates": list(known.curves.candidates_C),
             "balancedness": known.curves.balancedness_LC.tolist(),
         },
+        "budget_curve": None if known.budget_curve is None else budget_document(known.budget_curve),
         "replicas": None if known.allocation is None else list(known.allocation.replicas_L),
         "plan": None if known.plan is None else plan_document(known.plan),
         "verification": None if known.verification is None else verification_document(known.verification),

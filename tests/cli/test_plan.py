@@ -189,3 +189,32 @@ def test_wrong_options(capfd: pytest.CaptureFixture[str], tmp_path: Path, option
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(capfd: pytest.CaptureFixture[str], tmp_path: Path):
     assert "there is no folder" in plan(capfd, tmp_path / "none" / "plan.json").error_line
     assert "is a folder" in plan(capfd, tmp_path).error_line
+
+
+def test_budget_auto_shows_and_draws_the_curve(capfd: pytest.CaptureFixture[str], tmp_path: Path):
+    curve = tmp_path / "curve.png"
+    ran = plan(capfd, tmp_path / "plan.json", "--curve", str(curve), budget="auto")
+    assert ran.code == 0, ran.err
+    assert "<- chosen" in ran.out
+    assert "budget auto: the last replica per GPU" in ran.out
+    assert curve.read_bytes().startswith(b"\x89PNG")
+    made = read_plan(tmp_path / "plan.json")
+    assert made.budget.requested == "auto"
+    ran = plan(capfd, tmp_path / "again.json", "--format", "json", budget="auto")
+    document = json.loads(ran.out)["budget_curve"]
+    assert document["points"][document["chosen"]]["bytes_per_gpu"] * 4 == made.budget.bytes
+
+
+def test_unequal_shares_are_in_the_plan(capfd: pytest.CaptureFixture[str], tmp_path: Path):
+    rng = np.random.default_rng(0)
+    counts = (rng.lognormal(0, 1.2, (1, 2, 8)) * rng.lognormal(0, 0.1, (8, 2, 8)) * 500).astype(int)
+    np.savez(tmp_path / "loads.npz", counts=counts)
+    loads = str(tmp_path / "loads.npz")
+    assert plan(capfd, tmp_path / "even.json", loads=loads).code == 0
+    assert plan(capfd, tmp_path / "lp.json", "--shares", "lp", loads=loads).code == 0
+    even, unequal = read_plan(tmp_path / "even.json"), read_plan(tmp_path / "lp.json")
+    assert all(layer.shares is None for layer in even.layers)
+    assert any(layer.shares is not None for layer in unequal.layers)
+    assert even.estimate is not None
+    assert unequal.estimate is not None
+    assert unequal.estimate.balancedness > even.estimate.balancedness

@@ -4,8 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craftc.budget import Budget, most_replicas, parse_budget, resolve_budget
-from craftc.errors import BadInput, CraftcError, Infeasible, Unsupported
+from craftc.budget import (
+    Budget,
+    bytes_for_empty_gpus,
+    largest_useful_bytes,
+    most_replicas,
+    parse_budget,
+    resolve_budget,
+)
+from craftc.errors import BadInput, CraftcError, Infeasible
 from craftc.moe_layer import MoELayer
 from craftc.topology import Topology
 
@@ -45,10 +52,14 @@ def test_replicas_are_counted_in_experts_of_the_largest_layer():
     assert resolved("1replica/gpu", mixed) == 4 * 5 * MIB
 
 
-def test_auto_is_a_value_that_cannot_be_resolved_yet():
+def test_auto_resolves_to_the_largest_budget_of_use():
     assert parse_budget("auto") == Budget("auto", "auto", Fraction(0))
-    with pytest.raises(Unsupported, match="'auto' is not available yet: give 64GiB"):
-        resolved("auto")
+    assert resolved("auto") == largest_useful_bytes(LAYERS, TOPOLOGY) == 4 * 4 * 3 * MIB
+
+
+def test_bytes_that_leave_no_gpu_without_an_expert():
+    assert bytes_for_empty_gpus(LAYERS, TOPOLOGY) == 0
+    assert bytes_for_empty_gpus(LAYERS, Topology(34)) == 2 * 3 * MIB
 
 
 @pytest.mark.parametrize("text", ["8G", "8G/gpu", "1.5t"])

@@ -1,0 +1,46 @@
+"""For `--budget auto`: from the benefit curves to the number of replicas that pay for themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from craftc.budget import bytes_for_empty_gpus, parse_budget
+from craftc.errors import Unsupported
+from craftc.passes.base import Compilation, Pass
+from craftc.solvers.auto_budget import budget_curve
+from craftc.solvers.planners import DEFAULT_PLANNER, UNIFORM
+
+
+@dataclass(frozen=True)
+class ChooseBudget(Pass):
+    """Leaves a budget that was asked for as it is."""
+
+    name: ClassVar[str] = "choose_budget"
+    needs: ClassVar[tuple[str, ...]] = ("layers", "topology", "budget_requested", "budget_bytes", "curves")
+    gives: ClassVar[tuple[str, ...]] = ("budget_bytes",)
+
+    planner: str = DEFAULT_PLANNER
+    """Name in `craftc.solvers.planners`."""
+
+    def run(self, compilation: Compilation) -> Compilation:
+        """The rule is in `craftc.solvers.auto_budget`; until here `budget_bytes` was the largest budget of use.
+
+        Raises Unsupported for planners that give every layer the same: they cannot follow the curve.
+        """
+        layers, topology, curves = compilation.layers, compilation.topology, compilation.curves
+        assert compilation.budget_requested is not None
+        assert layers is not None
+        assert topology is not None
+        assert curves is not None
+        if parse_budget(compilation.budget_requested).kind != "auto":
+            return compilation
+        if self.planner == "eplb" or self.planner.endswith(UNIFORM):
+            raise Unsupported(
+                f"budget auto: planner {self.planner} gives every layer the same replicas and cannot buy only those "
+                f"that pay; give a budget such as 8replicas/gpu"
+            )
+        sizes_L = tuple(layer.expert_bytes for layer in layers)
+        curve = budget_curve(curves, sizes_L, topology.gpus, bytes_for_empty_gpus(layers, topology))
+        chosen_bytes = curve.chosen * topology.gpus * max(sizes_L)
+        return replace(compilation, budget_curve=curve, budget_bytes=chosen_bytes)

@@ -1,0 +1,41 @@
+"""Let copies take unequal shares of their expert's tokens in the layers where unseen steps gain by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from craftc.comparison import with_planned
+from craftc.passes.base import Compilation, Pass
+from craftc.plan_verifier import require_sound
+from craftc.solvers.replay import replay
+from craftc.solvers.shares import choose_shares
+
+
+@dataclass(frozen=True)
+class ChooseShares(Pass):
+    """Placements stay as they are."""
+
+    name: ClassVar[str] = "choose_shares"
+    needs: ClassVar[tuple[str, ...]] = ("loads", "plan")
+    gives: ClassVar[tuple[str, ...]] = ("plan",)
+
+    def run(self, compilation: Compilation) -> Compilation:
+        """The plan with shares where they gain, its estimate made again; a layer that has shares keeps them otherwise.
+
+        Raises VerificationFailed for a bug here.
+        """
+        plan, loads = compilation.plan, compilation.loads
+        assert plan is not None
+        assert plan.estimate is not None
+        assert loads is not None
+        layers = tuple(
+            replace(layer, shares=choose_shares(loads.counts_SLE[:, ordinal], layer.placement).shares or layer.shares)
+            for ordinal, layer in enumerate(plan.layers)
+        )
+        shares_L = [layer.shares for layer in layers]
+        planned_L = replay(loads.counts_SLE, [layer.placement for layer in layers], shares_L).mean(axis=0)
+        estimate = with_planned(plan.estimate, plan.provenance.planner, planned_L.tolist())
+        shared = replace(plan, layers=layers, estimate=estimate)
+        require_sound(shared)
+        return replace(compilation, plan=shared)

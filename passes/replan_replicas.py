@@ -1,0 +1,76 @@
+"""Plan anew from a plan in use, moving no more weights than allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from craftc.errors import BadInput
+from craftc.passes.base import Compilation, Pass
+from craftc.passes.planning_problem import planning_problem
+from craftc.passes.written_plan import written_plan
+from craftc.plan import LayerPlan, ReplicationPlan
+from craftc.solvers.planners import DEFAULT_PLANNER, planner_named
+from craftc.solvers.problem import Placement
+from craftc.solvers.replanning import OldLayer, replan
+
+ANY_MOVE = 2**63
+"""More bytes than any model has: no limit."""
+
+
+@dataclass(frozen=True)
+class ReplanReplicas(Pass):
+    """In the place of `PlaceReplicas` where a plan is in use already."""
+
+    name: ClassVar[str] = "replan_replicas"
+    needs: ClassVar[tuple[str, ...]] = ("loads", "layers", "topology", "budget_bytes", "curves", "allocation")
+    gives: ClassVar[tuple[str, ...]] = ("plan",)
+
+    old: ReplicationPlan = field(repr=False)
+    """The plan in use."""
+    max_move_bytes: int
+    """Bytes of weights that GPUs may receive, all together, at least 0."""
+    planner: str = DEFAULT_PLANNER
+    """Name in `craftc.solvers.planners`."""
+
+    def run(self, compilation: Compilation) -> Compilation:
+        """Raises BadInput where the old plan is for other layers or GPUs, Infeasible where it moves too much."""
+        problem = planning_problem(compilation)
+        _check_same_model(self.old, compilation)
+        planner = planner_named(self.planner)
+        curves, allocation = compilation.curves, compilation.allocation
+        assert curves is not None
+        assert allocation is not None
+        old_L = tuple(OldLayer(layer.placement, layer.shares) for layer in self.old.layers)
+        found = replan(problem, planner, allocation.replicas_L, old_L, self.max_move_bytes)
+        layers = tuple(map(_replanned_layer, self.old.layers, found.placements))
+        # What was proven for the allocation does not hold for replicas that were kept to save moves.
+        placed = replace(allocation, replicas_L=tuple(layer.replicas for layer in layers), status="heuristic")
+        return replace(compilation, plan=written_plan(compilation, problem, planner, curves, placed, layers))
+
+
+def _replanned_layer(old: LayerPlan, placement: Placement) -> LayerPlan:
+    """The old layer where nothing changed; shares belong to the placement they were made for."""
+    if placement == old.placement:
+        return old
+    return replace(old, placement=placement, replicas=sum(map(len, placement)) - old.experts, shares=None)
+
+
+def _check_same_model(old: ReplicationPlan, compilation: Compilation) -> None:
+    topology, layers = compilation.topology, compilation.layers
+    assert topology is not None
+    assert layers is not None
+    if old.topology != topology:
+        raise BadInput(
+            f"old plan is for {old.topology.gpus} GPUs in {old.topology.nodes} nodes, asked for are {topology.gpus} in "
+            f"{topology.nodes}: replan for the same ones, or plan without --from"
+        )
+    if len(old.layers) != len(layers):
+        raise BadInput(f"old plan has {len(old.layers)} MoE layers, the model has {len(layers)}: give its own plan")
+    for before, layer in zip(old.layers, layers, strict=True):
+        known = (before.name, before.experts, before.expert_bytes)
+        if known != (layer.name, layer.experts, layer.expert_bytes):
+            raise BadInput(
+                f"old plan has layer {before.name} with {before.experts} experts of {before.expert_bytes} bytes, the "
+                f"model has {layer.name} with {layer.experts} of {layer.expert_bytes}: give the plan of this model"
+            )

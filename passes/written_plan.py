@@ -1,0 +1,56 @@
+"""Write down a plan: placements, budget, provenance, and what they are worth. Not a pass: shared by those that plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from craftc.comparison import compare, with_planned
+from craftc.fingerprint import fingerprint_model
+from craftc.passes.base import Compilation
+from craftc.plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
+from craftc.plan_verifier import require_sound
+from craftc.solvers.problem import Allocation, BenefitCurves, Planner, PlanningProblem
+from craftc.solvers.replay import replay
+
+
+def written_plan(
+    compilation: Compilation,
+    problem: PlanningProblem,
+    planner: Planner,
+    curves: BenefitCurves,
+    allocation: Allocation,
+    layers: Sequence[LayerPlan],
+) -> ReplicationPlan:
+    """The plan with `layers`, compared with the baselines on its own loads.
+
+    Raises VerificationFailed where a planner broke a rule of DESIGN section 5: a bug, never the user's mistake.
+    """
+    assert compilation.loads is not None
+    model = compilation.model
+    placements = [layer.placement for layer in layers]
+    estimate = compare(problem, planner, curves, allocation, placements)
+    if any(layer.shares is not None for layer in layers):
+        planned_SL = replay(problem.counts_SLE, placements, [layer.shares for layer in layers])
+        estimate = with_planned(estimate, planner.name, planned_SL.mean(axis=0).tolist())
+    plan = ReplicationPlan(
+        topology=problem.topology,
+        budget=PlanBudget(
+            requested=compilation.budget_requested or f"{problem.budget_bytes}B",
+            bytes=problem.budget_bytes,
+            spent_bytes=sum(layer.replicas * layer.expert_bytes for layer in layers),
+        ),
+        layers=tuple(layers),
+        estimate=estimate,
+        provenance=Provenance(
+            craftc=version("craftc"),
+            loads=f"sha256:{compilation.loads.sha256}",
+            model=None if model is None else f"sha256:{fingerprint_model(model)}",
+            planner=planner.name,
+            solver=allocation.solver,
+            status=allocation.status,
+            gap=None if allocation.status == "heuristic" else allocation.gap,
+        ),
+    )
+    require_sound(plan)
+    return plan

@@ -1,0 +1,39 @@
+"""The curve behind --budget auto."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from craftc.errors import BadInput
+from craftc.report.budget_report import budget_document, budget_text, draw_budget_curve
+from craftc.solvers.auto_budget import budget_curve
+from craftc.solvers.problem import BenefitCurves
+
+COUNTS = tuple(range(65))
+CURVE = budget_curve(BenefitCurves(COUNTS, np.tile(1 - 0.5 * 0.95 ** np.array(COUNTS), (40, 1))), (2**20,) * 40, 64)
+
+
+def test_the_rule_and_the_chosen_point():
+    text = budget_text(CURVE)
+    assert text.startswith("budget auto: the last replica per GPU that gains at least the mean")
+    (chosen,) = [line for line in text.splitlines() if "<- chosen" in line]
+    assert chosen.split()[0] == str(CURVE.chosen)
+    assert len(text.splitlines()) <= 21
+
+
+def test_json_has_every_point():
+    document = json.loads(json.dumps(budget_document(CURVE)))
+    assert document["chosen"] == CURVE.chosen
+    assert [point["replicas_per_gpu"] for point in document["points"]] == list(range(41))
+    assert set(document["points"][3]) == {"replicas_per_gpu", "bytes_per_gpu", "balancedness", "marginal_gain"}
+
+
+def test_the_drawing_is_a_picture_and_the_same_each_time(tmp_path: Path):
+    for name in ("a.png", "b.png"):
+        draw_budget_curve(CURVE, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with pytest.raises(BadInput):
+        draw_budget_curve(CURVE, tmp_path / "none" / "a.png")

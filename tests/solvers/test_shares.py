@@ -1,0 +1,82 @@
+"""Unequal shares: the linear program's optimum, and kept only where unseen steps gain."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from craftc.solvers.replay import gpu_loads, replay
+from craftc.solvers.shares import best_shares, choose_shares, mixed
+from craftc.solvers.verifier import PlacedLayer, violations
+from tests.plans import random_plan
+
+# Expert 0 on both GPUs; GPU 0 also has the hot expert 1, GPU 1 the cold expert 2.
+PLACEMENT = ((0, 1), (0, 2))
+
+
+def sound(placement, shares, experts):
+    slots = sum(map(len, placement))
+    layer = PlacedLayer("x", experts, 1, slots - experts, placement, shares)
+    return violations([layer], len(placement)) == ()
+
+
+def straggling(counts_SE, placement, shares):
+    load_SG = gpu_loads(counts_SE, placement, shares)
+    return (load_SG.max(axis=1) / load_SG.mean(axis=1)).sum()
+
+
+def test_the_copy_beside_the_hot_expert_takes_less():
+    shares = best_shares(np.array([[6, 4, 0]]), PLACEMENT)
+    assert shares == ((pytest.approx(1 / 6, abs=1e-5), 1.0), (pytest.approx(5 / 6, abs=1e-5), 1.0))
+    assert replay(np.array([[[6, 4, 0]]]), [PLACEMENT], [shares]).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_two_steps_are_weighed_against_a_search_over_all_shares():
+    counts_SE = np.array([[6, 4, 0], [6, 0, 2]])
+    grid = np.linspace(0, 1, 1001)
+    best = min(straggling(counts_SE, PLACEMENT, ((one, 1.0), (1 - one, 1.0))) for one in grid)
+    assert straggling(counts_SE, PLACEMENT, best_shares(counts_SE, PLACEMENT)) == pytest.approx(best, abs=1e-3)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(2, 6), st.integers(2, 4))
+def test_sound_and_never_worse_than_even_on_the_fitted_steps(seed, steps, experts, gpus):
+    slots = experts + min(3, experts * (gpus - 1))
+    placement = random_plan(seed, gpus, experts, (slots,), 0).layers[0].placement
+    counts_SE = np.random.default_rng(seed).integers(0, 50, (steps, experts)) + 1
+    shares = best_shares(counts_SE, placement)
+    assert sound(placement, shares, experts)
+    assert straggling(counts_SE, placement, shares) <= straggling(counts_SE, placement, None) + 1e-4
+    choice = choose_shares(counts_SE, placement)
+    assert choice.shares is None or sound(placement, choice.shares, experts)
+    assert choice.unequal >= choice.even
+    assert choice.even == pytest.approx(replay(counts_SE[:, None], [placement]).mean())
+
+
+def test_kept_where_all_steps_agree():
+    counts_SE = np.array([[60, 40, 0], [63, 39, 1], [59, 42, 0], [61, 40, 2]])
+    choice = choose_shares(counts_SE, PLACEMENT)
+    assert choice.shares is not None
+    assert choice.unequal > 0.95 > choice.even
+    assert choice.shares[0][0] < 0.3
+
+
+def test_dropped_where_what_one_step_wants_hurts_the_next():
+    counts_SE = np.array([[60, 40, 0], [60, 0, 40]])
+    choice = choose_shares(counts_SE, PLACEMENT)
+    assert choice.shares is None
+    assert choice.unequal == choice.even
+
+
+def test_a_single_step_or_no_replicas_stay_even():
+    assert choose_shares(np.array([[6, 4, 0]]), PLACEMENT).shares is None
+    assert choose_shares(np.array([[6, 4], [6, 4]]), ((0,), (1,))).shares is None
+
+
+def test_idle_steps_count_for_nothing():
+    assert best_shares(np.array([[0, 0, 0], [6, 4, 0]]), PLACEMENT) == best_shares(np.array([[6, 4, 0]]), PLACEMENT)
+    assert best_shares(np.zeros((2, 3), dtype=int), PLACEMENT) == ((0.5, 1.0), (0.5, 1.0))
+
+
+def test_mixing_goes_part_of_the_way():
+    assert mixed(((0.0, 1.0), (1.0, 1.0)), PLACEMENT, 0.5) == ((0.25, 1.0), (0.75, 1.0))
