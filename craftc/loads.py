@@ -96,7 +96,7 @@ def _checked_counts(counts: np.ndarray, layer_names: tuple[str, ...]) -> np.ndar
         )
     if 0 in counts.shape:
         raise BadInput(f"loads: counts is empty, shape {list(counts.shape)}; record at least one step")
-    if counts.dtype.kind not in "iufb":
+    if counts.dtype.kind not in "iuf":
         raise BadInput(f"loads: counts must be numbers, got dtype {counts.dtype}")
     if counts.dtype.kind == "f":
         _refuse_cells(~np.isfinite(counts), counts, "is not finite")
@@ -105,6 +105,8 @@ def _checked_counts(counts: np.ndarray, layer_names: tuple[str, ...]) -> np.ndar
         _refuse_cells(counts < 0, counts, "is negative")
     _refuse_cells(counts > 2**53, counts, "is larger than 2^53")
     tokens_L = counts.sum(axis=(0, 2), dtype=np.float64)
+    if tokens_L.max() > 2**62:  # sums over steps are int64
+        raise BadInput(f"loads: layer {int(tokens_L.argmax())} has {tokens_L.max():.3g} tokens, more than 2^62 in all")
     if not tokens_L.all():
         ordinal = int(np.flatnonzero(tokens_L == 0)[0])
         name = layer_names[ordinal] if ordinal < len(layer_names) else "?"

@@ -52,6 +52,13 @@ def test_wrong_shapes_are_refused(shape: tuple[int, ...]):
 def test_wrong_dtype_is_refused():
     with pytest.raises(BadInput, match="dtype"):
         LoadProfile.from_counts(np.full((1, 1, 2), "7"))
+    with pytest.raises(BadInput, match="dtype bool"):
+        LoadProfile.from_counts(np.ones((1, 1, 2), dtype=bool))
+
+
+def test_totals_that_would_overflow_are_refused():
+    with pytest.raises(BadInput, match=r"layer 0 has 9.01e\+18 tokens, more than 2\^62"):
+        LoadProfile.from_counts(np.full((500, 1, 2), 2**53))
 
 
 def test_a_layer_without_tokens_is_named():
