@@ -15,11 +15,6 @@ from craftc.backend.session import Session, session_for
 from craftc.backend.split import compile_around, replace_regions
 from craftc.passes.tracing_experts import find_experts
 
-_DDP_PIECE = (
-    "Dynamo's DDP optimizer cuts the graph at DDP's buckets, through the experts: "
-    "set torch._dynamo.config.optimize_ddp = False before the first call"
-)
-
 
 @dataclass(frozen=True, eq=False)
 class CompiledGraph:
@@ -63,8 +58,8 @@ def _matched_calls(gm: fx.GraphModule, frame: Frame, session: Session) -> dict[s
     """Attribute of `gm`, region and module of every layer that is replaced."""
     if frame.root is None or not frame.experts:
         return {}
-    if frame.is_piece:
-        session.keep_as_they_were([Unmatched(one.parameters.name, _DDP_PIECE) for one in frame.experts])
+    if reason := _why_not_a_model(frame):
+        session.keep_as_they_were([Unmatched(one.parameters.name or "experts", reason) for one in frame.experts])
         return {}
     plan = session.model_plan(frame.root)
     regions = find_regions(gm.graph, [one.parameters for one in frame.experts])
@@ -78,6 +73,17 @@ def _matched_calls(gm: fx.GraphModule, frame: Frame, session: Session) -> dict[s
         for number, (region, call) in enumerate(found)
         if isinstance(region, Region) and not isinstance(call, Unmatched)
     }
+
+
+def _why_not_a_model(frame: Frame) -> str | None:
+    if frame.is_piece:
+        return (
+            "Dynamo's DDP optimizer cuts the graph at DDP's buckets, through the experts: "
+            "set torch._dynamo.config.optimize_ddp = False before the first call"
+        )
+    if any(one.module is frame.root for one in frame.experts):
+        return "torch.compile broke the graph around it and compiles it alone; TORCH_LOGS=graph_breaks says why"
+    return None
 
 
 def _broken_layers(root: nn.Module) -> list[Unmatched]:

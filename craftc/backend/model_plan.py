@@ -61,7 +61,7 @@ class ModelPlan:
             return self._calls[name]
         layer = next((one for one in self.layers if one.name == name), None)
         if layer is None:
-            return Unmatched(name, "torch.compile broke the graph around it and compiles it alone")
+            return Unmatched(name, "it is inside of another experts module")
         used = [attribute for attribute, _ in owned.parameters.nodes]
         unused = [attribute for attribute in owned.module._parameters if attribute not in used]
         if unused:

@@ -133,6 +133,15 @@ def test_calls_without_tokens_do_not_disturb_the_count():
         assert torch.allclose(run(batch(*shape)), model(batch(*shape)), atol=1e-6)
 
 
+def test_experts_compiled_alone_are_kept_as_they_were(caplog):
+    experts: Any = TinyMoE().get_submodule("layers.0.experts")
+    run = compiled(experts)
+    arguments = (batch(1, 5)[0], torch.tensor([[0, 1]] * 5), torch.ones(5, 2))
+    with caplog.at_level(logging.WARNING, "craftc.backend"):
+        assert torch.equal(run(*arguments), experts(*arguments))
+    assert "broke the graph around it and compiles it alone" in caplog.text
+
+
 def test_two_models_may_share_their_options():
     options: dict[str, Any] = {"inner": "eager", "gpus": 2, "budget": "50%", "profile_calls": 1}
     models = [TinyMoE(), TinyMoE()]

@@ -7,30 +7,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from craftc.backend.owners import Frame, captured_frame
 from craftc.backend.regions import Region, Unmatched, find_regions
+from tests.backend.captured import Captured, capture
 from tests.backend.tiny_moe import EXPERTS, HIDDEN, TOP_K, Experts, TinyMoE, batch
-
-
-class Captured:
-    """A backend that keeps what it was given and runs the graph as it is."""
-
-    def __init__(self):
-        self.frames: list[Frame] = []
-        self.regions: list[tuple[Region | Unmatched, ...]] = []
-
-    def __call__(self, gm, example_inputs):
-        frame = captured_frame(gm, example_inputs)
-        self.frames.append(frame)
-        self.regions.append(find_regions(gm.graph, [one.parameters for one in frame.experts]))
-        return gm
-
-
-def capture(model, *inputs) -> Captured:
-    torch._dynamo.reset()
-    captured = Captured()
-    torch.compile(model, backend=captured)(*inputs)
-    return captured
 
 
 def only_reason(model: nn.Module) -> str:
@@ -61,28 +40,6 @@ def test_sizes_stay_outside_of_the_region_under_dynamic_shapes():
     for region in captured.regions[0]:
         assert isinstance(region, Region)
         assert not any(isinstance(node.meta["example_value"], torch.SymInt) for node in region.nodes)
-
-
-@pytest.mark.parametrize("call", ["closure", "submodule"])
-def test_names_are_relative_to_the_outermost_module_of_the_frame(call):
-    model = TinyMoE()
-    target = (lambda hidden: model(hidden) * 2) if call == "closure" else model.layers[1]
-    captured = capture(target, batch())
-    assert captured.frames[0].root is (model if call == "closure" else model.layers[1])
-    names = [one.parameters.name for one in captured.frames[0].experts]
-    assert names == (["layers.0.experts", "layers.1.experts"] if call == "closure" else ["experts"])
-
-
-def test_parameters_are_enough_where_dynamos_scope_cannot_be_read(monkeypatch):
-    monkeypatch.setattr("craftc.backend.owners._dynamo_scope", lambda: None)
-    model = TinyMoE()
-    captured = capture(model, batch())
-    assert captured.frames[0].root is model
-    assert [one.module for one in captured.frames[0].experts] == [layer.experts for layer in model.layers]
-
-
-def test_a_graph_without_parameters_has_no_root():
-    assert capture(lambda hidden: hidden * 2, batch()).frames[0].root is None
 
 
 class TwoOutputs(Experts):

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import gc
+import logging
+from typing import Any
+
+import pytest
+
+from craftc.backend.regions import Unmatched
+from craftc.backend.session import session_for
+from craftc.errors import BadInput, Unsupported
+
+OPTIONS: dict[str, Any] = {"gpus": 2, "budget": "25%"}
+
+
+def test_the_same_options_object_is_the_same_session():
+    options = dict(OPTIONS)
+    session = session_for(options, None)
+    assert session_for(options, None) is session
+    assert session_for(dict(OPTIONS), None) is not session
+
+
+def test_a_session_ends_with_its_last_graph():
+    options = dict(OPTIONS)
+    said = Unmatched("a", "reason")
+    session_for(options, None).keep_as_they_were([said])
+    gc.collect()
+    assert session_for(options, None)._said == set()
+
+
+def test_wrong_options_make_no_session():
+    with pytest.raises(BadInput, match="knows no option gpu"):
+        session_for({"gpu": 2}, None)
+
+
+def test_a_reason_is_said_once_with_the_number_of_layers(caplog):
+    session = session_for(dict(OPTIONS), None)
+    layers = [Unmatched("a", "one reason"), Unmatched("b", "one reason"), Unmatched("c", "another")]
+    with caplog.at_level(logging.WARNING, "craftc.backend"):
+        session.keep_as_they_were(layers)
+        session.keep_as_they_were(layers)
+    assert [record.getMessage() for record in caplog.records] == [
+        "craftc: layer a (and 1 more) is kept as it was: one reason",
+        "craftc: layer c is kept as it was: another",
+    ]
+
+
+def test_strict_raises_for_the_first():
+    session = session_for(OPTIONS | {"strict": True}, None)
+    with pytest.raises(Unsupported, match="layer a: one reason"):
+        session.keep_as_they_were([Unmatched("a", "one reason")])
+    session.keep_as_they_were([])
