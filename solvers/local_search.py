@@ -1,93 +1,134 @@
-"""Improve many placements at once against individual steps: swaps of copies, exchanges of replicas, until none helps.
+"""Improve many placements at once against individual steps: swaps of copies and exchanges of replicas, until none
+helps; then again from loads with noise, keeping what is better.
 
-Axes: L layers, K steps, E experts, X experts and one empty slot, B problems, G GPUs, C slots of a GPU, N = G x C slots.
+Axes: L layers, K steps, E experts, X experts and one empty slot, B problems, G GPUs, C slots of a GPU, N = C x G slots,
+slot n on GPU n % G.
 """
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from craftc.solvers.batch_of_placements import PlacementBatch
 from craftc.solvers.exchanges import exchange_best
-from craftc.solvers.smoothed_peak import ExpertLoads, Float, copies_of, potential
+from craftc.solvers.smoothed_peak import ExpertLoads, Float, squarings_for, standing
+from craftc.solvers.step_compression import RepresentativeSteps
 from craftc.solvers.swaps import swap_best
 
-_MAX_CELLS = 200_000
-"""Cells of the largest temporary array: what fits the processor's cache."""
+_AT_ONCE = 64
+"""Problems of a batch: enough to hide the cost of a call, few enough to share among threads."""
+_NOISE = 0.1
+"""Spread of the logarithm of a load with noise."""
+_NOISE_ROUNDS = 2
 
 
 @dataclass(frozen=True)
 class SearchEffort:
-    """How far the search looks in a round, and how many rounds it makes."""
+    """How far the search looks in a round, how many rounds it makes, and how often it starts over."""
 
     rounds: int
-    """Rounds per problem, at least 1; the search ends earlier where nothing helps."""
+    """Rounds of a descent, at least 1; it ends earlier where nothing helps."""
     stragglers: int
     """GPUs whose copies are tried in a round, at least 1."""
     partners: int
     """GPUs each of them is tried against, at least 1."""
     wanted: int
     """Experts tried as further replicas, at least 1."""
+    restarts: int
+    """Descents from loads with noise after the first, at least 0."""
 
 
 def search_placements(
-    load_LKE: np.ndarray, risk_LE: np.ndarray, layer_B: np.ndarray, expert_BGK: np.ndarray, effort: SearchEffort
+    steps: RepresentativeSteps, layer_B: np.ndarray, expert_BGC: np.ndarray, effort: SearchEffort, seed: int
 ) -> np.ndarray:
-    """Placements with the same slots per problem as `expert_BGK` (padded with -1) that straggle less.
+    """Placements with the same slots per problem as `expert_BGC` (padded with -1) that straggle less.
 
-    load_LKE: loads of the steps searched against, in units of the mean GPU load; risk_LE: see `ExpertLoads`; layer_B:
-    the layer of every problem. Which GPUs have one slot more than others may change. The result for a problem does not
-    depend on the others in the batch.
+    layer_B: the layer of every problem. Which GPUs have one slot more than others may change. The result for a problem
+    depends on its layer, start, effort and seed alone, not on the others in the batch or on the number of threads.
     """
-    if expert_BGK.shape[1] == 1:
-        return expert_BGK
-    improved_BGK = np.full_like(expert_BGK, -1)
-    most_B = (expert_BGK >= 0).sum(axis=2).max(axis=1)
-    experts, steps = load_LKE.shape[2], load_LKE.shape[1]
-    padded = ExpertLoads(_with_empty(load_LKE), _with_empty(risk_LE))
-    for most in np.unique(most_B):
-        alike = np.flatnonzero(most_B == most)
-        gpus = expert_BGK.shape[1]
-        cells = steps * most * most * min(effort.stragglers, gpus) * min(effort.partners, gpus)
-        at_once = max(1, _MAX_CELLS // int(cells))
-        for start in range(0, len(alike), at_once):
-            rows = alike[start : start + at_once]
-            held_BN = np.sort(expert_BGK[rows], axis=2)[:, :, ::-1][:, :, :most].reshape(len(rows), -1)
-            held_BN = np.where(held_BN < 0, experts, held_BN).astype(np.int64)
-            _search(padded.rows(layer_B[rows]), held_BN, gpus, effort)
-            found_BGC = held_BN.reshape(len(rows), gpus, most)
-            improved_BGK[rows, :, :most] = np.where(found_BGC == experts, -1, found_BGC)
-    return improved_BGK
+    if expert_BGC.shape[1] == 1:
+        return expert_BGC
+    slots_B = (expert_BGC >= 0).sum(axis=2).max(axis=1)
+    groups = [np.flatnonzero(slots_B == slots) for slots in np.unique(slots_B)]
+    batches = [group[start : start + _AT_ONCE] for group in groups for start in range(0, len(group), _AT_ONCE)]
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as threads:
+        found = threads.map(lambda rows: _search(steps, layer_B[rows], expert_BGC[rows], effort, seed), batches)
+        improved_BGC = np.full_like(expert_BGC, -1)
+        for rows, found_BGC in zip(batches, found, strict=True):
+            improved_BGC[rows, :, : found_BGC.shape[2]] = found_BGC
+    return improved_BGC
 
 
-def _with_empty(value_XE: np.ndarray) -> np.ndarray:
-    """One more expert without load, for empty slots."""
-    padded = np.zeros((*value_XE.shape[:-1], value_XE.shape[-1] + 1), dtype=Float)
-    padded[..., :-1] = value_XE
-    return padded
+def _search(
+    steps: RepresentativeSteps, layer_B: np.ndarray, expert_BGC: np.ndarray, effort: SearchEffort, seed: int
+) -> np.ndarray:
+    """Search problems with as many slots on their fullest GPU each."""
+    batch, gpus, _ = expert_BGC.shape
+    experts = steps.risk_LE.shape[1]
+    most = int((expert_BGC >= 0).sum(axis=2).max())
+    squarings = squarings_for(gpus)
+    packed_BGC = np.sort(expert_BGC, axis=2)[:, :, ::-1][:, :, :most]
+    start_BN = np.where(packed_BGC < 0, experts, packed_BGC).transpose(0, 2, 1).reshape(batch, -1).astype(np.int64)
+    loads = _expert_loads(steps, layer_B)
+    best = _descend(PlacementBatch.start(loads, start_BN, gpus), squarings, effort)
+    for restart in range(effort.restarts):
+        noisy = ExpertLoads(loads.load_KBX * _noise(loads, layer_B, (seed, restart)), loads.risk_BX, loads.weight_KB)
+        shaken = PlacementBatch.start(noisy, best.expert_BN.copy(), gpus)
+        for _ in range(_NOISE_ROUNDS):
+            now = standing(shaken.load_KBN, noisy.weight_KB, gpus, squarings)
+            swap_best(shaken, now, squarings, effort.stragglers, effort.partners)
+        found = _descend(PlacementBatch.start(loads, shaken.expert_BN, gpus), squarings, effort)
+        better = np.flatnonzero(_value_B(found, squarings) > _value_B(best, squarings))
+        best.put(better, found.rows(better))
+    found_BGC = best.expert_BN.reshape(batch, most, gpus).transpose(0, 2, 1)
+    return np.where(found_BGC == experts, -1, found_BGC)
 
 
-def _search(loads: ExpertLoads, expert_BN: np.ndarray, gpus: int, effort: SearchEffort) -> None:
-    """Improve `expert_BN` in place; problems where no move is left drop out."""
-    experts = loads.load_BKX.shape[2] - 1
-    slot_gpu_N = np.repeat(np.arange(gpus), expert_BN.shape[1] // gpus)
-    active = np.arange(len(expert_BN))
+def _expert_loads(steps: RepresentativeSteps, layer_B: np.ndarray) -> ExpertLoads:
+    """Loads of a batch with one more expert that has none, for empty slots."""
+    _, kept, experts = steps.load_LKE.shape
+    load_KBX = np.zeros((kept, len(layer_B), experts + 1), dtype=Float)
+    load_KBX[:, :, :experts] = steps.load_LKE[layer_B].transpose(1, 0, 2)
+    risk_BX = np.zeros((len(layer_B), experts + 1), dtype=Float)
+    risk_BX[:, :experts] = steps.risk_LE[layer_B]
+    return ExpertLoads(load_KBX, risk_BX, steps.weight_LK[layer_B].T.astype(Float))
+
+
+def _noise(loads: ExpertLoads, layer_B: np.ndarray, key: tuple[int, int]) -> np.ndarray:
+    """Factors of the loads, the same for every problem of a layer."""
+    steps, _, experts = loads.load_KBX.shape
+    unique, row_B = np.unique(layer_B, return_inverse=True)
+    spread = [np.random.default_rng((*key, layer)).normal(0, _NOISE, (steps, experts)) for layer in unique.tolist()]
+    return np.exp(np.stack(spread, axis=1)[:, row_B].astype(Float))
+
+
+def _value_B(batch: PlacementBatch, squarings: int) -> np.ndarray:
+    return standing(batch.load_KBN, batch.loads.weight_KB, batch.gpus, squarings).value_B
+
+
+def _descend(batch: PlacementBatch, squarings: int, effort: SearchEffort) -> PlacementBatch:
+    """The batch after moves that help, problems dropping out where none is left."""
+    done, working = batch, batch.rows(np.arange(len(batch.expert_BN)))
+    number_B = np.arange(len(batch.expert_BN))
     for _ in range(effort.rounds):
-        held_BN, here = expert_BN[active], loads.rows(active)
-        copies_BX = copies_of(held_BN, experts)
-        holds_BXG = np.zeros((len(active), experts + 1, gpus), dtype=bool)
-        holds_BXG[np.arange(len(active))[:, None], held_BN, slot_gpu_N] = True
-        now = potential(here, held_BN, copies_BX, gpus)
-        moved_B = swap_best(now, held_BN, holds_BXG, effort.stragglers, effort.partners)
-        stuck = np.flatnonzero(~moved_B & (copies_BX[:, :experts] > 1).any(axis=1))
+        now = standing(working.load_KBN, working.loads.weight_KB, working.gpus, squarings)
+        moved_B = swap_best(working, now, squarings, effort.stragglers, effort.partners)
+        stuck = np.flatnonzero(~moved_B & (working.copies_BX[:, : working.experts] > 1).any(axis=1))
         if stuck.size:
-            tried_BN = held_BN[stuck]
-            moved_B[stuck] = exchange_best(
-                here.rows(stuck), now.rows(stuck), tried_BN, copies_BX[stuck], holds_BXG[stuck], effort.wanted
-            )
-            held_BN[stuck] = tried_BN
-        expert_BN[active] = held_BN
-        active = active[moved_B]
-        if not active.size:
-            return
+            tried = working.rows(stuck)
+            moved_B[stuck] = exchange_best(tried, squarings, effort.wanted)
+            working.put(stuck, tried)
+        if moved_B.all():
+            continue
+        still = np.flatnonzero(~moved_B)
+        done.put(number_B[still], working.rows(still))
+        going = np.flatnonzero(moved_B)
+        working, number_B = working.rows(going), number_B[going]
+        if not number_B.size:
+            return done
+    done.put(number_B, working)
+    return done

@@ -1,88 +1,110 @@
 """The smooth stand-in for the straggler that the search descends: a power mean of the GPU loads of every step.
 
 The load of the fullest GPU alone says nothing about the runners-up, which are tomorrow's stragglers on steps that were
-not seen; the 16th power mean counts them. Per step its weight in balancedness is folded into the loads, so that the
-potential is one plain sum: `sum over steps and GPUs of load ** 16`. A placement with less potential is better.
+not seen; a power mean counts them. What a step weighs in balancedness is folded into its loads, so that the potential
+is one plain sum: over steps and GPUs, `load ** power`. Of two placements the one with less potential is better.
 
-Axes: B problems, K steps, X experts and one empty slot (load 0), G GPUs, C slots of a GPU, N = G x C slots.
+Axes: K steps, B problems, X experts and one empty slot (no load), G GPUs, C slots of a GPU, N = C x G slots, slot n on
+GPU n % G. Steps come first: sums over them then run through memory in order.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass
 
 import numpy as np
 
-_SQUARINGS = 4
-_POWER = 2**_SQUARINGS
 Float = np.float32
+
+
+def squarings_for(gpus: int) -> int:
+    """How often a load is squared: the power grows with log(gpus), so that the power mean of alike loads stays close to
+    their peak, within what single precision holds."""
+    return min(5, max(3, round(math.log2(16 / 3 * math.log2(max(gpus, 2))))))
 
 
 @dataclass(frozen=True, eq=False)
 class ExpertLoads:
     """Loads of the experts of a batch of problems, as the search sees them."""
 
-    load_BKX: np.ndarray
+    load_KBX: np.ndarray
     """Load of the whole expert in units of the mean GPU load of its step."""
     risk_BX: np.ndarray
-    """What a single copy adds for the spread of its expert's load over steps; c copies add risk / c**2 each."""
+    """What a single copy adds for the spread of its expert's load; each of c copies adds risk / c**2."""
+    weight_KB: np.ndarray
+    """Weight of every step in balancedness."""
 
-    def rows(self, chosen: np.ndarray) -> ExpertLoads:
-        return ExpertLoads(self.load_BKX[chosen], self.risk_BX[chosen])
+    def rows(self, chosen_B: np.ndarray) -> ExpertLoads:
+        return ExpertLoads(self.load_KBX[:, chosen_B], self.risk_BX[chosen_B], self.weight_KB[:, chosen_B])
 
     def of_copies(self, expert_BN: np.ndarray, copies_BN: np.ndarray) -> np.ndarray:
-        """`load_BKN` of one copy of each of `expert_BN` if that expert has `copies_BN` copies."""
-        copies_BN = np.maximum(copies_BN, 1).astype(Float)
-        load_BKN = np.take_along_axis(self.load_BKX, expert_BN[:, None, :], axis=2)
-        load_BKN /= copies_BN[:, None, :]
-        load_BKN += (np.take_along_axis(self.risk_BX, expert_BN, axis=1) / (copies_BN * copies_BN))[:, None, :]
-        return load_BKN
+        """`load_KBN` of one copy of each of `expert_BN` if that expert has `copies_BN` copies."""
+        steps, batch, experts = self.load_KBX.shape
+        flat_BN = expert_BN + (np.arange(batch) * experts)[:, None]
+        part_BN = 1 / np.maximum(copies_BN, 1).astype(Float)
+        load_KBN = self.load_KBX.reshape(steps, -1).take(flat_BN, axis=1)
+        load_KBN *= part_BN
+        load_KBN += self.risk_BX.ravel().take(flat_BN) * (part_BN * part_BN)
+        return load_KBN
 
 
 @dataclass(frozen=True, eq=False)
-class Potential:
-    """Where a batch of placements stands; loads carry the weight of their step."""
+class Standing:
+    """How a batch of placements stands; loads of GPUs carry the weight of their step."""
 
     value_B: np.ndarray
-    """Sum over steps of 1 / power mean: larger is better, comparable between placements of one problem."""
-    scale_BK: np.ndarray
+    """Weighted sum over steps of 1 / power mean: larger is better, comparable between placements of one problem."""
+    scale_KB: np.ndarray
     """Weighted load / load."""
-    load_BKN: np.ndarray
-    """Weighted load of the copy in every slot."""
-    gpu_load_BKG: np.ndarray
+    gpu_load_KBG: np.ndarray
     """Weighted load of every GPU."""
-    power_BKG: np.ndarray
-    """16th power of `gpu_load_BKG`."""
+    power_KBG: np.ndarray
+    """Its power."""
+    potential_BG: np.ndarray
+    """Sum of powers over steps."""
 
-    def rows(self, chosen: np.ndarray) -> Potential:
-        return Potential(*(getattr(self, part.name)[chosen] for part in fields(self)))
+
+def standing(load_KBN: np.ndarray, weight_KB: np.ndarray, gpus: int, squarings: int) -> Standing:
+    """Where placements with loads `load_KBN` of their slots stand."""
+    steps, batch, _ = load_KBN.shape
+    gpu_load_KBG = load_KBN.reshape(steps, batch, -1, gpus).sum(axis=2)
+    peak_KB = gpu_load_KBG.max(axis=2)
+    busy_KB = peak_KB > 0
+    unit_KB = np.where(busy_KB, 1 / np.where(busy_KB, peak_KB, 1), 0).astype(Float)
+    sum_KB = to_the_power(gpu_load_KBG * unit_KB[:, :, None], squarings).sum(axis=2) + ~busy_KB
+    value_KB = weight_KB * unit_KB / root(sum_KB, squarings)
+    # The slope of weight / power mean in a GPU's power is value / sum / power: its root goes into the loads.
+    scale_KB = unit_KB * root(value_KB / sum_KB, squarings)
+    gpu_load_KBG *= scale_KB[:, :, None]
+    power_KBG = to_the_power(gpu_load_KBG.copy(), squarings)
+    return Standing(value_KB.sum(axis=0), scale_KB, gpu_load_KBG, power_KBG, power_KBG.sum(axis=0))
 
 
-def to_the_power(load: np.ndarray) -> np.ndarray:
-    """`load ** 16`, in place."""
-    for _ in range(_SQUARINGS):
+def to_the_power(load: np.ndarray, squarings: int) -> np.ndarray:
+    """`load ** (2 ** squarings)`, in place."""
+    for _ in range(squarings):
         np.multiply(load, load, out=load)
     return load
 
 
-def copies_of(expert_BN: np.ndarray, experts: int) -> np.ndarray:
-    """`copies_BX` int64 of every expert, and of the empty slot behind them."""
+def root(value: np.ndarray, squarings: int) -> np.ndarray:
+    """The inverse of `to_the_power`: square roots round the same wherever a value lies in an array, `**` does not."""
+    for _ in range(squarings):
+        value = np.sqrt(value)
+    return value
+
+
+def copies_of(expert_BN: np.ndarray, columns: int) -> np.ndarray:
+    """`copies_BX` int64: how often each of the ids 0..columns-1 occurs in a row."""
     batch = len(expert_BN)
-    flat = expert_BN + (np.arange(batch) * (experts + 1))[:, None]
-    return np.bincount(flat.ravel(), minlength=batch * (experts + 1)).reshape(batch, experts + 1)
+    flat = (expert_BN + (np.arange(batch) * columns)[:, None]).ravel()
+    return np.bincount(flat, minlength=batch * columns).reshape(batch, columns)
 
 
-def potential(loads: ExpertLoads, expert_BN: np.ndarray, copies_BX: np.ndarray, gpus: int) -> Potential:
-    """The potential of a batch of placements and everything the moves are valued with."""
-    load_BKN = loads.of_copies(expert_BN, np.take_along_axis(copies_BX, expert_BN, axis=1))
-    gpu_load_BKG = load_BKN.reshape(*load_BKN.shape[:2], gpus, -1).sum(axis=3)
-    peak_BK = gpu_load_BKG.max(axis=2)
-    busy_BK = peak_BK > 0
-    unit_BK = np.where(busy_BK, 1 / np.where(busy_BK, peak_BK, 1), 0).astype(Float)
-    sum_BK = to_the_power(gpu_load_BKG * unit_BK[:, :, None]).sum(axis=2) + ~busy_BK
-    value_BK = unit_BK * sum_BK ** Float(-1 / _POWER)
-    # The slope of 1 / power mean in a GPU's 16th power is value / sum / 16: its 16th root goes into the loads.
-    scale_BK = unit_BK * (value_BK / sum_BK) ** Float(1 / _POWER)
-    load_BKN *= scale_BK[:, :, None]
-    gpu_load_BKG *= scale_BK[:, :, None]
-    return Potential(value_BK.sum(axis=1), scale_BK, load_BKN, gpu_load_BKG, to_the_power(gpu_load_BKG.copy()))
+def sum_by_expert(value_BN: np.ndarray, expert_BN: np.ndarray, columns: int) -> np.ndarray:
+    """`total_BX`: the sum of a value over the slots that hold each of the ids 0..columns-1."""
+    batch = len(expert_BN)
+    flat = (expert_BN + (np.arange(batch) * columns)[:, None]).ravel()
+    total = np.bincount(flat, weights=value_BN.ravel(), minlength=batch * columns)
+    return total.reshape(batch, columns).astype(value_BN.dtype)

@@ -16,12 +16,14 @@ from craftc.solvers.problem import Allocation, BenefitCurves, Placement, Plannin
 from craftc.solvers.replay import placements_of, replay_batch
 from craftc.solvers.replication import greedy_copies
 from craftc.solvers.slots import assign_slots, layer_slots
+from craftc.solvers.step_compression import RepresentativeSteps, compress_steps
+from craftc.topology import Topology
 
-_RISK = 2.0
-"""Weight of the variance of an expert's load over steps; found by cross-validation on several kinds of loads."""
-
-
-MEDIUM = SearchEffort(rounds=100, stragglers=8, partners=16, wanted=4)
+MEDIUM = SearchEffort(rounds=100, stragglers=8, partners=16, wanted=4, restarts=1)
+_MOST_STEPS = 16
+"""Representative steps a search looks at."""
+_PEAKINESS = 8
+"""Exponent of the mean over steps by which copies are first given out: a copy is worth most where a load peaks."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,16 @@ class StepwisePlanner:
         return placements_of(_rename_gpus(expert_LGK, slots_LG))
 
     def _search(self, problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray) -> np.ndarray:
-        """`expert_BGK`: one placement per problem, never worse over the steps than the greedy one."""
+        """`expert_BGK`: one placement per problem, never worse over the steps than CRAFT's."""
         counts_SLE, topology = problem.counts_SLE, problem.topology
-        load_BE = counts_SLE.sum(axis=0)[layer_B]
-        copies_BE = greedy_copies(load_BE, replicas_B, topology.gpus)
+        steps = compress_steps(counts_SLE, topology.gpus, _MOST_STEPS)
         slots_BG = layer_slots((problem.experts + replicas_B).tolist(), topology)
-        start_BGK = greedy_placements(load_BE, copies_BE, slots_BG, topology)
-        load_LSE = _gpu_shares(counts_SLE, topology.gpus)
-        found_BGK = search_placements(load_LSE, _RISK * load_LSE.var(axis=1), layer_B, start_BGK, self.effort)
-        start_B = replay_batch(counts_SLE, layer_B, start_BGK)
+        start_BGK = _greedy(_peak_mean(steps), layer_B, replicas_B, slots_BG, topology)
+        found_BGK = search_placements(steps, layer_B, start_BGK, self.effort, problem.seed)
+        craft_BGK = _greedy(counts_SLE.sum(axis=0), layer_B, replicas_B, slots_BG, topology)
         found_B = replay_batch(counts_SLE, layer_B, found_BGK)
-        return np.where((found_B > start_B)[:, None, None], found_BGK, start_BGK)
+        craft_B = replay_batch(counts_SLE, layer_B, craft_BGK)
+        return np.where((found_B > craft_B)[:, None, None], found_BGK, craft_BGK)
 
 
 def replica_candidates(experts: int, gpus: int) -> tuple[int, ...]:
@@ -78,10 +79,19 @@ def replica_candidates(experts: int, gpus: int) -> tuple[int, ...]:
     return (0, *sorted(count for count in steps | {most} if 0 < count <= most))
 
 
-def _gpu_shares(counts_SLE: np.ndarray, gpus: int) -> np.ndarray:
-    """`load_LSE`: loads in units of the mean GPU load of their step and layer, 0 where nothing was routed."""
-    total_SL1 = counts_SLE.sum(axis=2, keepdims=True, dtype=np.float64)
-    return (counts_SLE * (gpus / np.maximum(total_SL1, 1))).transpose(1, 0, 2)
+def _peak_mean(steps: RepresentativeSteps) -> np.ndarray:
+    """`load_LE`: power mean of the loads over steps."""
+    weighted_LKE = steps.load_LKE.astype(np.float64) ** _PEAKINESS * steps.weight_LK[:, :, None]
+    return weighted_LKE.sum(axis=1) ** (1 / _PEAKINESS)
+
+
+def _greedy(
+    load_LE: np.ndarray, layer_B: np.ndarray, replicas_B: np.ndarray, slots_BG: np.ndarray, topology: Topology
+) -> np.ndarray:
+    """`expert_BGK`: greedy copies, greedy placement."""
+    load_BE = load_LE[layer_B]
+    copies_BE = greedy_copies(load_BE, replicas_B, topology.gpus)
+    return greedy_placements(load_BE, copies_BE, slots_BG, topology)
 
 
 def _rename_gpus(expert_LGK: np.ndarray, slots_LG: np.ndarray) -> np.ndarray:

@@ -1,109 +1,130 @@
-"""Swap two copies between a straggler and another GPU: the best disjoint swaps of a batch of placements, all at once.
+"""Swap two copies between a straggler and another GPU: the best disjoint swaps of every placement of a batch at once.
 
-Axes: B problems, K steps, X experts and one empty slot, G GPUs, C slots of a GPU, N = G x C slots, M stragglers,
-Q partners of a straggler, P = Q x C slots of the partners.
+Axes: K steps, B problems, X experts and one empty slot, G GPUs, C slots of a GPU, M stragglers, Q partners of a
+straggler, D slots of a partner (as many as C).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from craftc.solvers.smoothed_peak import Potential, to_the_power
+from craftc.solvers.batch_of_placements import PlacementBatch
+from craftc.solvers.smoothed_peak import Standing, to_the_power
 
 _LEAST_GAIN = 1e-5
 """Share of the potential that a move must take away; below it, single precision cannot tell."""
+_MAX_CELLS = 150_000
+"""Cells of the largest temporary array: what fits the processor's cache."""
 
 
-def swap_best(
-    now: Potential, expert_BN: np.ndarray, holds_BXG: np.ndarray, stragglers: int, partners: int
-) -> np.ndarray:
-    """Swap in `expert_BN`, at most once per GPU; returns `moved_B`.
+def swap_best(batch: PlacementBatch, now: Standing, squarings: int, stragglers: int, partners: int) -> np.ndarray:
+    """Swap copies in `batch`, at most once per GPU; returns `moved_B`.
 
     Tried: every copy on the `stragglers` GPUs with the most potential against every copy on the `partners` GPUs that
     have most room when that straggler waits. The potential is a sum over GPUs, so swaps that share no GPU add up.
     """
-    batch, _, gpus = now.gpu_load_BKG.shape
-    row = np.arange(batch)
-    weight_BG = now.power_BKG.sum(axis=1)
-    straggler_BM = _heaviest(weight_BG, min(stragglers, gpus))
+    gpus = batch.gpus
+    straggler_BM = np.argsort(-now.potential_BG, axis=1, kind="stable")[:, : min(stragglers, gpus)]
     partner_BMQ = _roomiest(now, straggler_BM, min(partners, gpus - 1))
-    change_BMCP = _changes(now, weight_BG, straggler_BM, partner_BMQ)
-    slots = change_BMCP.shape[2]
-    held_BGC = expert_BN.reshape(batch, gpus, slots)
-    from_BMC = np.take_along_axis(held_BGC, straggler_BM[:, :, None], axis=1)
-    to_BMP = np.take_along_axis(held_BGC, partner_BMQ.reshape(batch, -1, 1), axis=1).reshape(*straggler_BM.shape, -1)
-    gpu_BMP = np.repeat(partner_BMQ, slots, axis=2)
-    at = row[:, None, None, None]
-    twice_BMCP = holds_BXG[at, from_BMC[..., None], gpu_BMP[:, :, None, :]]
-    change_BMCP[twice_BMCP | holds_BXG[at, to_BMP[:, :, None, :], straggler_BM[:, :, None, None]]] = np.inf
-    flat_BMX = change_BMCP.reshape(*straggler_BM.shape, -1)
-    best_BM = flat_BMX.argmin(axis=2)
-    gain_BM = -np.take_along_axis(flat_BMX, best_BM[..., None], axis=2)[..., 0]
-    slot_BM, other_BM = np.divmod(best_BM, change_BMCP.shape[3])
-    other_gpu_BM = np.take_along_axis(gpu_BMP, other_BM[..., None], axis=2)[..., 0]
-    first_BM = straggler_BM * slots + slot_BM
-    second_BM = other_gpu_BM * slots + other_BM % slots
-    return _apply(expert_BN, gain_BM, _LEAST_GAIN * weight_BG.sum(axis=1), first_BM, second_BM, gpus)
+    slots = batch.expert_BN.shape[1] // gpus
+    at_once = max(1, _MAX_CELLS // (len(now.scale_KB) * partner_BMQ[0].size * slots * slots))
+    found = [
+        _best_swaps(batch, now, squarings, straggler_BM, partner_BMQ, slice(start, start + at_once))
+        for start in range(0, len(straggler_BM), at_once)
+    ]
+    change_BM, choice_BM = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    slot_BM, other = np.divmod(choice_BM, slots * partner_BMQ.shape[2])
+    other_BM, partner_BM = np.divmod(other, partner_BMQ.shape[2])
+    partner_BM = np.take_along_axis(partner_BMQ, partner_BM[:, :, None], axis=2)[:, :, 0]
+    least_B = -_LEAST_GAIN * now.potential_BG.sum(axis=1)
+    return _apply(batch, change_BM, least_B, slot_BM * gpus + straggler_BM, other_BM * gpus + partner_BM)
 
 
-def _heaviest(weight_BG: np.ndarray, many: int) -> np.ndarray:
-    return np.argsort(-weight_BG, axis=1, kind="stable")[:, :many]
-
-
-def _roomiest(now: Potential, straggler_BM: np.ndarray, many: int) -> np.ndarray:
+def _roomiest(now: Standing, straggler_BM: np.ndarray, many: int) -> np.ndarray:
     """`partner_BMQ`: the GPUs with the least load where it matters for the straggler, itself excluded."""
-    load_BKM = np.take_along_axis(now.gpu_load_BKG, straggler_BM[:, None, :], axis=2)
-    power_BKM = np.take_along_axis(now.power_BKG, straggler_BM[:, None, :], axis=2)
-    slope_BKM = np.divide(power_BKM, load_BKM, out=np.zeros_like(load_BKM), where=load_BKM > 0)
-    in_the_way_BMG = np.einsum("bkm,bkg->bmg", slope_BKM, now.gpu_load_BKG)
+    flat_BM = straggler_BM + (np.arange(len(straggler_BM)) * now.potential_BG.shape[1])[:, None]
+    steps = len(now.scale_KB)
+    load_KBM = now.gpu_load_KBG.reshape(steps, -1).take(flat_BM, axis=1)
+    power_KBM = now.power_KBG.reshape(steps, -1).take(flat_BM, axis=1)
+    slope_KBM = np.divide(power_KBM, load_KBM, out=np.zeros_like(load_KBM), where=load_KBM > 0)
+    in_the_way_BMG = (slope_KBM[..., None] * now.gpu_load_KBG[:, :, None, :]).sum(axis=0)
     np.put_along_axis(in_the_way_BMG, straggler_BM[:, :, None], np.inf, axis=2)
-    if many >= in_the_way_BMG.shape[2] - 1:
+    if many == in_the_way_BMG.shape[2] - 1:
         return np.argsort(in_the_way_BMG, axis=2, kind="stable")[:, :, :many]
     return np.argpartition(in_the_way_BMG, many - 1, axis=2)[:, :, :many]
 
 
-def _changes(now: Potential, weight_BG: np.ndarray, straggler_BM: np.ndarray, partner_BMQ: np.ndarray) -> np.ndarray:
-    """`change_BMCP`: potential after swapping slot C of straggler M with slot P of its partners, less that before."""
-    batch, steps, gpus = now.gpu_load_BKG.shape
-    load_BKGC = now.load_BKN.reshape(batch, steps, gpus, -1)
-    slots = load_BKGC.shape[3]
-    flat_partner_B1X = partner_BMQ.reshape(batch, 1, -1)
-    shape = (batch, steps, *partner_BMQ.shape[1:])
-    mine_BKMC = np.take_along_axis(load_BKGC, straggler_BM[:, None, :, None], axis=2)
-    theirs_BKMP = np.take_along_axis(load_BKGC, flat_partner_B1X[..., None], axis=2).reshape(*shape[:3], -1)
-    load_BKM = np.take_along_axis(now.gpu_load_BKG, straggler_BM[:, None, :], axis=2)
-    partner_load_BKMQ = np.take_along_axis(now.gpu_load_BKG, flat_partner_B1X, axis=2).reshape(shape)
-    shift_BKMCP = theirs_BKMP[:, :, :, None, :] - mine_BKMC[..., None]
-    straggler_BKMCP = to_the_power(shift_BKMCP + load_BKM[..., None, None])
-    np.subtract(np.repeat(partner_load_BKMQ, slots, axis=3)[:, :, :, None, :], shift_BKMCP, out=shift_BKMCP)
-    straggler_BKMCP += to_the_power(shift_BKMCP)
-    change_BMCP = straggler_BKMCP.sum(axis=1)
-    partner_weight_BMQ = np.take_along_axis(weight_BG, flat_partner_B1X[:, 0], axis=1).reshape(partner_BMQ.shape)
-    change_BMCP -= np.repeat(partner_weight_BMQ, slots, axis=2)[:, :, None, :]
-    change_BMCP -= np.take_along_axis(weight_BG, straggler_BM, axis=1)[:, :, None, None]
-    return change_BMCP
+def _best_swaps(
+    batch: PlacementBatch,
+    now: Standing,
+    squarings: int,
+    straggler_BM: np.ndarray,
+    partner_BMQ: np.ndarray,
+    rows: slice,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`change_BM` of the potential under the best swap of every straggler, and which one: flat index `[C, D, Q]`."""
+    gpus, steps = batch.gpus, len(now.scale_KB)
+    straggler_BM, partner_BMQ = straggler_BM[rows], partner_BMQ[rows]
+    number_B = np.arange(rows.start, rows.start + len(straggler_BM))
+    slot_C = np.arange(batch.expert_BN.shape[1] // gpus) * gpus
+    first_BMC = straggler_BM[:, :, None] + slot_C + (number_B * batch.expert_BN.shape[1])[:, None, None]
+    second_BMDQ = partner_BMQ[:, :, None, :] + slot_C[:, None]
+    second_BMDQ = second_BMDQ + (number_B * batch.expert_BN.shape[1])[:, None, None, None]
+    straggler_at_BM = straggler_BM + (number_B * gpus)[:, None]
+    partner_at_BMQ = partner_BMQ + (number_B * gpus)[:, None, None]
+
+    scale_KB = now.scale_KB[:, rows]
+    slot_load = batch.load_KBN.reshape(steps, -1)
+    gpu_load = now.gpu_load_KBG.reshape(steps, -1)
+    mine_KBMC = slot_load.take(first_BMC, axis=1) * scale_KB[:, :, None, None]
+    theirs_KBMDQ = slot_load.take(second_BMDQ, axis=1) * scale_KB[:, :, None, None, None]
+    shift_KBMCDQ = theirs_KBMDQ[:, :, :, None] - mine_KBMC[..., None, None]
+    power_KBMCDQ = shift_KBMCDQ + gpu_load.take(straggler_at_BM, axis=1)[:, :, :, None, None, None]
+    to_the_power(power_KBMCDQ, squarings)
+    partner_load_KBMQ = gpu_load.take(partner_at_BMQ, axis=1)
+    np.subtract(partner_load_KBMQ[:, :, :, None, None, :], shift_KBMCDQ, out=shift_KBMCDQ)
+    power_KBMCDQ += to_the_power(shift_KBMCDQ, squarings)
+    change_BMCDQ = power_KBMCDQ.sum(axis=0)
+    change_BMCDQ -= now.potential_BG.ravel().take(partner_at_BMQ)[:, :, None, None, :]
+    change_BMCDQ[_twice(batch, first_BMC, second_BMDQ, straggler_BM, partner_BMQ, number_B)] = np.inf
+
+    change_BMX = change_BMCDQ.reshape(*straggler_BM.shape, -1)
+    choice_BM = change_BMX.argmin(axis=2)
+    change_BM = np.take_along_axis(change_BMX, choice_BM[:, :, None], axis=2)[:, :, 0]
+    return change_BM - now.potential_BG.ravel().take(straggler_at_BM), choice_BM
+
+
+def _twice(
+    batch: PlacementBatch,
+    first_BMC: np.ndarray,
+    second_BMDQ: np.ndarray,
+    straggler_BM: np.ndarray,
+    partner_BMQ: np.ndarray,
+    number_B: np.ndarray,
+) -> np.ndarray:
+    """`[B, M, C, D, Q]`: whether the swap would put an expert twice on a GPU."""
+    holds, expert = batch.holds_BXG.ravel(), batch.expert_BN.ravel()
+    row_at_B = number_B * batch.copies_BX.shape[1]
+    mine_at_BMC = (expert.take(first_BMC) + row_at_B[:, None, None]) * batch.gpus
+    theirs_at_BMDQ = (expert.take(second_BMDQ) + row_at_B[:, None, None, None]) * batch.gpus
+    mine_BMCQ = holds.take(mine_at_BMC[..., None] + partner_BMQ[:, :, None, :])
+    theirs_BMDQ = holds.take(theirs_at_BMDQ + straggler_BM[:, :, None, None])
+    return np.logical_or(mine_BMCQ[:, :, :, None, :], theirs_BMDQ[:, :, None])
 
 
 def _apply(
-    expert_BN: np.ndarray,
-    gain_BM: np.ndarray,
-    least_B: np.ndarray,
-    first_BM: np.ndarray,
-    second_BM: np.ndarray,
-    gpus: int,
+    batch: PlacementBatch, change_BM: np.ndarray, least_B: np.ndarray, first_BM: np.ndarray, second_BM: np.ndarray
 ) -> np.ndarray:
-    """Swap slots `first` and `second` in order of gain where neither GPU has been touched; returns `moved_B`."""
-    slots = expert_BN.shape[1] // gpus
-    row = np.arange(len(expert_BN))
-    touched_BG = np.zeros((len(expert_BN), gpus), dtype=bool)
-    order_BM = np.argsort(-gain_BM, axis=1, kind="stable")
-    for choice_B in order_BM.T:
-        first_B, second_B = first_BM[row, choice_B], second_BM[row, choice_B]
-        free_B = ~touched_BG[row, first_B // slots] & ~touched_BG[row, second_B // slots]
-        rows = np.flatnonzero(free_B & (gain_BM[row, choice_B] > least_B))
-        if not rows.size:
-            continue
-        first, second = first_B[rows], second_B[rows]
-        expert_BN[rows, first], expert_BN[rows, second] = expert_BN[rows, second], expert_BN[rows, first]
-        touched_BG[rows, first // slots] = touched_BG[rows, second // slots] = True
+    """Swap slots `first` and `second`, best first, where neither GPU has been touched; returns `moved_B`."""
+    number_B = np.arange(len(change_BM))
+    touched_BG = np.zeros((len(change_BM), batch.gpus), dtype=bool)
+    for choice_B in np.argsort(change_BM, axis=1, kind="stable").T:
+        good_B = change_BM[number_B, choice_B] < least_B
+        if not good_B.any():
+            break
+        first_B, second_B = first_BM[number_B, choice_B], second_BM[number_B, choice_B]
+        here_B, there_B = first_B % batch.gpus, second_B % batch.gpus
+        rows = np.flatnonzero(good_B & ~touched_BG[number_B, here_B] & ~touched_BG[number_B, there_B])
+        batch.swap(rows, first_B[rows], second_B[rows])
+        touched_BG[rows, here_B[rows]] = touched_BG[rows, there_B[rows]] = True
     return np.logical_or.reduce(touched_BG, axis=1)
