@@ -1,4 +1,4 @@
-"""craftc convert: a server's recording as craftc's own file of loads."""
+"""craftc convert: a server's recording as craftc's own file of loads, or a server's placement as a plan file."""
 
 from __future__ import annotations
 
@@ -7,25 +7,53 @@ from typing import Annotated
 
 import typer
 
-from craftc.cli.options import LoadsFormat, OutputFormat
+from craftc.cli.options import LoadsFormat, ModelConfig, Nodes, OutputFormat
 from craftc.cli.outcome import Format, Result
 
 
 def convert(
-    recording: Annotated[Path, typer.Argument(metavar="LOADS", help="A recording: a file, or the folder of one.")],
+    recording: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A recording of loads (a file, or its folder), or with --as a placement."),
+    ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write: .npz or .safetensors.")
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Loads: .npz or .safetensors. A placement: .json.")
     ],
     loads_format: LoadsFormat = None,
-    model_config: Annotated[
-        Path | None,
+    placement_format: Annotated[
+        str | None,
         typer.Option(
-            "--model-config", metavar="FILE", help="config.json: names and numbers the layers.", show_default=False
+            "--as",
+            metavar="FORMAT",
+            help="FILE is a placement of this format (as in craftc export --to); needs --gpus and --model-config.",
+            show_default=False,
         ),
     ] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", metavar="G", help="With --as: expert-parallel ranks.", show_default=False)
+    ] = None,
+    nodes: Nodes = 1,
+    model_config: ModelConfig = None,
     format: OutputFormat = Format.text,
 ) -> Result:
-    """Convert recorded loads, whatever system they come from, to .npz or .safetensors."""
+    """Convert a server's recording or placement to craftc's own.
+
+    Loads become .npz or .safetensors, a placement becomes a plan file, to replan from.
+    """
+    from craftc.errors import BadInput
+
+    if placement_format is None:
+        if gpus is not None:
+            raise BadInput("--gpus goes with --as FORMAT: a recording of loads is not for a number of ranks")
+        return _loads(recording, output, loads_format, model_config, format)
+    if gpus is None or model_config is None:
+        raise BadInput("--as needs --gpus G and --model-config config.json: a placement file holds neither")
+    return _placement(recording, output, placement_format, gpus, nodes, model_config, format)
+
+
+def _loads(
+    recording: Path, output: Path, loads_format: str | None, model_config: Path | None, format: Format
+) -> Result:
     from craftc.load_file import write_loads
     from craftc.manifests.read_loads import detect_loads, read_loads
     from craftc.model_config import name_layers, read_model_config
@@ -51,3 +79,23 @@ def convert(
         f"x {loads.experts} experts, {document['tokens']:,} routed tokens\nwrote {output}"
     )
     return Result(document, text, format)
+
+
+def _placement(
+    placement: Path, output: Path, name: str, gpus: int, nodes: int, model_config: Path, format: Format
+) -> Result:
+    from craftc.manifests.read_placement import read_placement
+    from craftc.model_config import read_model_config
+    from craftc.plan_file import plan_document, write_plan
+    from craftc.plan_verifier import require_sound
+    from craftc.topology import Topology
+
+    config = read_model_config(model_config)
+    plan = read_placement(placement, name, Topology(gpus, nodes), config.layers, config.hidden_layers)
+    require_sound(plan)
+    write_plan(plan, output)
+    text = (
+        f"read {placement} as {name}: {len(plan.layers)} MoE layers on {gpus} GPUs, {plan.replicas} replicas\n"
+        f"wrote {output}"
+    )
+    return Result({"files": [str(output)], "plan": plan_document(plan)}, text, format)

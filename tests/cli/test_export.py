@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from craftc.plan_file import write_plan
+from craftc.plan_file import read_plan, write_plan
 from tests.cli.command_line import MODEL, PLAN, run
 from tests.manifests.recordings import write_stat, write_trtllm
 from tests.plans import toy_plan, uneven_plan
@@ -153,3 +153,23 @@ def test_convert(capfd: pytest.CaptureFixture[str], tmp_path: Path, config: str)
         assert loads["layer_names"][0] == "model.layers.1.mlp.experts"
     ran = run(capfd, "convert", str(folder), "-o", str(tmp_path / "loads.txt"))
     assert "must end in .npz or .safetensors" in ran.error_line
+
+
+def test_a_placement_becomes_the_plan_it_was_written_from(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, config: str, recording: str
+) -> None:
+    plan, pattern, again = (str(tmp_path / name) for name in ("plan.json", "pattern.npy", "again.json"))
+    planned = run(
+        capfd, "plan", "--loads", recording, "--model-config", config, *GPUS, "--budget", "4replicas/gpu", "-o", plan
+    )
+    assert planned.code == 0, planned.err
+    assert run(capfd, "export", plan, "--to", "omni", "-o", pattern).code == 0
+    ran = run(capfd, "convert", pattern, "--as", "omni", *GPUS, "--model-config", config, "-o", again)
+    assert ran.code == 0, ran.err
+    first, second = (read_plan(Path(path)) for path in (plan, again))
+    assert second.estimate is None
+    for before, after in zip(first.layers, second.layers, strict=True):
+        assert tuple(tuple(sorted(gpu)) for gpu in before.placement) == after.placement
+        assert (before.name, before.index, before.expert_bytes) == (after.name, after.index, after.expert_bytes)
+    assert "--as needs --gpus G" in run(capfd, "convert", pattern, "--as", "omni", "-o", again).error_line
+    assert "--gpus goes with --as" in run(capfd, "convert", recording, *GPUS, "-o", again).error_line
