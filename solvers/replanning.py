@@ -4,7 +4,7 @@ Every layer gets a staircase: balancedness reached by so many moves, along a loc
 placement, and at the placement a planner would make afresh, its GPUs renamed to match. Moves are then spent over layers
 by the same integer program that spends replicas. That is done for the old replicas per layer and for the new ones.
 
-Axes: L layers, E experts, X experts and one empty slot, G GPUs, K slots of a GPU (padded with -1), S steps, P points.
+Axes: L layers, E experts, G GPUs, K slots of a GPU (padded with -1), S steps, P points.
 """
 
 from __future__ import annotations
@@ -15,21 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from craftc.errors import Infeasible
-from craftc.solvers.exchanges import exchange_best
 from craftc.solvers.integer_program import solve_allocation
 from craftc.solvers.moves import fit_slots, held_experts, keep_positions, match_gpus, moves_per_gpu
 from craftc.solvers.problem import BenefitCurves, Placement, Planner, PlanningProblem
 from craftc.solvers.replay import Shares, placement_array, placements_of, replay, replay_batch
-from craftc.solvers.smoothed_peak import ExpertLoads, Float, copies_of, potential
-from craftc.solvers.swaps import swap_best
-
-_FINE_ROUNDS = 40
-"""Rounds with one swap per layer each: points close to the old plan."""
-_COARSE_ROUNDS = 30
-"""Rounds after them with up to `_STRAGGLERS` swaps per layer: points of plans that may move much."""
-_STRAGGLERS, _PARTNERS, _WANTED = 8, 16, 4
-_MOST_STEPS = 64
-"""Steps searched against; more are summed in blocks. Every point is judged on all steps."""
+from craftc.solvers.search_path import search_path
 
 
 @dataclass(frozen=True)
@@ -161,7 +151,7 @@ def _points(
         old.placement if old.slots_G == slots_G else fit_slots(old.placement, slots_G, load_E)
         for old, slots_G, load_E in zip(old_L, slots_LG, load_LE, strict=True)
     ]
-    path = _search_path(counts_SLE, placement_array(start_L))
+    path = search_path(counts_SLE, placement_array(start_L))
     layers = np.arange(problem.layers)
     balancedness_PL = [replay_batch(counts_SLE, layers, expert_LGK) for expert_LGK in path]
     holds_old_LGE = np.stack([held_experts(old.placement, problem.experts) for old in old_L])
@@ -205,56 +195,3 @@ def _moves(holds_old_LGE: np.ndarray, expert_LGK: np.ndarray) -> np.ndarray:
     layer, gpu, slot = np.nonzero(expert_LGK >= 0)
     new = ~holds_old_LGE[layer, gpu, expert_LGK[layer, gpu, slot]]
     return np.bincount(layer, weights=new, minlength=len(expert_LGK)).astype(np.int64)
-
-
-def _search_path(counts_SLE: np.ndarray, start_LGK: np.ndarray) -> list[np.ndarray]:
-    """The placements that a local search from `start_LGK` passes, slots per GPU unchanged, the start first."""
-    loads = _loads(counts_SLE, start_LGK.shape[1])
-    experts, (layers, gpus, _) = counts_SLE.shape[2], start_LGK.shape
-    expert_LN = np.where(start_LGK < 0, experts, start_LGK).reshape(layers, -1).astype(np.int64)
-    path = [start_LGK]
-    if gpus == 1:
-        return path
-    for stragglers, rounds in ((1, _FINE_ROUNDS), (_STRAGGLERS, _COARSE_ROUNDS)):
-        active = np.arange(layers)
-        for _ in range(rounds):
-            active = active[_improve(loads.rows(active), expert_LN, active, gpus, stragglers)]
-            if not active.size:
-                break
-            found_LGK = expert_LN.reshape(start_LGK.shape)
-            path.append(np.where(found_LGK == experts, -1, found_LGK).astype(np.int32))
-    return path
-
-
-def _improve(loads: ExpertLoads, expert_LN: np.ndarray, active: np.ndarray, gpus: int, stragglers: int) -> np.ndarray:
-    """One round of swaps, or of one exchange where no swap helps, in the `active` rows; returns which moved."""
-    held_BN = expert_LN[active]
-    experts = loads.load_BKX.shape[2] - 1
-    copies_BX = copies_of(held_BN, experts)
-    holds_BXG = np.zeros((len(active), experts + 1, gpus), dtype=bool)
-    holds_BXG[np.arange(len(active))[:, None], held_BN, np.repeat(np.arange(gpus), held_BN.shape[1] // gpus)] = True
-    # An empty slot that every GPU seems to hold cannot change hands: GPUs keep their number of slots.
-    holds_BXG[:, experts] = True
-    now = potential(loads, held_BN, copies_BX, gpus)
-    moved_B = swap_best(now, held_BN, holds_BXG, stragglers, _PARTNERS)
-    stuck = np.flatnonzero(~moved_B & (copies_BX[:, :experts] > 1).any(axis=1))
-    if stuck.size:
-        tried_BN = held_BN[stuck]
-        moved_B[stuck] = exchange_best(
-            loads.rows(stuck), now.rows(stuck), tried_BN, copies_BX[stuck], holds_BXG[stuck], _WANTED
-        )
-        held_BN[stuck] = tried_BN
-    expert_LN[active] = held_BN
-    return moved_B
-
-
-def _loads(counts_SLE: np.ndarray, gpus: int) -> ExpertLoads:
-    """Loads in units of the mean GPU load of their step, `_MOST_STEPS` steps at most; the last expert has no load."""
-    steps, layers, experts = counts_SLE.shape
-    block_S = np.arange(steps) * min(steps, _MOST_STEPS) // steps
-    starts = np.flatnonzero(np.diff(block_S, prepend=-1))
-    summed_KLE = np.add.reduceat(counts_SLE, starts, axis=0).astype(np.float64)
-    total_KL1 = np.maximum(summed_KLE.sum(axis=2, keepdims=True), 1)
-    load_LKX = np.zeros((layers, len(summed_KLE), experts + 1), dtype=Float)
-    load_LKX[:, :, :-1] = (summed_KLE * (gpus / total_KL1)).transpose(1, 0, 2)
-    return ExpertLoads(load_LKX, 2 * load_LKX.var(axis=1))

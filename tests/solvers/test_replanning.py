@@ -84,7 +84,7 @@ def test_same_loads_move_nothing_much():
     problem = problem_of(3)
     replicas_L, placements = planned(problem)
     replanned = replan(problem, PLANNER, replicas_L, tuple(map(OldLayer, placements)), EVERYTHING)
-    assert np.mean(replanned.balancedness_L) >= balancedness(problem, placements)
+    assert np.mean(replanned.balancedness_L) >= balancedness(problem, placements) - 1e-12
 
 
 def test_moves_matter_most_where_they_gain_most():

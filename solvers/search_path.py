@@ -1,0 +1,77 @@
+"""The placements that a local search passes on its way from the placements in use: nearest first.
+
+Axes: L layers, B layers still searched, K steps, X experts and one empty slot, G GPUs, C slots of a GPU, N slots, slot
+n on GPU n % G.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from craftc.solvers.batch_of_placements import PlacementBatch
+from craftc.solvers.exchanges import exchange_best
+from craftc.solvers.smoothed_peak import ExpertLoads, Float, squarings_for, standing
+from craftc.solvers.step_compression import compress_steps
+from craftc.solvers.swaps import swap_best
+
+_FINE_ROUNDS = 40
+"""Rounds with one swap per layer each: placements close to the start."""
+_COARSE_ROUNDS = 30
+"""Rounds after them with up to `_STRAGGLERS` swaps per layer: placements that may move much."""
+_STRAGGLERS, _PARTNERS, _WANTED = 8, 16, 4
+_MOST_STEPS = 64
+"""Representative steps searched against."""
+
+
+def search_path(counts_SLE: np.ndarray, start_LGC: np.ndarray) -> list[np.ndarray]:
+    """Placements `expert_LGC` (padded with -1), the start first; every GPU keeps its number of slots in every layer.
+
+    A swap of two copies moves two experts, an exchange of a replica for another expert's moves one. Each round makes
+    the best of them in every layer that still gains.
+    """
+    layers, gpus, slots = start_LGC.shape
+    path = [start_LGC]
+    if gpus == 1:
+        return path
+    experts = counts_SLE.shape[2]
+    loads = _loads(counts_SLE, gpus)
+    expert_LN = np.where(start_LGC < 0, experts, start_LGC).transpose(0, 2, 1).reshape(layers, -1).astype(np.int64)
+    for stragglers, rounds in ((1, _FINE_ROUNDS), (_STRAGGLERS, _COARSE_ROUNDS)):
+        batch = PlacementBatch.start(loads, expert_LN.copy(), gpus)
+        active = np.arange(layers)
+        for _ in range(rounds):
+            moved_B = _improve(batch, stragglers)
+            if not moved_B.any():
+                break
+            active, batch = active[moved_B], batch.rows(moved_B)
+            expert_LN[active] = batch.expert_BN
+            found_LGC = expert_LN.reshape(layers, slots, gpus).transpose(0, 2, 1)
+            path.append(np.where(found_LGC == experts, -1, found_LGC).astype(np.int32))
+    return path
+
+
+def _improve(batch: PlacementBatch, stragglers: int) -> np.ndarray:
+    """One round of swaps, or of one exchange where no swap helps; returns `moved_B`."""
+    squarings = squarings_for(batch.gpus)
+    # An empty slot that every GPU seems to hold cannot change hands.
+    batch.holds_BXG[:, batch.experts] = True
+    now = standing(batch.load_KBN, batch.loads.weight_KB, batch.gpus, squarings)
+    moved_B = swap_best(batch, now, squarings, stragglers, _PARTNERS)
+    stuck = np.flatnonzero(~moved_B & (batch.copies_BX[:, : batch.experts] > 1).any(axis=1))
+    if stuck.size:
+        tried = batch.rows(stuck)
+        exchanged = exchange_best(tried, squarings, _WANTED)
+        batch.put(stuck, tried)
+        moved_B[stuck] = exchanged
+    return moved_B
+
+
+def _loads(counts_SLE: np.ndarray, gpus: int) -> ExpertLoads:
+    """Every layer's representative steps, and behind the experts one without load."""
+    steps = compress_steps(counts_SLE, gpus, _MOST_STEPS)
+    load_LKX = np.pad(steps.load_LKE, ((0, 0), (0, 0), (0, 1))).astype(Float)
+    return ExpertLoads(
+        np.ascontiguousarray(load_LKX.transpose(1, 0, 2)),
+        np.pad(steps.risk_LE, ((0, 0), (0, 1))).astype(Float),
+        np.ascontiguousarray(steps.weight_LK.T).astype(Float),
+    )
