@@ -55,7 +55,7 @@ def placements_of(model: ModelProto, gpus: int) -> dict[int, Placement]:
     for node in model.graph.node:
         if node.domain != DOMAIN:
             continue
-        where = f"onnx: node {node.name or node.op_type}"
+        where = f"onnx: node {(node.name or node.op_type)!r}"
         metadata = {entry.key: entry.value for entry in node.metadata_props}
         index, row = (_whole(metadata.get(key), f"{where}: {key}") for key in (_LAYER, _SLOTS))
         if type(index) is not int or not isinstance(row, list) or not all(type(one) is int for one in row):
@@ -67,11 +67,13 @@ def placements_of(model: ModelProto, gpus: int) -> dict[int, Placement]:
             raise BadInput(f"{where}: none of its inputs is sharded")
         for spec in sharded:
             if len(spec.device) != gpus or list(spec.device) != list(range(gpus)):
-                raise BadInput(f"{where}: {spec.tensor_name} is on {len(spec.device)} devices, expected 0..{gpus - 1}")
+                raise BadInput(
+                    f"{where}: {spec.tensor_name!r} is on {len(spec.device)} devices, expected 0..{gpus - 1}"
+                )
             if len(spec.sharded_dim) != 1 or spec.sharded_dim[0].axis != 0:
-                raise BadInput(f"{where}: {spec.tensor_name} is not sharded on axis 0 alone, which is its slots")
+                raise BadInput(f"{where}: {spec.tensor_name!r} is not sharded on axis 0 alone, which is its slots")
             if sizes.get(spec.tensor_name, [0])[0] != len(row):
-                raise BadInput(f"{where}: {spec.tensor_name} has no axis 0 of {len(row)} slots")
+                raise BadInput(f"{where}: {spec.tensor_name!r} has no axis 0 of {len(row)} slots")
         found[index] = split_row(row, gpus, where)
     return found
 
@@ -95,7 +97,7 @@ def _violations(model: ModelProto) -> Iterator[str]:
     shapes = {initializer.name: tuple(initializer.dims) for initializer in model.graph.initializer}
     for node in annotated:
         for one in node.device_configurations:
-            where = f"node {node.name or node.op_type}"
+            where = f"node {(node.name or node.op_type)!r}"
             if one.configuration_id not in devices:
                 yield f"{where}: configuration {one.configuration_id!r} is not the model's"
                 continue
@@ -161,7 +163,8 @@ def _nodes(model: ModelProto) -> Iterator[NodeProto]:
         yield from function.node
 
 
-def _whole(text: str | None, where: str) -> Any:
+def _whole(text: str | bytes | None, where: str) -> Any:
+    """A metadata value's JSON; protobuf gives bytes where a text is no UTF-8."""
     if text is None:
         raise BadInput(f"{where} is missing")
-    return parse_json(text.encode(), where)
+    return parse_json(text.encode() if isinstance(text, str) else text, where)

@@ -126,7 +126,7 @@ def test_broken_annotations_are_named(break_it: Callable, message: str) -> None:
     ("key", "value", "message"),
     [
         ("craftc.expert_of_slots", "[0,1,2,3,0,-1]", "layer 1: expert -1 is not in"),
-        ("craftc.expert_of_slots", "[0,1,2,3,0]", "w1 has no axis 0 of 5 slots"),
+        ("craftc.expert_of_slots", "[0,1,2,3,0]", "'w1' has no axis 0 of 5 slots"),
         ("craftc.expert_of_slots", "[0,1,2,3,0,0]", "expert 0 is on GPU 1 more than once"),
         ("craftc.expert_of_slots", "{}", "must be a number and"),
         ("craftc.layer_index", "2", "layer 2 has another node already"),
@@ -143,7 +143,7 @@ def test_metadata_that_disagrees_is_refused(key: str, value: str, message: str) 
 
 
 def test_other_numbers_of_gpus_and_broken_bytes() -> None:
-    with pytest.raises(BadInput, match=r"w1 is on 2 devices, expected 0\.\.2"):
+    with pytest.raises(BadInput, match=r"'w1' is on 2 devices, expected 0\.\.2"):
         placements_of(annotated_model(), 3)
     with pytest.raises(BadInput, match="not an ONNX model"):
         placement_format("onnx").decode(b"\xff" * 40, target_of_plan(toy_plan()))
@@ -152,7 +152,7 @@ def test_other_numbers_of_gpus_and_broken_bytes() -> None:
 def test_broken_bytes_get_one_line_or_a_placement() -> None:
     target = target_of_plan(toy_plan())
     outcomes = set()
-    for changed in mutations(annotated_model().SerializeToString(), seed=3):
+    for changed in mutations(annotated_model().SerializeToString(), seed=7):
         try:
             placements = placement_format("onnx").decode(changed, target)
         except BadInput as error:

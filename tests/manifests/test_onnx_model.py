@@ -70,13 +70,10 @@ def tokens(batch: int, length: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-@pytest.mark.parametrize(("family", "layers"), [("mixtral", 2), ("gpt_oss", 1)])
-def test_a_fused_model(family: str, layers: int, tmp_path: Path) -> None:
-    options = FAMILIES[family].options | {"num_hidden_layers": layers}
-    if "layer_types" in options:
-        options["layer_types"] = options["layer_types"][:layers]
-    model = replace(FAMILIES[family], options=options).build()
-    check_export(model, tokens(2, 7), tokens(3, 11), tmp_path)
+def test_a_fused_model(tmp_path: Path) -> None:
+    family = FAMILIES["gpt_oss"]  # of all families the one with the most to lose: biases, clamps, transposed weights
+    options = family.options | {"num_hidden_layers": 1, "layer_types": ["full_attention"]}
+    check_export(replace(family, options=options).build(), tokens(2, 7), tokens(3, 11), tmp_path)
 
 
 def test_a_model_with_a_module_per_expert(tmp_path: Path) -> None:
