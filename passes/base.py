@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from craftc.errors import CraftcError
+from craftc.errors import BadInput, CraftcError
 from craftc.loads import LoadProfile
 from craftc.moe_layer import MoELayer
 from craftc.plan import ReplicationPlan
+from craftc.plan_verifier import require_sound
 from craftc.solvers.auto_budget import BudgetCurve
 from craftc.solvers.problem import Allocation, BenefitCurves
 from craftc.topology import Topology
@@ -132,10 +133,10 @@ class Pipeline:
         return "\n".join(str(one) for one in self.passes)
 
     def until(self, name: str) -> Pipeline:
-        """The pipeline that stops after the pass called `name`. Raises PassContractError if there is none."""
+        """The pipeline that stops after the pass called `name`. Raises BadInput if there is none."""
         names = [one.name for one in self.passes]
         if name not in names:
-            raise PassContractError(f"no pass {name!r} in the pipeline: {', '.join(names)}")
+            raise BadInput(f"no pass {name!r} in the pipeline: {', '.join(names)}")
         return replace(self, passes=self.passes[: names.index(name) + 1])
 
     def run(self, compilation: Compilation) -> tuple[Compilation, tuple[PassTiming, ...]]:
@@ -151,7 +152,7 @@ class Pipeline:
 
 
 def run_checked(one: Pass, compilation: Compilation) -> Compilation:
-    """Run one pass and check what it needs, gives, and leaves alone."""
+    """Run one pass and check what it needs, gives, and leaves alone; then verify graph and plan again."""
     missing = [need for need in one.needs if getattr(compilation, need) is None]
     if missing:
         raise PassContractError(f"pass {one.name} needs {', '.join(missing)}: run the passes that give them first")
@@ -162,9 +163,16 @@ def run_checked(one: Pass, compilation: Compilation) -> Compilation:
         raise PassContractError(f"pass {one.name} did not give {', '.join(ungiven)}")
     if not one.changes_graph and _graph_state(after) != before:
         raise PassContractError(f"pass {one.name} changed the graph, but is an analysis pass")
-    if after.graph is not None:
-        after.graph.graph.lint()
+    _verify(after)
     return after
+
+
+def _verify(compilation: Compilation) -> None:
+    """What holds after every pass: a well-formed graph, and a plan that breaks no rule (VerificationFailed)."""
+    if compilation.graph is not None:
+        compilation.graph.graph.lint()
+    if compilation.plan is not None:
+        require_sound(compilation.plan)
 
 
 def _graph_state(compilation: Compilation) -> tuple[str, tuple[tuple[str, int, int], ...]] | None:

@@ -9,11 +9,10 @@ import networkx as nx
 import torch
 from torch import fx, nn
 
-from craftc.errors import BadInput
 from craftc.moe_layer import MoELayer
 from craftc.passes.base import Compilation, NearMiss, Pass
 from craftc.passes.dataflow import as_digraph, backwards, other_readers_of
-from craftc.passes.tracing_experts import ABI, experts_of, no_moe_layer, why_not_fused
+from craftc.passes.tracing_experts import ABI, experts_of, why_not_fused
 from craftc.runtime.module_list_experts import ModuleListExperts
 
 HIDDEN, INDICES, WEIGHTS = 0, 1, 2
@@ -24,7 +23,7 @@ HIDDEN, INDICES, WEIGHTS = 0, 1, 2
 class FindMoELayers(Pass):
     """Sets `node.meta["moe"]` on every experts node, gives the layers by ordinal, adds near misses with their reasons.
 
-    Raises BadInput where the model has no MoE layer, naming the near misses.
+    Where there are only near misses, there are no layers: the next pass that needs some refuses.
     """
 
     name: ClassVar[str] = "find_moe_layers"
@@ -35,12 +34,11 @@ class FindMoELayers(Pass):
         assert compilation.model is not None
         assert compilation.graph is not None
         found, missed = find_moe_layers(compilation.model, compilation.graph)
-        near_misses = compilation.near_misses + missed
-        if not found:
-            raise BadInput(no_moe_layer(compilation.model, near_misses))
         for node, layer in found:
             node.meta["moe"] = layer
-        return replace(compilation, layers=tuple(layer for _, layer in found), near_misses=near_misses)
+        return replace(
+            compilation, layers=tuple(layer for _, layer in found), near_misses=compilation.near_misses + missed
+        )
 
 
 def find_moe_layers(

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from craftc.load_match import check_loads_fit
 from craftc.passes.base import Compilation, Pass
+from craftc.passes.no_moe_layer import require_moe_layers
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class MatchLoads(Pass):
     gives: ClassVar[tuple[str, ...]] = ("loads",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        """Raises BadInput naming the first layer that differs."""
+        """Raises BadInput naming the first layer that differs, or where there are none."""
+        require_moe_layers(compilation)
         assert compilation.loads is not None
         assert compilation.layers is not None
         check_loads_fit(compilation.loads, compilation.layers, "model")

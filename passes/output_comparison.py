@@ -46,14 +46,18 @@ def check_difference(what: str, found: Difference) -> None:
 
 
 def difference(where: str, got: Tensor, expected: Tensor) -> Difference:
-    """Of two tensors of one dtype, whose tolerance applies. Raises VerificationFailed where the shapes differ."""
+    """Of two tensors of one dtype, whose tolerance applies. Raises VerificationFailed where the shapes differ, or where
+    `expected` holds NaN."""
     if got.shape != expected.shape:
         raise VerificationFailed(f"{where} has shape {list(got.shape)}, the original {list(expected.shape)}")
     relative = RELATIVE_TOLERANCE[expected.dtype]
     if not expected.numel():
         return Difference(0.0, relative, where)
-    value = (got.double() - expected.double()).abs().max().item()
-    return Difference(value, relative * max(1.0, expected.double().abs().max().item()), where)
+    if expected.isnan().any():
+        raise VerificationFailed(f"{where} of the original model is NaN in places: it computes nothing to compare with")
+    gap = torch.where(got == expected, 0.0, (got.double() - expected.double()).abs())  # equal infinities: masked logits
+    scale = expected[expected.isfinite()].double().abs()
+    return Difference(gap.max().item(), relative * max([1.0, *scale.amax(0, keepdim=True).tolist()]), where)
 
 
 def output_difference(got: Any, expected: Any) -> Difference:

@@ -22,6 +22,8 @@ from craftc.loads import LoadProfile
 from craftc.moe_layer import MoELayer
 from craftc.passes.base import Compilation, Pass, WorkloadInputs
 from craftc.passes.find_moe_layers import INDICES
+from craftc.passes.no_moe_layer import require_moe_layers
+from craftc.passes.tracing_model import check_has_weights
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class ProfileLoads(Pass):
         assert compilation.inputs is not None
         if self.max_steps is not None and self.max_steps < 1:
             raise BadInput(f"profile: steps must be at least 1, got {self.max_steps}")
+        require_moe_layers(compilation)
         _check_layers(compilation.layers)
-        _check_has_weights(compilation.graph)
+        check_has_weights(compilation.graph)
         counter = counting_graph(compilation.graph, self.mask_input)
         counts_SLE, step_names = [], []
         for batch in islice(batches_of(compilation.inputs), self.max_steps):
@@ -127,19 +130,12 @@ def _check_mask(mask_BT: torch.Tensor, tokens: int) -> None:
 
 
 def _check_layers(layers: tuple[MoELayer, ...]) -> None:
-    if not layers:
-        raise BadInput("profile: the model has no MoE layer")
     smallest, largest = (pick(layers, key=lambda layer: layer.experts) for pick in (min, max))
     if smallest.experts != largest.experts:
         raise Unsupported(
             f"profile: layers must have the same number of experts, but {smallest.name} has {smallest.experts} "
             f"and {largest.name} has {largest.experts}"
         )
-
-
-def _check_has_weights(graph: fx.GraphModule) -> None:
-    if any(parameter.is_meta for parameter in graph.parameters()):
-        raise BadInput("profile: the model is on the meta device and has no weights to run; give loads from a file")
 
 
 def batches_of(inputs: WorkloadInputs) -> Iterator[Batch]:

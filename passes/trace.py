@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from craftc.errors import BadInput, Unsupported
 from craftc.passes.base import Compilation, NearMiss, Pass
-from craftc.passes.tracing_experts import find_experts, no_moe_layer
+from craftc.passes.no_moe_layer import no_moe_layer
+from craftc.passes.tracing_experts import find_experts
 from craftc.passes.tracing_model import call_model, one_line, trace_model
 from craftc.passes.tracing_module_lists import fuse_module_lists
 
@@ -45,7 +46,7 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[fx.GraphModule, 
     _check_inputs(model, inputs)
     experts, near_misses = find_experts(model)
     if not experts and not near_misses:
-        raise BadInput(no_moe_layer(model, ()))
+        raise BadInput(no_moe_layer(type(model).__name__, ()))
     try:
         graph_module, untraced = trace_model(model, inputs, experts, near_misses)
     except Exception as error:

@@ -86,19 +86,6 @@ def experts_of(module: nn.Module) -> int:
     return int(module.num_experts)  # type: ignore[arg-type]
 
 
-def no_moe_layer(model: nn.Module, near_misses: tuple[NearMiss, ...]) -> str:
-    """The line that tells a user that there is nothing for craftc to do."""
-    kind = type(model).__name__
-    if not near_misses:
-        return (
-            f"{kind} has no MoE layer: neither a module with 3-D parameters stacked over experts, "
-            f"nor a ModuleList of alike experts with a router beside it"
-        )
-    first = near_misses[0]
-    count = "1 near miss" if len(near_misses) == 1 else f"{len(near_misses)} near misses, the first"
-    return f"{kind} has no MoE layer that craftc can handle; {count}: {first.name}: {first.reason}"
-
-
 def is_list_of_alike(modules: nn.ModuleList) -> bool:
     """Two modules or more, all of one class, with parameters (one at least) of the same names, shapes and dtypes."""
     if len(modules) < 2 or len({type(module) for module in modules}) > 1:

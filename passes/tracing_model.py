@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from craftc.errors import BadInput
 from craftc.passes.base import NearMiss
 from craftc.passes.tracing_experts import ExpertsModule
 from craftc.passes.tracing_masks import MaskBuilder, mask_builders_as_leaves
@@ -28,6 +29,15 @@ def call_model(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
     if isinstance(output, (torch.Tensor, tuple, list, fx.Proxy)) or not isinstance(output, Mapping):
         return output
     return next((output[key] for key in ("logits", "last_hidden_state") if key in output), output)
+
+
+def check_has_weights(model: nn.Module) -> None:
+    """Raise BadInput where any parameter is on the meta device: such a model can be planned for, not run."""
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise BadInput(
+            "the model is on the meta device and has no weights to run: give its checkpoint, or to plan without one, "
+            "loads from a file"
+        )
 
 
 def trace_model(

@@ -27,7 +27,7 @@ from craftc.passes.output_comparison import (
 )
 from craftc.passes.profile_loads import batches_of
 from craftc.passes.token_prediction import routed_tokens, token_deviation
-from craftc.passes.tracing_model import call_model
+from craftc.passes.tracing_model import call_model, check_has_weights
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from craftc.runtime.virtual import InTurnDispatcher
 
@@ -42,7 +42,7 @@ class VerifyRewrite(Pass):
     3. Tokens counted per GPU over calibration batches against the plan's shares of the experts' tokens.
 
     Works on a copy of the model's weights in the dtypes that the model does not have.
-    Raises VerificationFailed naming what differs, by how much, and the tolerance.
+    Raises VerificationFailed naming what differs, by how much, and the tolerance; BadInput where there are no weights.
     """
 
     batches: int = 4
@@ -58,6 +58,7 @@ class VerifyRewrite(Pass):
         assert compilation.model is not None
         assert compilation.graph is not None
         assert compilation.inputs is not None
+        check_has_weights(compilation.model)
         batches = [batch.inputs for batch in islice(batches_of(compilation.inputs), self.batches)]
         example = compilation.inputs.example
         verification = verify_rewrite(compilation.model, compilation.graph, example, batches, self.dtypes)

@@ -22,7 +22,8 @@ def inspect(
 ) -> Result:
     """List the MoE layers of a model.
 
-    Shows sizes, layouts and routers, and what was almost an MoE layer with the condition that failed.
+    Shows sizes, layouts and routers, and what was almost an MoE layer with the condition that failed; exit code 1 where
+    there are only such near misses.
     """
     from craftc.api import inspect as inspect_model
     from craftc.model_file import load_model_source
@@ -40,4 +41,5 @@ def inspect(
         inspection_document(source.name, found.layers, found.near_misses),
         inspection_text(source.name, found.layers, found.near_misses),
         format,
+        exit_code=0 if found.layers else 1,
     )

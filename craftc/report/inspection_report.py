@@ -14,10 +14,10 @@ from craftc.units import format_size
 
 def inspection_text(name: str, layers: Sequence[MoELayer], near_misses: Sequence[NearMiss]) -> str:
     """A table of the MoE layers, and what was almost one with the reason."""
-    experts_bytes = sum(layer.experts * layer.expert_bytes for layer in layers)
-    parts = [f"{name}: {len(layers)} MoE layers, experts take {format_size(experts_bytes)}"]
+    parts = [f"{name}: no MoE layer"]
     if layers:
-        parts.append(layers_table(layers))
+        experts_bytes = sum(layer.experts * layer.expert_bytes for layer in layers)
+        parts = [f"{name}: {len(layers)} MoE layers, experts take {format_size(experts_bytes)}", layers_table(layers)]
     if near_misses:
         parts.append("almost MoE layers, left as they are:")
         parts.extend(f"  {miss.name}: {miss.reason}" for miss in near_misses)

@@ -31,6 +31,46 @@ def test_a_config_alone_is_enough(capfd: pytest.CaptureFixture[str], tmp_path: P
     assert [layer["experts"] for layer in json.loads(ran.out)["layers"]] == [4, 4, 4]
 
 
+NEAR_MISS = """
+import torch
+from torch import nn
+
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.num_experts, self.w = 4, nn.Parameter(torch.ones(4, 2, 2))
+
+    def forward(self, x):
+        return x @ self.w[0]
+
+def build_model():
+    return nn.Sequential(Experts(), Experts())
+
+def example_inputs():
+    return {"input": torch.ones(1, 2)}
+"""
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_every_near_miss_of_a_model_without_moe_layers_is_reported(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, format: str
+):
+    (tmp_path / "near.py").write_text(NEAR_MISS)
+    ran = run(capfd, "inspect", str(tmp_path / "near.py"), "--format", format, "--graph", str(tmp_path / "graph.svg"))
+    assert ran.code == 1
+    assert (tmp_path / "graph.svg").exists()
+    if format == "json":
+        document = json.loads(ran.out)
+        assert document["layers"] == []
+        assert [miss["name"] for miss in document["near_misses"]] == ["0", "1"]
+    else:
+        assert "near: no MoE layer" in ran.out
+        assert ran.out.count("forward takes 1 argument(s) (x), the experts ABI needs 3") == 2
+    refused = run(capfd, "profile", str(tmp_path / "near.py"), "-o", str(tmp_path / "loads.npz"))
+    assert refused.code == 2
+    assert "no MoE layer that craftc can handle; 2 near misses" in refused.error_line
+
+
 BAD_MODELS = {
     "no_build.py": ("x = 1", "no build_model()"),
     "raises.py": (

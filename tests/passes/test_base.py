@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import fx, nn
 
+from craftc.errors import BadInput, VerificationFailed
 from craftc.passes.base import Compilation, Pass, PassContractError, Pipeline
+from tests.plans import plan_of, toy_layers
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ class Forgetful(Pass):
         return compilation
 
 
+@dataclass(frozen=True)
+class Misplace(Pass):
+    """Gives a plan in which an expert has no copy."""
+
+    name = "misplace"
+    needs = ()
+    gives = ("plan",)
+
+    def run(self, compilation: Compilation) -> Compilation:
+        return replace(compilation, plan=plan_of([((0, 1), (1, 2))], toy_layers()[:1]))
+
+
 def start() -> Compilation:
     return Compilation(model=nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
 
@@ -68,7 +82,7 @@ def test_a_pipeline_prints_its_passes_with_their_options():
 
 def test_a_pipeline_stops_after_the_named_pass():
     assert Pipeline((Capture(), Count())).until("capture").passes == (Capture(),)
-    with pytest.raises(PassContractError, match="no pass 'place'"):
+    with pytest.raises(BadInput, match="no pass 'place'"):
         Pipeline((Capture(),)).until("place")
 
 
@@ -80,6 +94,11 @@ def test_a_pass_whose_needs_are_missing_is_refused():
 def test_a_pass_that_does_not_give_what_it_promises_is_refused():
     with pytest.raises(PassContractError, match="forgetful did not give plan"):
         Pipeline((Forgetful(),)).run(start())
+
+
+def test_the_plan_is_verified_after_the_pass_that_made_it():
+    with pytest.raises(VerificationFailed, match="expert 3 has no copy"):
+        Pipeline((Misplace(),)).run(start())
 
 
 @pytest.mark.parametrize("meddle", ["node", "weight"])

@@ -244,7 +244,7 @@ def test_no_steps_and_no_weights_are_refused():
     compilation, _ = toy_compilation()
     assert compilation.graph is not None
     compilation.graph.to("meta")
-    with pytest.raises(BadInput, match="has no weights to run; give loads from a file"):
+    with pytest.raises(BadInput, match="has no weights to run: give its checkpoint"):
         run_checked(ProfileLoads(), compilation)
 
 

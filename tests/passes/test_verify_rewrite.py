@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from craftc.errors import VerificationFailed
+from craftc.errors import BadInput, VerificationFailed
 from craftc.passes.base import Compilation, WorkloadInputs, run_checked
+from craftc.passes.output_comparison import difference
 from craftc.passes.rewrite_experts import RewriteExperts
 from craftc.passes.verify_rewrite import VerifyRewrite
 from craftc.runtime.replicated_experts import ReplicatedExperts
@@ -25,8 +26,8 @@ def test_a_sound_rewrite_passes_and_is_measured(rewritten):
     }
     assert verification.max_abs_difference["float32"] == 0
     assert 0 < verification.max_token_deviation < 0.5
-    for what, difference in verification.max_abs_difference.items():
-        assert difference <= verification.tolerance[what]
+    for what, value in verification.max_abs_difference.items():
+        assert value <= verification.tolerance[what]
 
 
 def test_counters_start_anew_afterwards(rewritten):
@@ -60,6 +61,20 @@ def test_a_choice_that_ignores_the_shares_is_refused(rewritten):
     first.choice = AlwaysTheFirstCopy(first.table)
     with pytest.raises(VerificationFailed, match=r"GPU \d got [\d,]+ tokens in 3 calls, the plan predicts"):
         run_checked(VerifyRewrite(), rewritten)
+
+
+def test_infinite_logits_are_equal_and_nan_is_not_an_answer():
+    masked = torch.tensor([0.5, float("-inf")])
+    assert difference("output 0", masked, masked).value == 0
+    assert difference("output 0", torch.tensor([0.5, 0.5]), masked).value == float("inf")
+    assert not difference("output 0", torch.full((2,), float("nan")), masked).value <= 1
+    with pytest.raises(VerificationFailed, match="output 0 of the original model is NaN"):
+        difference("output 0", masked, torch.full((2,), float("nan")))
+
+
+def test_a_model_without_weights_cannot_be_verified(rewritten):
+    with pytest.raises(BadInput, match="on the meta device"):
+        run_checked(VerifyRewrite(), replace(rewritten, model=rewritten.model.to("meta")))
 
 
 class AlwaysTheFirstCopy(torch.nn.Module):

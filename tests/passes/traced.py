@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 from craftc.passes.base import Compilation, Pipeline, WorkloadInputs
 from craftc.passes.find_moe_layers import FindMoELayers
 from craftc.passes.trace import Trace
+from craftc.plan import Placement
 from tests.model_families import build_family
-from tests.runtime.plans import plan_of, random_layer
+from tests.plans import plan_of, random_placement
 
 
 def traced(family: str) -> Compilation:
@@ -19,13 +21,14 @@ def traced(family: str) -> Compilation:
 
 
 def planned(compilation: Compilation, gpus: int, replicas: int = 5) -> Compilation:
-    """With a random valid plan."""
+    """With a random sound plan: `replicas` in every layer, a layer's larger GPUs where the fewest slots are."""
     assert compilation.layers is not None
-    layers = tuple(
-        replace(
-            random_layer(layer.name, layer.experts, gpus, replicas, seed=ordinal, index=layer.index),
-            expert_bytes=layer.expert_bytes,
-        )
-        for ordinal, layer in enumerate(compilation.layers)
-    )
-    return replace(compilation, plan=plan_of(layers, gpus))
+    seed = random.Random(0)
+    slots_G = [0] * gpus
+    placements: list[Placement] = []
+    for layer in compilation.layers:
+        held = sorted(random_placement(seed, layer.experts, gpus, layer.experts + replicas), key=len, reverse=True)
+        gpu_of = dict(zip(sorted(range(gpus), key=lambda gpu: slots_G[gpu]), held, strict=True))
+        placements.append(tuple(gpu_of[gpu] for gpu in range(gpus)))
+        slots_G = [slots + len(gpu_of[gpu]) for gpu, slots in enumerate(slots_G)]
+    return replace(compilation, plan=plan_of(placements, compilation.layers))
