@@ -1,0 +1,101 @@
+"""Times of the runtime, each beside a baseline in the same run.
+
+Run from the repository root: `python -m benchmarks.runtime [PART...]`; parts are `one-process`, `ranks` and `memory`,
+all by default. Ranks use NCCL, GPUs and bfloat16 where every rank has a GPU, gloo and CPUs elsewhere.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.mid_size_moe import DECODE, PREFILL, build_model, random_tokens, skewed_plan
+from craftc.launch import launch_ranks
+from craftc.optimized_folder import PLAN, WEIGHTS
+from craftc.plan_file import write_plan
+from craftc.prepare_model import prepare
+from craftc.weights import write_weights
+
+VIRTUAL_GPUS = 4
+MODEL_FILE = str(Path(__file__).with_name("mid_size_moe.py"))
+RANKS = 4
+ROUNDS = 15
+LIMIT_S = 540.0
+
+
+def main(parts: list[str]) -> None:
+    for part in parts or ["one-process", "ranks", "memory"]:
+        PARTS[part]()
+
+
+def one_process() -> None:
+    """The rewritten model against the original, both with the original's fastest experts implementation."""
+    print("\n".join(compare_in_one_process()), flush=True)
+
+
+def compare_in_one_process() -> Iterator[str]:
+    """A table: milliseconds per forward and ratio, for prefill and decode."""
+    yield f"\none process, {torch.get_num_threads()} threads, {VIRTUAL_GPUS} virtual GPUs, 25% replicas, float32"
+    yield f"{'tokens':<18}{'fastest experts':>16}{'original ms':>13}{'rewritten ms':>14}{'ratio':>8}"
+    original = build_model(skew=1.0)
+    rewritten = prepare(build_model(skew=1.0), skewed_plan(original, VIRTUAL_GPUS))
+    for name, shape in (("prefill", PREFILL), ("decode", DECODE)):
+        tokens = random_tokens(shape, seed=1)
+        times = {kind: min(milliseconds(_forward(original, kind, tokens)) for _ in range(3)) for kind in _kinds(name)}
+        fastest = min(times, key=lambda kind: times[kind])
+        pairs = [
+            (milliseconds(_forward(original, fastest, tokens)), milliseconds(_forward(rewritten, fastest, tokens)))
+            for _ in range(ROUNDS)
+        ]
+        ours, theirs = (statistics.median(one) for one in zip(*pairs, strict=True))
+        ratio = statistics.median(other / one for one, other in pairs)
+        yield f"{name} {shape[0]} x {shape[1]:<6}{fastest:>18}{ours:>13.1f}{theirs:>14.1f}{ratio:>8.3f}"
+
+
+def _kinds(name: str) -> tuple[str, ...]:
+    """Experts implementations worth trying: batched_mm copies an expert's weights for every token."""
+    return ("grouped_mm", "eager") if name == "prefill" else ("grouped_mm", "eager", "batched_mm")
+
+
+def _forward(model: Any, kind: str, tokens: torch.Tensor) -> Callable[[], object]:
+    def forward() -> object:
+        model.config._experts_implementation = kind
+        with torch.inference_mode():
+            return model(tokens, use_cache=False)
+
+    return forward
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - started)
+
+
+def ranks() -> None:
+    """Real ranks: transformers' own expert parallelism, this runtime without replicas, and with them."""
+    launch_ranks(RANKS, "benchmarks.runtime_ranks", [], LIMIT_S)
+
+
+def memory() -> None:
+    """Peak memory of a rank that loads its part, against the size of its weights."""
+    model = build_model(skew=1.0)
+    planned = skewed_plan(model, RANKS)
+    with tempfile.TemporaryDirectory(prefix="craftc-benchmark-") as folder:
+        write_plan(planned, Path(folder) / PLAN)
+        (Path(folder) / WEIGHTS).mkdir()
+        write_weights(model, planned, Path(folder) / WEIGHTS)
+        launch_ranks(RANKS, "benchmarks.runtime_memory", [folder, MODEL_FILE], LIMIT_S)
+
+
+PARTS: dict[str, Callable[[], None]] = {"one-process": one_process, "ranks": ranks, "memory": memory}
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

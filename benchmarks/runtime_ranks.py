@@ -1,0 +1,167 @@
+"""What every rank does in `python -m benchmarks.runtime ranks`. Rank 0 prints.
+
+Axes: W ranks, L layers.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+
+from benchmarks.mid_size_moe import DECODE, EXPERTS, PREFILL, build_model, plain_plan, random_tokens, skewed_plan
+from craftc.passes.output_comparison import replicated_modules
+from craftc.plan import ReplicationPlan
+from craftc.prepare_model import prepare
+from craftc.rank_program import run_on_rank
+from craftc.runtime.local_experts import local_experts
+from craftc.runtime.rank_group import RankGroup
+from craftc.runtime.slot_table import contiguous_placement
+
+ROUNDS = 9
+SKEW = 1.5
+PHASES = ("route", "dispatch", "compute", "combine")
+
+
+def main(group: RankGroup) -> None:
+    on_gpus = dist.get_backend(group.process_group) == "nccl"
+    device = f"cuda:{torch.cuda.current_device()}" if on_gpus else "cpu"
+    dtype = torch.bfloat16 if on_gpus else torch.float32
+    if group.rank == 0 and not on_gpus:
+        print("GPU part skipped: no GPU for every rank (NCCL, bfloat16); these are gloo ranks on CPUs", flush=True)
+    # Loads and plans are the same on every rank: same weights, same tokens, same seed.
+    model = build_model(SKEW, dtype)
+    plans = {"no replicas": plain_plan(model, group.size), "craftc's plan": skewed_plan(model, group.size)}
+    ours = {
+        name: prepare(build_model(SKEW, dtype).to(device), one, group=group.process_group)
+        for name, one in plans.items()
+    }
+    theirs = {"transformers all_to_all": transformers_parallel(build_model(SKEW, dtype).to(device), group)}
+    for name, shape in (("prefill", PREFILL), ("decode", DECODE)):
+        tokens = random_tokens(shape, seed=1 + group.rank).to(device)
+        say(group, compare(f"{name} {shape[0]} x {shape[1]} tokens a rank", ours, theirs, plans, tokens, group))
+
+
+def compare(
+    title: str,
+    ours: dict[str, nn.Module],
+    theirs: dict[str, nn.Module],
+    plans: dict[str, ReplicationPlan],
+    tokens: torch.Tensor,
+    group: RankGroup,
+) -> Iterator[str]:
+    """A table: milliseconds per step of the slowest rank, its phases, tokens of the busiest rank, and ratios."""
+    phases = {name: PhaseTimes(model) for name, model in ours.items()}
+    times: dict[str, list[float]] = defaultdict(list)
+    for model in (*ours.values(), *theirs.values()):
+        step_ms(model, tokens, group)
+    for name in ours:
+        phases[name].start()
+    for _ in range(ROUNDS):  # in turn, so that a busy moment of the machine meets all
+        for name, model in (ours | theirs).items():
+            times[name].append(step_ms(model, tokens, group))
+    yield f"\n{title}, {group.size} ranks, {dist.get_backend(group.process_group)}, {next(iter(ours.values())).dtype}"
+    yield (
+        f"{'':<28}{'step ms':>9}{'x plain':>9}"
+        + "".join(f"{phase:>10}" for phase in PHASES)
+        + f"{'busiest/mean':>14}{'planned at most':>17}"
+    )
+    base = statistics.median(times["no replicas"])
+    for name in times:
+        step = statistics.median(times[name])
+        line = f"{name:<28}{step:>9.1f}{step / base:>9.2f}"
+        if name in ours:
+            line += "".join(f"{ms:>10.1f}" for ms in phases[name].slowest(ROUNDS, group))
+            estimate = plans[name].estimate
+            bound = "" if estimate is None else f"{1 / estimate.balancedness:>17.2f}"
+            line += f"{busiest_over_mean(ours[name], group):>14.2f}{bound}"
+        yield line
+
+
+def step_ms(model: nn.Module, tokens: torch.Tensor, group: RankGroup) -> float:
+    """Milliseconds of one forward, from a common start to the end of the slowest rank."""
+    dist.barrier(group=group.process_group)
+    started = time.perf_counter()
+    with torch.no_grad():
+        model(tokens, use_cache=False)
+    synchronize(tokens)
+    slowest = torch.tensor(1000 * (time.perf_counter() - started), device=tokens.device)
+    dist.all_reduce(slowest, dist.ReduceOp.MAX, group=group.process_group)
+    return float(slowest)
+
+
+def synchronize(tensor: torch.Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
+
+
+class PhaseTimes:
+    """Milliseconds in the phases of replicated experts. Dispatch and combine include waiting for other ranks."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.ms: dict[str, float] = {}
+        for module in replicated_modules(model):
+            dispatcher: Any = module.dispatcher
+            module.choice.forward = self._timed("route", module.choice.forward)
+            for phase in PHASES[1:]:
+                setattr(dispatcher, phase, self._timed(phase, getattr(dispatcher, phase)))
+
+    def start(self) -> None:
+        self.ms = dict.fromkeys(PHASES, 0.0)
+
+    def slowest(self, rounds: int, group: RankGroup) -> list[float]:
+        """Per step, the largest of all ranks, in the order of PHASES."""
+        gathered: list[Any] = [None] * group.size
+        dist.all_gather_object(gathered, self.ms, group=group.process_group)
+        return [max(one[phase] for one in gathered) / rounds for phase in PHASES]
+
+    def _timed(self, phase: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any) -> Any:
+            started = time.perf_counter()
+            result = call(*args)
+            synchronize(args[0] if isinstance(args[0], torch.Tensor) else args[1])
+            self.ms[phase] = self.ms.get(phase, 0.0) + 1000 * (time.perf_counter() - started)
+            return result
+
+        return timed
+
+
+def busiest_over_mean(model: nn.Module, group: RankGroup) -> float:
+    """Tokens of the busiest rank / mean, averaged over layers; over all steps so far."""
+    tokens_L = torch.tensor([module.tokens_per_gpu()[group.rank] for module in replicated_modules(model)])
+    gathered: list[Any] = [None] * group.size
+    dist.all_gather_object(gathered, tokens_L, group=group.process_group)
+    tokens_WL = torch.stack(gathered).double()
+    return float((tokens_WL.max(0).values / tokens_WL.mean(0)).mean())
+
+
+def transformers_parallel(model: Any, group: RankGroup) -> nn.Module:
+    """`model` under transformers' own expert parallelism: its all-to-all dispatcher over even shards of the experts in
+    order. Set up by hand, so that everything else is as in ours (`from_pretrained` also shards the dense parts)."""
+    from transformers.distributed.expert_parallel import AllToAllEP
+
+    mesh = init_device_mesh(model.device.type, (group.size, 1), mesh_dim_names=("ep", "tp"))
+    held = contiguous_placement(EXPERTS, group.size)[group.rank]
+    for block in model.model.layers:
+        block.mlp.experts = local_experts(block.mlp.experts, held)
+        block.mlp.experts.forward = AllToAllEP(block.mlp.experts, mesh["ep"], mesh["tp"])
+    return model
+
+
+def say(group: RankGroup, lines: Iterator[str]) -> None:
+    """Every rank computes the lines (they need all of them), rank 0 prints."""
+    text = "\n".join(lines)
+    if group.rank == 0:
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_on_rank(main, timeout_s=300))
