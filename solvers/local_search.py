@@ -9,37 +9,25 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 
 from craftc.solvers.batch_of_placements import PlacementBatch
 from craftc.solvers.exchanges import exchange_best
+from craftc.solvers.search_effort import SearchEffort, SearchStage
 from craftc.solvers.smoothed_peak import ExpertLoads, Float, squarings_for, standing
 from craftc.solvers.step_compression import RepresentativeSteps
 from craftc.solvers.swaps import swap_best
 
 _AT_ONCE = 64
 """Problems of a batch: enough to hide the cost of a call, few enough to share among threads."""
+_ROUNDS = 100
+"""Rounds of a descent at most; nearly all end earlier."""
+_WANTED = 4
+"""Experts tried as further replicas where no swap helps."""
 _NOISE = 0.1
 """Spread of the logarithm of a load with noise."""
 _NOISE_ROUNDS = 2
-
-
-@dataclass(frozen=True)
-class SearchEffort:
-    """How far the search looks in a round, how many rounds it makes, and how often it starts over."""
-
-    rounds: int
-    """Rounds of a descent, at least 1; it ends earlier where nothing helps."""
-    stragglers: int
-    """GPUs whose copies are tried in a round, at least 1."""
-    partners: int
-    """GPUs each of them is tried against, at least 1."""
-    wanted: int
-    """Experts tried as further replicas, at least 1."""
-    restarts: int
-    """Descents from loads with noise after the first, at least 0."""
 
 
 def search_placements(
@@ -48,44 +36,63 @@ def search_placements(
     """Placements with the same slots per problem as `expert_BGC` (padded with -1) that straggle less.
 
     layer_B: the layer of every problem. Which GPUs have one slot more than others may change. The result for a problem
-    depends on its layer, start, effort and seed alone, not on the others in the batch or on the number of threads.
+    depends on `steps`, its layer, its start, effort and seed alone: not on the others in the batch, nor on threads.
     """
+    return search_stages(steps, layer_B, expert_BGC, effort, seed)[-1]
+
+
+def search_stages(
+    steps: RepresentativeSteps, layer_B: np.ndarray, expert_BGC: np.ndarray, effort: SearchEffort, seed: int
+) -> list[np.ndarray]:
+    """`search_placements` after every stage of `effort`."""
     if expert_BGC.shape[1] == 1:
-        return expert_BGC
+        return [expert_BGC] * len(effort.stages)
     slots_B = (expert_BGC >= 0).sum(axis=2).max(axis=1)
     groups = [np.flatnonzero(slots_B == slots) for slots in np.unique(slots_B)]
     batches = [group[start : start + _AT_ONCE] for group in groups for start in range(0, len(group), _AT_ONCE)]
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as threads:
         found = threads.map(lambda rows: _search(steps, layer_B[rows], expert_BGC[rows], effort, seed), batches)
-        improved_BGC = np.full_like(expert_BGC, -1)
-        for rows, found_BGC in zip(batches, found, strict=True):
-            improved_BGC[rows, :, : found_BGC.shape[2]] = found_BGC
-    return improved_BGC
+        improved = [np.full_like(expert_BGC, -1) for _ in effort.stages]
+        for rows, stages in zip(batches, found, strict=True):
+            for improved_BGC, found_BGC in zip(improved, stages, strict=True):
+                improved_BGC[rows, :, : found_BGC.shape[2]] = found_BGC
+    return improved
 
 
 def _search(
     steps: RepresentativeSteps, layer_B: np.ndarray, expert_BGC: np.ndarray, effort: SearchEffort, seed: int
-) -> np.ndarray:
-    """Search problems with as many slots on their fullest GPU each."""
+) -> list[np.ndarray]:
+    """Search problems with as many slots on their fullest GPU each; the placements after every stage."""
     batch, gpus, _ = expert_BGC.shape
-    experts = steps.risk_LE.shape[1]
+    layers, kept, experts = steps.load_LKE.shape
     most = int((expert_BGC >= 0).sum(axis=2).max())
     squarings = squarings_for(gpus)
     packed_BGC = np.sort(expert_BGC, axis=2)[:, :, ::-1][:, :, :most]
     start_BN = np.where(packed_BGC < 0, experts, packed_BGC).transpose(0, 2, 1).reshape(batch, -1).astype(np.int64)
-    loads = _expert_loads(steps, layer_B)
-    best = _descend(PlacementBatch.start(loads, start_BN, gpus), squarings, effort)
-    for restart in range(effort.restarts):
-        noisy = ExpertLoads(loads.load_KBX * _noise(loads, layer_B, (seed, restart)), loads.risk_BX, loads.weight_KB)
-        shaken = PlacementBatch.start(noisy, best.expert_BN.copy(), gpus)
-        for _ in range(_NOISE_ROUNDS):
-            now = standing(shaken.load_KBN, noisy.weight_KB, gpus, squarings)
-            swap_best(shaken, now, squarings, effort.stragglers, effort.partners)
-        found = _descend(PlacementBatch.start(loads, shaken.expert_BN, gpus), squarings, effort)
-        better = np.flatnonzero(_value_B(found, squarings) > _value_B(best, squarings))
-        best.put(better, found.rows(better))
-    found_BGC = best.expert_BN.reshape(batch, most, gpus).transpose(0, 2, 1)
-    return np.where(found_BGC == experts, -1, found_BGC)
+    best = PlacementBatch.start(_expert_loads(steps, layer_B), start_BN, gpus)
+    found = []
+    for number, stage in enumerate(effort.stages):
+        best = _descend(best, squarings, stage)
+        for restart in range(stage.restarts(layers, kept, gpus, most)):
+            again = _descend(_shaken(best, layer_B, (seed, number, restart), squarings, stage), squarings, stage)
+            better = np.flatnonzero(_value_B(again, squarings) > _value_B(best, squarings))
+            best.put(better, again.rows(better))
+        expert_BGC = best.expert_BN.reshape(batch, most, gpus).transpose(0, 2, 1)
+        found.append(np.where(expert_BGC == experts, -1, expert_BGC))
+    return found
+
+
+def _shaken(
+    batch: PlacementBatch, layer_B: np.ndarray, key: tuple[int, int, int], squarings: int, stage: SearchStage
+) -> PlacementBatch:
+    """The batch after a few rounds of swaps that look good under loads with noise."""
+    loads = batch.loads
+    noisy = ExpertLoads(loads.load_KBX * _noise(loads, layer_B, key), loads.risk_BX, loads.weight_KB)
+    shaken = PlacementBatch.start(noisy, batch.expert_BN.copy(), batch.gpus)
+    for _ in range(_NOISE_ROUNDS):
+        now = standing(shaken.load_KBN, noisy.weight_KB, batch.gpus, squarings)
+        swap_best(shaken, now, squarings, stage.stragglers, stage.partners)
+    return PlacementBatch.start(loads, shaken.expert_BN, batch.gpus)
 
 
 def _expert_loads(steps: RepresentativeSteps, layer_B: np.ndarray) -> ExpertLoads:
@@ -98,7 +105,7 @@ def _expert_loads(steps: RepresentativeSteps, layer_B: np.ndarray) -> ExpertLoad
     return ExpertLoads(load_KBX, risk_BX, steps.weight_LK[layer_B].T.astype(Float))
 
 
-def _noise(loads: ExpertLoads, layer_B: np.ndarray, key: tuple[int, int]) -> np.ndarray:
+def _noise(loads: ExpertLoads, layer_B: np.ndarray, key: tuple[int, int, int]) -> np.ndarray:
     """Factors of the loads, the same for every problem of a layer."""
     steps, _, experts = loads.load_KBX.shape
     unique, row_B = np.unique(layer_B, return_inverse=True)
@@ -110,17 +117,17 @@ def _value_B(batch: PlacementBatch, squarings: int) -> np.ndarray:
     return standing(batch.load_KBN, batch.loads.weight_KB, batch.gpus, squarings).value_B
 
 
-def _descend(batch: PlacementBatch, squarings: int, effort: SearchEffort) -> PlacementBatch:
+def _descend(batch: PlacementBatch, squarings: int, stage: SearchStage) -> PlacementBatch:
     """The batch after moves that help, problems dropping out where none is left."""
     done, working = batch, batch.rows(np.arange(len(batch.expert_BN)))
     number_B = np.arange(len(batch.expert_BN))
-    for _ in range(effort.rounds):
+    for _ in range(_ROUNDS):
         now = standing(working.load_KBN, working.loads.weight_KB, working.gpus, squarings)
-        moved_B = swap_best(working, now, squarings, effort.stragglers, effort.partners)
+        moved_B = swap_best(working, now, squarings, stage.stragglers, stage.partners)
         stuck = np.flatnonzero(~moved_B & (working.copies_BX[:, : working.experts] > 1).any(axis=1))
         if stuck.size:
             tried = working.rows(stuck)
-            moved_B[stuck] = exchange_best(tried, squarings, effort.wanted)
+            moved_B[stuck] = exchange_best(tried, squarings, _WANTED)
             working.put(stuck, tried)
         if moved_B.all():
             continue

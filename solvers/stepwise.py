@@ -9,17 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from craftc.solvers.eplb import eplb_placements_without_duplicates
 from craftc.solvers.integer_program import solve_allocation
-from craftc.solvers.local_search import SearchEffort, search_placements
+from craftc.solvers.local_search import search_stages
 from craftc.solvers.placement import greedy_placements
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
 from craftc.solvers.replay import placements_of, replay_batch
 from craftc.solvers.replication import greedy_copies
+from craftc.solvers.search_effort import EFFORTS, SearchEffort
 from craftc.solvers.slots import assign_slots, layer_slots
 from craftc.solvers.step_compression import RepresentativeSteps, compress_steps
 from craftc.topology import Topology
 
-MEDIUM = SearchEffort(rounds=100, stragglers=8, partners=16, wanted=4, restarts=1)
 _MOST_STEPS = 16
 """Representative steps a search looks at."""
 _PEAKINESS = 8
@@ -31,15 +32,14 @@ class StepwisePlanner:
     """Greedy start, local search against every step, knapsack over the resulting curves."""
 
     name: str = "craftc"
-    effort: SearchEffort = MEDIUM
+    effort: SearchEffort = EFFORTS["medium"]
     """How hard each placement is searched."""
 
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
         """Every candidate of every layer searched as the final plan will be, and replayed over all steps."""
-        candidates = replica_candidates(problem.experts, problem.topology.gpus)
+        candidates = replica_candidates(problem.experts, problem.topology.gpus, self.effort.all_counts)
         layer_B = np.repeat(np.arange(problem.layers), len(candidates))
-        expert_BGK = self._search(problem, layer_B, np.tile(candidates, problem.layers))
-        balancedness_B = replay_batch(problem.counts_SLE, layer_B, expert_BGK)
+        _, balancedness_B = _search(problem, layer_B, np.tile(candidates, problem.layers), self.effort)
         return BenefitCurves(candidates, balancedness_B.reshape(problem.layers, len(candidates)))
 
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
@@ -53,30 +53,38 @@ class StepwisePlanner:
         )
 
     def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
-        """The placements the curves were made with, GPUs of a layer renamed so that memory is even over all layers."""
-        expert_LGK = self._search(problem, np.arange(problem.layers), np.array(replicas_L))
+        """The curves' placements or better, GPUs of a layer renamed so that memory is even over all layers."""
+        layers = np.arange(problem.layers)
+        expert_LGK, _ = _search(problem, layers, np.array(replicas_L), self.effort.final())
         slots_L = [problem.experts + replicas for replicas in replicas_L]
         slots_LG = assign_slots(slots_L, problem.expert_bytes_L, problem.topology)
         return placements_of(_rename_gpus(expert_LGK, slots_LG))
 
-    def _search(self, problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray) -> np.ndarray:
-        """`expert_BGK`: one placement per problem, never worse over the steps than CRAFT's."""
-        counts_SLE, topology = problem.counts_SLE, problem.topology
-        steps = compress_steps(counts_SLE, topology.gpus, _MOST_STEPS)
-        slots_BG = layer_slots((problem.experts + replicas_B).tolist(), topology)
-        start_BGK = _greedy(_peak_mean(steps), layer_B, replicas_B, slots_BG, topology)
-        found_BGK = search_placements(steps, layer_B, start_BGK, self.effort, problem.seed)
-        craft_BGK = _greedy(counts_SLE.sum(axis=0), layer_B, replicas_B, slots_BG, topology)
-        found_B = replay_batch(counts_SLE, layer_B, found_BGK)
-        craft_B = replay_batch(counts_SLE, layer_B, craft_BGK)
-        return np.where((found_B > craft_B)[:, None, None], found_BGK, craft_BGK)
 
-
-def replica_candidates(experts: int, gpus: int) -> tuple[int, ...]:
-    """0 and up to twelve counts, denser where replicas buy most, up to the number of GPUs."""
+def replica_candidates(experts: int, gpus: int, all_counts: bool = False) -> tuple[int, ...]:
+    """0, the powers of two and three quarters of the larger ones, up to the number of GPUs; finer with `all_counts`."""
     most = min(gpus, experts * (gpus - 1))
-    steps = {1, 2, 3, 4} | {base * 2**power for power in range(1, most.bit_length()) for base in (2, 3)}
-    return (0, *sorted(count for count in steps | {most} if 0 < count <= most))
+    powers = [2**power for power in range(most.bit_length())]
+    between = [3 * power // 4 for power in powers if power >= (4 if all_counts else 16)]
+    return (0, *sorted({count for count in (*powers, *between, most) if 0 < count <= most}))
+
+
+def _search(
+    problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray, effort: SearchEffort
+) -> tuple[np.ndarray, np.ndarray]:
+    """`expert_BGK` and its balancedness over all steps: the best of the search's stages, CRAFT's and EPLB's."""
+    counts_SLE, topology = problem.counts_SLE, problem.topology
+    steps = compress_steps(counts_SLE, topology.gpus, _MOST_STEPS)
+    slots_BG = layer_slots((problem.experts + replicas_B).tolist(), topology)
+    best_BGK = _greedy(counts_SLE.sum(axis=0), layer_B, replicas_B, slots_BG, topology)
+    best_B = replay_batch(counts_SLE, layer_B, best_BGK)
+    start_BGK = _greedy(_peak_mean(steps), layer_B, replicas_B, slots_BG, topology)
+    others = search_stages(steps, layer_B, start_BGK, effort, problem.seed)
+    for other_BGK in (_with_eplb(problem, layer_B, replicas_B, best_BGK), *others):
+        other_B = replay_batch(counts_SLE, layer_B, other_BGK)
+        best_BGK = np.where((other_B > best_B)[:, None, None], other_BGK, best_BGK)
+        best_B = np.maximum(other_B, best_B)
+    return best_BGK, best_B
 
 
 def _peak_mean(steps: RepresentativeSteps) -> np.ndarray:
@@ -92,6 +100,20 @@ def _greedy(
     load_BE = load_LE[layer_B]
     copies_BE = greedy_copies(load_BE, replicas_B, topology.gpus)
     return greedy_placements(load_BE, copies_BE, slots_BG, topology)
+
+
+def _with_eplb(
+    problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray, expert_BGK: np.ndarray
+) -> np.ndarray:
+    """`expert_BGK` with EPLB's placements at the counts that EPLB can do."""
+    placed_BGK = expert_BGK.copy()
+    possible_B = (problem.experts + replicas_B) % problem.topology.gpus == 0
+    for replicas in np.unique(replicas_B[possible_B]).tolist():
+        rows = np.flatnonzero(replicas_B == replicas)
+        load_RE = problem.counts_SLE.sum(axis=0)[layer_B[rows]]
+        placed_RGK = eplb_placements_without_duplicates(load_RE, replicas, problem.topology)
+        placed_BGK[rows, :, : placed_RGK.shape[2]] = placed_RGK
+    return placed_BGK
 
 
 def _rename_gpus(expert_LGK: np.ndarray, slots_LG: np.ndarray) -> np.ndarray:
