@@ -110,7 +110,9 @@ def plan(
     expert. Raises BadInput on input that cannot be used, Infeasible where no plan fits.
     """
     known = layers_of_loads(loads, expert_bytes) if layers is None else tuple(layers)
-    start = Compilation(loads=loads, layers=known, topology=topology, budget_requested=budget)
+    start = Compilation(
+        loads=loads, layers=known, topology=topology, budget_requested=budget, expert_groups=options.groups
+    )
     planned, _ = run_pipeline(planning_pipeline(options), start, on_pass)
     assert planned.plan is not None
     return planned.plan
@@ -144,6 +146,7 @@ def optimize(
         loads=loads,
         topology=topology,
         budget_requested=budget,
+        expert_groups=options.groups,
     )
     profiling = ProfileLoads(model_name=type(model).__name__)
     measuring = profiling_pipeline(profiling) if loads is None else analysis_pipeline()

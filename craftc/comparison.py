@@ -31,17 +31,21 @@ def compare(
     """The plan of `planner` beside the baselines and the bound, on the problem's loads.
 
     Arms in order: `contiguous`; `placement` (greedy, no replicas); `eplb` as published, with the smallest uniform
-    number of replicas it can do, at least one; every other planner at the problem's budget; the plan itself.
+    number of replicas it can do, at least one; every other planner at the problem's budget; the plan itself. With
+    expert groups EPLB is hierarchical, while placement only and other planners do not keep groups on nodes.
     """
     counts_SLE, topology = problem.counts_SLE, problem.topology
     baselines: dict[str, Sequence[Placement]] = {
         "contiguous": contiguous_placements(problem),
         "placement": CraftPlanner().place(problem, (0,) * problem.layers),
         "eplb": placements_of(
-            eplb_placements(counts_SLE.sum(axis=0), uniform_replicas(problem.experts, topology), topology)
+            eplb_placements(
+                counts_SLE.sum(axis=0), uniform_replicas(problem.experts, topology), topology, problem.groups
+            )
         ),
     }
-    others = {name: _plan(problem, other) for name, other in PLANNERS.items() if name not in ("eplb", planner.name)}
+    ungrouped = replace(problem, groups=1)
+    others = {name: _plan(ungrouped, other) for name, other in PLANNERS.items() if name not in ("eplb", planner.name)}
     arms = {name: arm for name, arm in (baselines | others).items() if name != planner.name}
     arms[planner.name] = placements
     # All arms at once: replaying is mostly gathering a layer's loads.

@@ -134,6 +134,8 @@ class ReplicationPlan:
     """Balancedness and baselines on the plan's own loads; None for a plan read from another system's file."""
     provenance: Provenance
     """Loads, model, solver."""
+    groups: int = 1
+    """Groups of contiguous experts, each with all its copies on one node; 1 is no such rule."""
 
     @property
     def replicas(self) -> int:

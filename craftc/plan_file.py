@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,8 @@ class _Document(BaseModel):
     """Balancedness and baselines on the plan's own loads; null for a plan read from another system's file."""
     provenance: Provenance
     """Loads, model, solver."""
+    groups: int = 1
+    """Groups of contiguous experts, each with all its copies on one node; 1, or left out, is no such rule."""
 
 
 def read_plan(path: Path) -> ReplicationPlan:
@@ -63,7 +66,7 @@ def parse_plan(data: bytes) -> ReplicationPlan:
         document = _Document.model_validate_json(data)
     except ValidationError as error:
         raise BadInput(_one_line(error)) from None
-    plan = ReplicationPlan(document.topology, document.budget, document.layers, document.estimate, document.provenance)
+    plan = ReplicationPlan(**{field.name: getattr(document, field.name) for field in fields(ReplicationPlan)})
     _check_sizes(plan)
     found = verify_plan(plan)
     if found:
@@ -91,7 +94,10 @@ def plan_document(plan: ReplicationPlan) -> dict[str, Any]:
         layers=plan.layers,
         estimate=plan.estimate,
         provenance=plan.provenance,
+        groups=plan.groups,
     ).model_dump(mode="json")
+    if plan.groups == 1:
+        del document["groups"]
     for layer in document["layers"]:
         if layer["shares"] is None:
             del layer["shares"]

@@ -6,7 +6,7 @@ from collections import Counter
 
 from craftc.errors import VerificationFailed
 from craftc.plan import ReplicationPlan
-from craftc.solvers.verifier import PlacedLayer, violations
+from craftc.solvers.verifier import PlacedLayer, group_violations, violations
 
 
 def verify_plan(plan: ReplicationPlan) -> tuple[str, ...]:
@@ -19,7 +19,8 @@ def verify_plan(plan: ReplicationPlan) -> tuple[str, ...]:
         PlacedLayer(layer.name, layer.experts, layer.expert_bytes, layer.replicas, layer.placement, layer.shares)
         for layer in plan.layers
     ]
-    return repeated + violations(layers, plan.topology.gpus, plan.budget.bytes, plan.budget.spent_bytes)
+    found = violations(layers, plan.topology.gpus, plan.budget.bytes, plan.budget.spent_bytes)
+    return repeated + found + group_violations(layers, plan.topology, plan.groups)
 
 
 def require_sound(plan: ReplicationPlan) -> None:

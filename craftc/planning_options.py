@@ -22,6 +22,8 @@ class PlanningOptions:
     """Seconds the solver may take, above 0; it never claims more than it proved by then."""
     shares: Literal["even", "lp"] = "even"
     """Copies of an expert share its tokens evenly, or by linear programming in the layers where unseen steps gain."""
+    groups: int = 1
+    """Groups of contiguous experts that each stay on one node; 1 is no such rule."""
     old: ReplicationPlan | None = field(default=None, repr=False)
     """A plan in use to start from: slots that stay keep their position."""
     max_move_bytes: int | None = None

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
-from craftc.solvers.planners import DEFAULT_PLANNER, planner_named
+from craftc.solvers.planners import DEFAULT_PLANNER, planner_for
 from craftc.solvers.problem import SolverName
 
 
@@ -30,5 +30,5 @@ class AllocateReplicas(Pass):
         """Raises Infeasible where the planner cannot do with the budget, naming the smallest that works."""
         assert compilation.curves is not None
         problem = replace(planning_problem(compilation), solver=self.solver, time_limit_s=self.time_limit_s)
-        allocation = planner_named(self.planner).allocate(problem, compilation.curves)
+        allocation = planner_for(self.planner, problem).allocate(problem, compilation.curves)
         return replace(compilation, allocation=allocation)

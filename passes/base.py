@@ -71,6 +71,8 @@ class Compilation:
     """Measured or imported loads."""
     topology: Topology | None = None
     """GPUs and nodes to plan for."""
+    expert_groups: int = 1
+    """Groups of contiguous experts that each stay on one node; 1 is no such rule."""
     budget_requested: str | None = None
     """The budget as the user wrote it."""
     budget_bytes: int | None = None

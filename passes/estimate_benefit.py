@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
-from craftc.solvers.planners import DEFAULT_PLANNER, planner_named
+from craftc.solvers.planners import DEFAULT_PLANNER, planner_for
 
 
 @dataclass(frozen=True)
@@ -23,4 +23,5 @@ class EstimateBenefit(Pass):
 
     def run(self, compilation: Compilation) -> Compilation:
         """Raises BadInput where loads and layers do not belong together, or on an unknown planner."""
-        return replace(compilation, curves=planner_named(self.planner).estimate(planning_problem(compilation)))
+        problem = planning_problem(compilation)
+        return replace(compilation, curves=planner_for(self.planner, problem).estimate(problem))

@@ -9,7 +9,7 @@ from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
 from craftc.passes.written_plan import written_plan
 from craftc.plan import layer_plan
-from craftc.solvers.planners import DEFAULT_PLANNER, planner_named
+from craftc.solvers.planners import DEFAULT_PLANNER, planner_for
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PlaceReplicas(Pass):
     def run(self, compilation: Compilation) -> Compilation:
         """Raises VerificationFailed where the planner broke a rule of DESIGN section 5: a bug, never the user's."""
         problem = planning_problem(compilation)
-        planner = planner_named(self.planner)
+        planner = planner_for(self.planner, problem)
         curves, allocation = compilation.curves, compilation.allocation
         assert curves is not None
         assert allocation is not None

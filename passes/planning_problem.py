@@ -8,7 +8,7 @@ from craftc.solvers.problem import PlanningProblem
 
 
 def planning_problem(compilation: Compilation) -> PlanningProblem:
-    """Loads, topology, expert sizes and budget. Raises BadInput where loads and layers do not belong together."""
+    """Loads, topology, groups, expert sizes and budget. Raises BadInput where loads, layers or groups do not fit."""
     loads, layers = compilation.loads, compilation.layers
     assert loads is not None
     assert layers is not None
@@ -25,4 +25,6 @@ def planning_problem(compilation: Compilation) -> PlanningProblem:
                 f"measure the loads of this model"
             )
     sizes_L = tuple(layer.expert_bytes for layer in layers)
-    return PlanningProblem(loads.counts_SLE, compilation.topology, sizes_L, compilation.budget_bytes)
+    return PlanningProblem(
+        loads.counts_SLE, compilation.topology, sizes_L, compilation.budget_bytes, groups=compilation.expert_groups
+    )

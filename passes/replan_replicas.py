@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from craftc.errors import BadInput
+from craftc.errors import BadInput, Unsupported
 from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
 from craftc.passes.written_plan import written_plan
@@ -36,6 +36,8 @@ class ReplanReplicas(Pass):
     def run(self, compilation: Compilation) -> Compilation:
         """Raises BadInput where the old plan is for other layers or GPUs, Infeasible where it moves too much."""
         problem = planning_problem(compilation)
+        if max(problem.groups, self.old.groups) > 1:
+            raise Unsupported("replanning does not keep expert groups on nodes: plan without --from, or without groups")
         _check_same_model(self.old, compilation)
         planner = planner_named(self.planner)
         curves, allocation = compilation.curves, compilation.allocation

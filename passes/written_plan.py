@@ -51,6 +51,7 @@ def written_plan(
             status=allocation.status,
             gap=None if allocation.status == "heuristic" else allocation.gap,
         ),
+        groups=problem.groups,
     )
     require_sound(plan)
     return plan

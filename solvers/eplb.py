@@ -79,7 +79,10 @@ def uniform_replicas(experts: int, topology: Topology) -> int:
 
 @dataclass(frozen=True)
 class EplbPlanner:
-    """EPLB under a budget: the largest uniform number of replicas that it pays for, duplicates exchanged away."""
+    """EPLB under a budget: the largest uniform number of replicas that it pays for, duplicates exchanged away.
+
+    Hierarchical where the problem has expert groups and several nodes, as long as replicas divide by the GPUs.
+    """
 
     name: str = "eplb"
 
@@ -119,7 +122,7 @@ class EplbPlanner:
     def _expert_LGK(self, problem: PlanningProblem, load_LE: np.ndarray, replicas_L: tuple[int, ...]) -> np.ndarray:
         experts, topology = problem.experts, problem.topology
         if len(set(replicas_L)) == 1 and (experts + replicas_L[0]) % topology.gpus == 0:
-            return eplb_placements_without_duplicates(load_LE, replicas_L[0], topology)
+            return eplb_placements_without_duplicates(load_LE, replicas_L[0], topology, problem.groups)
         # EPLB cannot do this; even slots and greedy placement are its nearest relative.
         copies_LE = greedy_copies(load_LE, np.array(replicas_L), topology.gpus)
         slots_L = (experts + np.array(replicas_L)).tolist()

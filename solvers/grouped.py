@@ -1,4 +1,180 @@
-"""Planning with expert groups: all copies of a group's experts stay on one node.
+"""Planning with expert groups: all copies of a group's experts stay on one node, as group-limited routing wants it.
 
-Claimed by H9 (work in progress).
+Groups go to nodes so that nodes are balanced step by step, the same number to each. Then every node is a problem of its
+own, all of them searched at once against the steps, loads in units of the mean over all GPUs. Replicas go to the nodes
+whose experts need them, as far as memory stays even.
+
+Axes: L layers, K steps, E experts, M groups, N nodes, G GPUs, X experts of a node, C candidate replica counts, B layers
+and counts, P = B x N problems of a node, S slots of a GPU (padded with -1).
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from craftc.solvers.eplb import eplb_placements_without_duplicates
+from craftc.solvers.local_search import search_placements
+from craftc.solvers.node_slots import assign_node_slots, wanted_extras
+from craftc.solvers.placement import greedy_placements
+from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
+from craftc.solvers.replay import placements_of, replay_batch
+from craftc.solvers.replication import greedy_copies
+from craftc.solvers.step_compression import RepresentativeSteps, compress_steps
+from craftc.solvers.stepwise import StepwisePlanner, replica_candidates
+from craftc.topology import Topology
+
+_MOST_STEPS = 16
+"""Representative steps a search looks at."""
+
+
+@dataclass(frozen=True)
+class GroupedPlanner:
+    """craftc's planner under `PlanningProblem.groups`."""
+
+    inner: StepwisePlanner
+    """Allocates replicas over layers, and says how hard placements are searched."""
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def estimate(self, problem: PlanningProblem) -> BenefitCurves:
+        """Every candidate of every layer searched as the final plan will be, and replayed over all steps."""
+        room = problem.experts * (problem.topology.gpus_per_node - 1)
+        candidates = tuple(c for c in replica_candidates(problem.experts, problem.topology.gpus) if c <= room)
+        groups = _Groups.of(problem, self.inner)
+        layer_B = np.repeat(np.arange(problem.layers), len(candidates))
+        replicas_B = np.tile(candidates, problem.layers)
+        expert_BGS = groups.search(layer_B, replicas_B, groups.extras(layer_B, replicas_B))
+        balancedness_B = replay_batch(problem.counts_SLE, layer_B, expert_BGS)
+        return BenefitCurves(candidates, balancedness_B.reshape(problem.layers, len(candidates)))
+
+    def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
+        """The knapsack's optimum, as without groups."""
+        return self.inner.allocate(problem, curves)
+
+    def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
+        """Placements that keep groups on nodes, slots assigned so that memory is even over all layers.
+
+        Where the replicas divide evenly, never worse than EPLB's hierarchical placement.
+        """
+        topology = problem.topology
+        groups = _Groups.of(problem, self.inner)
+        layers, replicas_B = np.arange(problem.layers), np.array(replicas_L)
+        fewest_B, least_B = _fewest(problem, replicas_B)
+        slots_LG, content_LN = assign_node_slots(
+            fewest_B.tolist(), groups.extras(layers, replicas_B), least_B.tolist(), problem.expert_bytes_L, topology
+        )
+        extra_LN = (slots_LG - fewest_B[:, None]).reshape(problem.layers, topology.nodes, -1).sum(axis=2)
+        expert_LGS = groups.with_contents(content_LN).search(layers, replicas_B, extra_LN)
+        expert_LGS = _rename_within_nodes(expert_LGS, slots_LG, topology)
+        if len(set(replicas_L)) == 1 and not slots_LG.sum(axis=1)[0] % topology.gpus:
+            load_LE = problem.counts_SLE.sum(axis=0)
+            eplb_LGS = eplb_placements_without_duplicates(load_LE, replicas_L[0], topology, problem.groups)
+            ours_L = replay_batch(problem.counts_SLE, layers, expert_LGS)
+            theirs_L = replay_batch(problem.counts_SLE, layers, eplb_LGS)
+            expert_LGS = np.where((ours_L >= theirs_L)[:, None, None], expert_LGS, eplb_LGS)
+        return placements_of(expert_LGS)
+
+
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """The experts of every node, layer by layer, and their loads."""
+
+    problem: PlanningProblem
+    planner: StepwisePlanner
+    expert_LNX: np.ndarray
+    """The experts of every node, whole groups."""
+    steps: RepresentativeSteps
+    """Of all layers, loads in units of the mean over all GPUs."""
+
+    @classmethod
+    def of(cls, problem: PlanningProblem, planner: StepwisePlanner) -> _Groups:
+        """Groups assigned to nodes: greedily, then by swaps against the steps."""
+        layers, topology = problem.layers, problem.topology
+        steps = compress_steps(problem.counts_SLE, topology.gpus, _MOST_STEPS)
+        size = problem.experts // problem.groups
+        per_gpu = np.float32(1 / topology.gpus_per_node)
+        load_LKM = steps.load_LKE.reshape(layers, -1, problem.groups, size).sum(axis=3) * per_gpu
+        risk_LM = steps.risk_LE.reshape(layers, problem.groups, size).sum(axis=2) * per_gpu**2
+        by_group = RepresentativeSteps(load_LKM, steps.weight_LK, risk_LM)
+        total_LM = problem.counts_SLE.sum(axis=0).reshape(layers, problem.groups, size).sum(axis=2)
+        once_LM = np.ones((layers, problem.groups), dtype=np.int64)
+        slots_LN = np.full((layers, topology.nodes), problem.groups // topology.nodes)
+        start_LNM = greedy_placements(total_LM, once_LM, slots_LN, Topology(topology.nodes))
+        group_LNM = search_placements(by_group, np.arange(layers), start_LNM, planner.effort, problem.seed)
+        expert_LNX = (group_LNM[..., None] * size + np.arange(size)).reshape(layers, topology.nodes, -1)
+        return cls(problem, planner, expert_LNX, steps)
+
+    def with_contents(self, content_LN: np.ndarray) -> _Groups:
+        """The same with node n holding what was node `content_LN[l, n]`'s."""
+        moved_LNX = np.take_along_axis(self.expert_LNX, content_LN[:, :, None], axis=1)
+        return _Groups(self.problem, self.planner, moved_LNX, self.steps)
+
+    def extras(self, layer_B: np.ndarray, replicas_B: np.ndarray) -> np.ndarray:
+        """`extra_BN`: GPUs of each node with one slot more than the fewest, where copies are wanted most."""
+        problem = self.problem
+        load_LE = problem.counts_SLE.sum(axis=0)
+        copies_BE = greedy_copies(load_LE[layer_B], replicas_B, problem.topology.gpus)
+        expert_BNX = self.expert_LNX[layer_B]
+        copies_BNX = np.take_along_axis(copies_BE, expert_BNX.reshape(len(layer_B), -1), 1).reshape(expert_BNX.shape)
+        return np.stack([wanted_extras(copies_NX, problem.topology) for copies_NX in copies_BNX])
+
+    def search(self, layer_B: np.ndarray, replicas_B: np.ndarray, extra_BN: np.ndarray) -> np.ndarray:
+        """`expert_BGS`: every node searched as a problem of its own; never worse over the steps than greedy ones."""
+        problem, topology = self.problem, self.problem.topology
+        nodes, per_node = topology.nodes, topology.gpus_per_node
+        fewest_B, _ = _fewest(problem, replicas_B)
+        slots_PG = fewest_B.repeat(nodes)[:, None] + (np.arange(per_node) < extra_BN.reshape(-1, 1))
+        which_P = (layer_B[:, None] * nodes + np.arange(nodes)).ravel()
+        expert_PX = self.expert_LNX.reshape(-1, self.expert_LNX.shape[2])[which_P]
+        load_PX = problem.counts_SLE.sum(axis=0)[layer_B.repeat(nodes)[:, None], expert_PX]
+        copies_PX = greedy_copies(load_PX, slots_PG.sum(axis=1) - expert_PX.shape[1], per_node)
+        start_PGS = greedy_placements(load_PX, copies_PX, slots_PG, Topology(per_node))
+        found_PGS = search_placements(self._steps_of_nodes(), which_P, start_PGS, self.planner.effort, problem.seed)
+        start_BGS = _together(start_PGS, expert_PX, topology)
+        found_BGS = _together(found_PGS, expert_PX, topology)
+        start_B = replay_batch(problem.counts_SLE, layer_B, start_BGS)
+        found_B = replay_batch(problem.counts_SLE, layer_B, found_BGS)
+        return np.where((found_B > start_B)[:, None, None], found_BGS, start_BGS)
+
+    def _steps_of_nodes(self) -> RepresentativeSteps:
+        """The steps of L x N problems."""
+        layers, nodes, own = self.expert_LNX.shape
+        steps = self.steps
+        flat_L1X = self.expert_LNX.reshape(layers, 1, -1)
+        load_LKNX = np.take_along_axis(steps.load_LKE, flat_L1X, axis=2).reshape(layers, -1, nodes, own)
+        risk_LNX = np.take_along_axis(steps.risk_LE, flat_L1X[:, 0], axis=1)
+        return RepresentativeSteps(
+            load_LKNX.transpose(0, 2, 1, 3).reshape(layers * nodes, -1, own),
+            steps.weight_LK.repeat(nodes, axis=0),
+            risk_LNX.reshape(layers * nodes, own),
+        )
+
+
+def _fewest(problem: PlanningProblem, replicas_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slots that every GPU has, and further slots that a node needs to hold each of its experts once."""
+    topology = problem.topology
+    fewest_B = (problem.experts + replicas_B) // topology.gpus
+    return fewest_B, np.maximum(0, problem.experts // topology.nodes - fewest_B * topology.gpus_per_node)
+
+
+def _together(expert_PGS: np.ndarray, expert_PX: np.ndarray, topology: Topology) -> np.ndarray:
+    """`expert_BGS` from placements of nodes with experts numbered within their node."""
+    problems, per_node, slots = expert_PGS.shape
+    named_PY = np.take_along_axis(expert_PX, np.maximum(expert_PGS, 0).reshape(problems, -1), axis=1)
+    named_PGS = np.where(expert_PGS < 0, -1, named_PY.reshape(expert_PGS.shape)).astype(np.int32)
+    return named_PGS.reshape(problems // topology.nodes, topology.nodes * per_node, slots)
+
+
+def _rename_within_nodes(expert_LGS: np.ndarray, slots_LG: np.ndarray, topology: Topology) -> np.ndarray:
+    """GPUs of every node in an order that fits `slots_LG`."""
+    shape = (-1, topology.gpus_per_node)
+    own_PGS = expert_LGS.reshape(*shape, expert_LGS.shape[2])
+    from_PG = np.argsort((own_PGS >= 0).sum(axis=2), axis=1, kind="stable")
+    to_PG = np.argsort(slots_LG.reshape(shape), axis=1, kind="stable")
+    renamed_PGS = np.empty_like(own_PGS)
+    np.put_along_axis(renamed_PGS, to_PG[:, :, None], np.take_along_axis(own_PGS, from_PG[:, :, None], 1), axis=1)
+    return renamed_PGS.reshape(expert_LGS.shape)

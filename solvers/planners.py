@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from craftc.errors import BadInput
+from craftc.errors import BadInput, Unsupported
 from craftc.solvers.craft import CraftPlanner
 from craftc.solvers.eplb import EplbPlanner
-from craftc.solvers.problem import Planner
+from craftc.solvers.grouped import GroupedPlanner
+from craftc.solvers.problem import Planner, PlanningProblem
 from craftc.solvers.stepwise import StepwisePlanner
 from craftc.solvers.uniform import UniformPlanner
 
@@ -28,3 +29,24 @@ def planner_named(name: str) -> Planner:
     if base not in PLANNERS:
         raise BadInput(f"planner {name!r} is unknown; choose one of {', '.join(PLANNERS)}")
     return PLANNERS[base] if base == name else UniformPlanner(PLANNERS[base])
+
+
+def planner_for(name: str, problem: PlanningProblem) -> Planner:
+    """The planner called `name` as `problem` needs it: one that keeps expert groups on nodes where it has some.
+
+    Raises BadInput naming all planners, and Unsupported where the planner knows no groups.
+    """
+    planner = planner_named(name)
+    if problem.groups == 1 or problem.topology.nodes == 1:
+        return planner
+    if isinstance(planner, UniformPlanner):
+        return UniformPlanner(_keeping_groups(planner.inner))
+    return _keeping_groups(planner)
+
+
+def _keeping_groups(planner: Planner) -> Planner:
+    if isinstance(planner, StepwisePlanner):
+        return GroupedPlanner(planner)
+    if isinstance(planner, EplbPlanner):
+        return planner  # hierarchical by itself where the problem has groups
+    raise Unsupported(f"planner {planner.name} does not keep expert groups on nodes: choose craftc or eplb")

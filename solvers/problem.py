@@ -40,6 +40,9 @@ class PlanningProblem:
     time_limit_s: float = 30.0
     """Seconds the solver of the allocation may take, above 0."""
 
+    groups: int = 1
+    """Expert groups, contiguous and equal; all copies of a group's experts stay on one node. 1 is no such rule."""
+
     def __post_init__(self) -> None:
         if self.counts_SLE.ndim != 3:
             raise BadInput(f"counts must be [steps, layers, experts], got shape {list(self.counts_SLE.shape)}")
@@ -47,6 +50,13 @@ class PlanningProblem:
             raise BadInput(f"{len(self.expert_bytes_L)} expert sizes for {self.layers} layers")
         if self.budget_bytes < 0:
             raise BadInput(f"budget must not be negative, got {self.budget_bytes} bytes")
+        if self.groups < 1 or self.experts % self.groups:
+            raise BadInput(f"{self.groups} groups: {self.experts} experts do not divide into them; give a divisor")
+        if self.groups > 1 and self.groups % self.topology.nodes:
+            raise BadInput(
+                f"{self.groups} groups cannot be spread evenly over {self.topology.nodes} nodes; "
+                f"give a number of nodes that divides the groups"
+            )
 
     @property
     def layers(self) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from craftc.solvers.problem import Placement
 from craftc.solvers.replay import Shares
+from craftc.topology import Topology
 
 _SHARE_TOLERANCE = 1e-6
 
@@ -53,6 +54,27 @@ def violations(
     if budget_bytes is not None and real_bytes > budget_bytes:
         found.append(
             f"budget: replicas take {real_bytes} bytes of {budget_bytes}, {real_bytes - budget_bytes} too many"
+        )
+    return tuple(found)
+
+
+def group_violations(layers: Sequence[PlacedLayer], topology: Topology, groups: int) -> tuple[str, ...]:
+    """All expert groups whose copies lie on several nodes, in words. Groups are contiguous and equal."""
+    if groups < 1:
+        return (f"groups: there must be at least 1, got {groups}",)
+    found = []
+    for layer in layers:
+        if layer.experts % groups:
+            found.append(f"layer {layer.name}: {layer.experts} experts do not divide into {groups} groups")
+            continue
+        nodes: dict[int, set[int]] = {}
+        for gpu, held in enumerate(layer.placement):
+            for expert in held:
+                nodes.setdefault(expert * groups // layer.experts, set()).add(gpu // topology.gpus_per_node)
+        found.extend(
+            f"layer {layer.name}: group {group} has copies on nodes {', '.join(map(str, sorted(on)))}, not on one"
+            for group, on in sorted(nodes.items())
+            if groups > 1 and len(on) > 1
         )
     return tuple(found)
 

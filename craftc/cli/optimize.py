@@ -12,6 +12,7 @@ from craftc.cli.options import (
     DEFAULT_PLANNER,
     Budget,
     Gpus,
+    Groups,
     LoadsFormat,
     Model,
     Nodes,
@@ -39,6 +40,7 @@ def optimize(
         Path | None, typer.Option("--out", metavar="DIR", help="Folder to write, all or nothing.", show_default=False)
     ] = None,
     nodes: Nodes = 1,
+    groups: Groups = 1,
     loads: OptionalLoads = None,
     loads_format: LoadsFormat = None,
     shares: SharesChoice = Shares.even,
@@ -81,8 +83,10 @@ def optimize(
     from craftc.report.compilation_report import compilation_document, compilation_text
     from craftc.topology import Topology
 
-    wanted = Compilation(topology=Topology(gpus, nodes), budget_requested=parse_budget(budget).text)
-    planning = planning_pipeline(PlanningOptions(planner, solver.value, time_limit, shares.value))
+    wanted = Compilation(
+        topology=Topology(gpus, nodes), budget_requested=parse_budget(budget).text, expert_groups=groups
+    )
+    planning = planning_pipeline(PlanningOptions(planner, solver.value, time_limit, shares.value, groups))
     if (out is None) == (stop_after is None):
         raise BadInput("give --out DIR, the folder to write, or --stop-after PASS to look without writing")
     if out is not None:

@@ -67,6 +67,14 @@ ModelConfig = Annotated[
 ]
 Gpus = Annotated[int, typer.Option("--gpus", metavar="G", help="GPUs (expert-parallel ranks).")]
 Nodes = Annotated[int, typer.Option("--nodes", metavar="N", help="Machines that the GPUs are in; divides G.")]
+Groups = Annotated[
+    int,
+    typer.Option(
+        "--groups",
+        metavar="N",
+        help="Keep each of N groups of experts on one node (group-limited routing); 1: no groups.",
+    ),
+]
 Budget = Annotated[
     str,
     typer.Option(

@@ -12,6 +12,7 @@ from craftc.cli.options import (
     DEFAULT_PLANNER,
     Budget,
     Gpus,
+    Groups,
     Loads,
     LoadsFormat,
     ModelConfig,
@@ -39,6 +40,7 @@ def plan(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.json", help="The plan file to write.")],
     model: OptionalModel = None,
     nodes: Nodes = 1,
+    groups: Groups = 1,
     expert_bytes: Annotated[
         str | None,
         typer.Option(
@@ -109,11 +111,13 @@ def plan(
 
     if uniform:
         planner = planner.removesuffix(UNIFORM) + UNIFORM
-    wanted = Compilation(topology=Topology(gpus, nodes), budget_requested=parse_budget(budget).text)
+    wanted = Compilation(
+        topology=Topology(gpus, nodes), budget_requested=parse_budget(budget).text, expert_groups=groups
+    )
     in_use = None if old is None else read_plan(old)
     move_bytes = None if max_move is None else parse_size(max_move)
     planning = planning_pipeline(
-        PlanningOptions(planner, solver.value, time_limit, shares.value, old=in_use, max_move_bytes=move_bytes)
+        PlanningOptions(planner, solver.value, time_limit, shares.value, groups, old=in_use, max_move_bytes=move_bytes)
     )
     _check_curve(curve, budget)
     for path in (output, curve):

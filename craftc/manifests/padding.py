@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from craftc.errors import BadInput
+from craftc.errors import BadInput, Unsupported
 from craftc.loads import LoadProfile
 from craftc.manifests.format import SlotRule
 from craftc.manifests.slots import fits, needed_widths
@@ -65,10 +65,15 @@ def pad_plan(plan: ReplicationPlan, loads: LoadProfile | None, rule: SlotRule = 
     kept: the plan's slots stay and free ones are filled (by load, or evenly), or the planner places the layer
     anew with more copies. Without loads the plan's slots stay and experts with the fewest copies come first. A plan
     that fits already is returned as it is. Its `estimate` and `shares` are dropped: they describe other placements.
-    Raises BadInput where the loads are of another model.
+    Raises BadInput where the loads are of another model, Unsupported for plans that keep expert groups on nodes.
     """
     if fits(plan, rule):
         return plan
+    if plan.groups > 1:
+        raise Unsupported(
+            f"padding: the plan keeps {plan.groups} groups of experts on nodes, added copies would not; "
+            f"plan with --uniform, which needs no padding"
+        )
     _check_loads(plan, loads)
     widths = needed_widths(plan, rule)
     layers = tuple(_padded_layers(plan, widths)) if loads is None else _best_layers(plan, widths, loads)

@@ -218,3 +218,32 @@ def test_unequal_shares_are_in_the_plan(capfd: pytest.CaptureFixture[str], tmp_p
     assert even.estimate is not None
     assert unequal.estimate is not None
     assert unequal.estimate.balancedness > even.estimate.balancedness
+
+
+def test_groups_stay_on_nodes_and_the_plan_file_says_so(capfd: pytest.CaptureFixture[str], tmp_path: Path):
+    ran = plan(capfd, tmp_path / "plan.json", "--groups", "4")
+    assert ran.code == 0, ran.err
+    made = read_plan(tmp_path / "plan.json")
+    assert made.groups == 4
+    for layer in made.layers:
+        for group in range(4):
+            assert (
+                len({gpu // 2 for gpu, held in enumerate(layer.placement) if {2 * group, 2 * group + 1} & {*held}}) == 1
+            )
+    document = json.loads((tmp_path / "plan.json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps(document | {"groups": 1}))
+    assert read_plan(tmp_path / "other.json").groups == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--groups", "3"), "8 experts do not divide into them"),
+        (("--groups", "1", "--planner", "nope"), "is unknown"),
+        (("--groups", "4", "--planner", "craft"), "does not keep expert groups"),
+    ],
+)
+def test_wrong_groups(capfd: pytest.CaptureFixture[str], tmp_path: Path, options: tuple[str, ...], message: str):
+    ran = plan(capfd, tmp_path / "plan.json", *options)
+    assert ran.code == 2
+    assert message in ran.error_line
