@@ -203,6 +203,13 @@ def test_recordings_by_index_or_by_ordinal_get_the_models_names(indices: tuple[i
     assert named.top_k[0] == 8
 
 
+def test_a_multi_token_prediction_layer_in_the_recording_is_dropped() -> None:
+    counts_SLE = np.arange(1, 60)[None, :, None].repeat(256, axis=2)
+    loads = LoadProfile.from_counts(counts_SLE, layer_indices=tuple(range(3, 62)))
+    named = name_layers(loads, parse_model_config(DEEPSEEK))
+    assert (named.layers, named.layer_indices[-1], named.counts_SLE[0, -1, 0]) == (58, 60, 58)
+
+
 def test_recordings_of_another_model_are_refused() -> None:
     model = parse_model_config(DEEPSEEK)
     with pytest.raises(BadInput, match="decoder layer 60 is in one of the two only"):
