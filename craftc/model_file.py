@@ -47,17 +47,26 @@ class ModelSource:
 
 def load_model_source(spec: str) -> ModelSource:
     """The model that `spec` names. Raises BadInput, or Unsupported where transformers does not know the model type."""
-    if spec.endswith(".py"):
-        return _load_python(Path(spec), "build_model")
-    file, separator, factory = spec.rpartition(":")
-    if separator and file.endswith(".py"):
-        return _load_python(Path(file), factory)
-    path = Path(spec)
+    path, factory = _path_and_factory(spec)
+    if path.suffix == ".py":
+        return _load_python(path, factory)
     if path.is_dir():
-        return _source(*load_checkpoint(path), _name(path))
+        return _source(*load_checkpoint(path), model_name(spec))
     if path.suffix == ".json" and path.is_file():
-        return _source(*load_config(path), _name(path))
+        return _source(*load_config(path), model_name(spec))
     raise BadInput(f"model {spec!r}: {'not a kind of model file' if path.exists() else 'no such file'}; {_FORMS}")
+
+
+def model_name(spec: str) -> str:
+    """Short name of the model that `spec` names: the stem, or the folder's name where the stem says nothing (`tiny_moe`
+    of `examples/tiny_moe/model.py`)."""
+    path = _path_and_factory(spec)[0].resolve()
+    return path.parent.name if path.stem in ("model", "config") else path.stem
+
+
+def _path_and_factory(spec: str) -> tuple[Path, str]:
+    file, separator, factory = spec.rpartition(":")
+    return (Path(file), factory) if separator and file.endswith(".py") else (Path(spec), "build_model")
 
 
 def _load_python(path: Path, factory: str) -> ModelSource:
@@ -75,12 +84,7 @@ def _load_python(path: Path, factory: str) -> ModelSource:
     if calibration is not None and not callable(calibration):
         raise BadInput(f"{path}: calibration_inputs must be a function that yields batches, got {_kind(calibration)}")
     stream = None if calibration is None else _quiet_stream(path, calibration)
-    return _source(model, WorkloadInputs(example, stream), _name(path))
-
-
-def _name(path: Path) -> str:
-    """The stem, or the folder's name where the stem says nothing: `tiny_moe` of `examples/tiny_moe/model.py`."""
-    return path.resolve().parent.name if path.stem in ("model", "config") else path.resolve().stem
+    return _source(model, WorkloadInputs(example, stream), model_name(str(path)))
 
 
 def _source(model: nn.Module, inputs: WorkloadInputs, name: str) -> ModelSource:

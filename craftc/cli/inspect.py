@@ -26,9 +26,12 @@ def inspect(
     there are only such near misses.
     """
     from craftc.api import inspect as inspect_model
+    from craftc.atomic_write import check_writable
     from craftc.model_file import load_model_source
     from craftc.report.inspection_report import inspection_document, inspection_text
 
+    if graph is not None:
+        check_writable(graph)
     with shown_progress("load model") as progress:
         source = load_model_source(model)
         found = inspect_model(source.model, source.inputs.example, on_pass=progress)

@@ -52,7 +52,7 @@ def optimize(
         typer.Option(
             "--stop-after",
             metavar="PASS",
-            help="Stop after this pass and show what it found; writes nothing.",
+            help="Stop after this pass; show the passes and what they found; write nothing.",
             show_default=False,
         ),
     ] = None,
@@ -66,7 +66,7 @@ def optimize(
     from craftc.budget import parse_budget
     from craftc.errors import BadInput
     from craftc.manifests.read_loads import read_loads
-    from craftc.model_file import load_model_source
+    from craftc.model_file import load_model_source, model_name
     from craftc.optimized_folder import OURS
     from craftc.output_folder import check_replaceable
     from craftc.passes.base import Compilation
@@ -80,7 +80,8 @@ def optimize(
         run_pipeline,
     )
     from craftc.planning_options import PlanningOptions
-    from craftc.report.compilation_report import compilation_document, compilation_text
+    from craftc.report.compilation_report import compilation_document
+    from craftc.report.optimize_report import optimize_report
     from craftc.topology import Topology
 
     wanted = Compilation(
@@ -92,16 +93,17 @@ def optimize(
     if out is not None:
         check_replaceable(out, OURS)
     with shown_progress("load model") as progress:
-        wanted = replace(wanted, loads=None if loads is None else read_loads(loads, loads_format))
-        source = load_model_source(model)
-        profiling = ProfileLoads(model_name=source.name, on_step=progress.on_step)
+        profiling = ProfileLoads(model_name=model_name(model), on_step=progress.on_step)
         measuring = profiling_pipeline(profiling) if loads is None else analysis_pipeline()
         pipeline = joined(measuring, planning, rewriting_pipeline())
         if stop_after is not None:
             pipeline = pipeline.until(stop_after)
+        wanted = replace(wanted, loads=None if loads is None else read_loads(loads, loads_format))
+        source = load_model_source(model)
         done, _ = run_pipeline(pipeline, replace(wanted, model=source.model, inputs=source.inputs), progress)
         if out is None:
-            return Result(compilation_document(done), compilation_text(done), format)
+            text = optimize_report(source.name, done, str(pipeline))
+            return Result({"passes": str(pipeline).splitlines(), **compilation_document(done)}, text, format)
         return _write(done, pipeline, source.name, model, out, progress, format)
 
 
@@ -112,7 +114,7 @@ def _write(
     from craftc.plan_file import plan_document
     from craftc.report.optimize_report import files_list, optimize_report
     from craftc.report.plan_report import comparison_table
-    from craftc.report.verification_report import verification_document
+    from craftc.report.verification_report import verification_document, verification_text
 
     assert done.model is not None
     assert done.plan is not None
@@ -125,4 +127,5 @@ def _write(
         "verification": verification_document(done.verification),
         "files": [str(out / file) for file in files],
     }
-    return Result(document, f"{comparison_table(done.plan)}\n\n{files_list(out, files)}", format)
+    parts = (verification_text(done.verification), comparison_table(done.plan), files_list(out, files))
+    return Result(document, "\n\n".join(parts), format)

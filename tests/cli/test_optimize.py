@@ -36,7 +36,8 @@ def test_writes_everything_and_ends_with_table_and_files(capfd: pytest.CaptureFi
     loads = read_loads(tmp_path / "out" / "loads.safetensors")
     assert plan.provenance.loads == f"sha256:{loads.sha256}"
     assert loads.sha256 == read_loads(Path(LOADS)).sha256
-    assert ran.out.startswith("on the plan's own loads")
+    assert ran.out.startswith("outputs, float32: max abs difference 0, allowed ")
+    assert "\n\non the plan's own loads" in ran.out
     assert "craftc: this plan" in ran.out
     assert "weights/shared.safetensors  " in ran.out.splitlines()[-1]
     assert f"  {tmp_path}/out/plan.json" in ran.out
@@ -76,6 +77,7 @@ def test_stops_after_any_pass(capfd: pytest.CaptureFixture[str], stop_after: str
     ran = optimize(capfd, "--stop-after", stop_after)
     assert ran.code == 0, ran.err
     assert shown in ran.out
+    assert "passes:\n  trace()\n  find_moe_layers()\n" in ran.out, "the pipeline prints itself"
     document = json.loads(optimize(capfd, "--stop-after", stop_after, "--format", "json").out)
     assert all(document[name] is None for name in unknown)
 
@@ -83,7 +85,8 @@ def test_stops_after_any_pass(capfd: pytest.CaptureFixture[str], stop_after: str
 def test_wrong_options(capfd: pytest.CaptureFixture[str], tmp_path: Path):
     assert "give --out DIR" in optimize(capfd).error_line
     assert "give --out DIR" in optimize(capfd, "--out", str(tmp_path / "x"), "--stop-after", "trace").error_line
-    assert "no pass 'lunch' in the pipeline: trace" in optimize(capfd, "--stop-after", "lunch").error_line
+    ran = optimize(capfd, "--stop-after", "lunch", model="no_such_model.py")
+    assert "no pass 'lunch' in the pipeline: trace" in ran.error_line, "told before the model is loaded"
     (tmp_path / "thesis.txt").write_text("")
     ran = optimize(capfd, "--out", str(tmp_path))
     assert ran.code == 2
