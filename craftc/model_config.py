@@ -85,7 +85,8 @@ def name_layers(loads: LoadProfile, config: ModelConfig) -> LoadProfile:
     """`loads` with the model's layer names, decoder indices and top-k.
 
     Recordings by decoder index must have the model's indices, and what lies behind its last decoder layer
-    (multi-token prediction) is dropped; recordings by MoE ordinal (0, 1, 2, ...) are taken in order. Raises BadInput where the number of layers or experts differs.
+    (multi-token prediction) is dropped; recordings by MoE ordinal (0, 1, 2, ...) are taken in order. Raises BadInput
+    where the number of layers or experts differs.
     """
     layers = config.layers
     if loads.experts != layers[0].experts:
