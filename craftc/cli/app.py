@@ -17,7 +17,7 @@ from craftc.cli.evaluate import evaluate
 from craftc.cli.export import export
 from craftc.cli.inspect import inspect
 from craftc.cli.optimize import optimize
-from craftc.cli.outcome import INTERRUPTED, guarded, print_error, silence_stdout
+from craftc.cli.outcome import INTERRUPTED, guarded, open_closed_streams, print_error, silence_stdout
 from craftc.cli.plan import plan
 from craftc.cli.profile import profile
 from craftc.cli.show import show
@@ -43,6 +43,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 def run(arguments: list[str]) -> int:
     """Run one command; returns its exit code."""
+    open_closed_streams()
     try:
         outcome = make_app()(arguments or ["--help"], prog_name="craftc", standalone_mode=False)
     except _UsageError as error:

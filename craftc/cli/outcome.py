@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from craftc.errors import CraftcError
+from craftc.errors import BadInput, CraftcError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -89,6 +89,17 @@ def stdout_for_results_only() -> Iterator[None]:
         os.close(kept)
 
 
+def open_closed_streams() -> None:
+    """Make standard streams that the caller closed (`>&-`) lead nowhere, so that no other file takes their place."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def print_error(message: str, exit_code: int = 2) -> int:
     """Print one line on stderr, whatever the message holds; returns `exit_code`."""
     sys.stderr.write(f"error: {_one_line(message)}\n")
@@ -115,8 +126,14 @@ def _print_document(document: Mapping[str, Any]) -> None:
 
 
 def _print_text(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        silence_stdout()
+        raise BadInput(f"cannot write to stdout: {error.strerror}") from error
 
 
 def _one_line(message: str) -> str:

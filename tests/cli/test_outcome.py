@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +11,10 @@ import pytest
 from craftc.cli.outcome import INTERRUPTED, PIPE_CLOSED, Format, Result, guarded
 from craftc.errors import BadInput, Infeasible
 from tests.cli.command_line import PLAN, ROOT
+
+CRAFTC = [sys.executable, "-c", "from craftc.cli import main; import sys; sys.exit(main())"]
+"""The command in a process of its own."""
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def fine(format: Format) -> Result:
@@ -68,7 +73,7 @@ def test_tracebacks_are_shown_when_asked_for(capfd: pytest.CaptureFixture[str], 
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    command = [sys.executable, "-c", "from craftc.cli import main; import sys; sys.exit(main())", "show", PLAN]
+    command = [*CRAFTC, "show", PLAN]
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=60)
@@ -83,9 +88,9 @@ def test_control_c_ends_in_one_line(tmp_path: Path):
         "import sys, time\ndef build_model():\n    print('building', file=sys.stderr, flush=True)\n    time.sleep(60)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", "from craftc.cli import main; import sys; sys.exit(main())", "inspect", "slow.py"],
+        [*CRAFTC, "inspect", "slow.py"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -98,3 +103,18 @@ def test_control_c_ends_in_one_line(tmp_path: Path):
     assert process.returncode == INTERRUPTED
     assert out == ""
     assert err.splitlines() == ["error: interrupted"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_a_full_disk_under_stdout_is_one_line(format: str):
+    command = [*CRAFTC, "show", PLAN, "--format", format]
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(command, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert (ran.returncode, ran.stderr) == (2, b"error: cannot write to stdout: No space left on device\n")
+
+
+@pytest.mark.parametrize(("plan", "code"), [(PLAN, 0), ("no_such_plan.json", 2)])
+def test_closed_streams_lead_nowhere(plan: str, code: int):
+    command = f"{shlex.join([*CRAFTC, 'show', plan])} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], env=ENVIRONMENT, timeout=60).returncode == code
