@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from craftc.solvers.eplb import eplb_placements_without_duplicates
-from craftc.solvers.local_search import search_placements
+from craftc.solvers.local_search import search_placements, search_stages
 from craftc.solvers.node_slots import assign_node_slots, wanted_extras
 from craftc.solvers.placement import greedy_placements
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
 from craftc.solvers.replay import placements_of, replay_batch
 from craftc.solvers.replication import greedy_copies
+from craftc.solvers.search_effort import EFFORTS, SearchEffort
 from craftc.solvers.step_compression import RepresentativeSteps, compress_steps
 from craftc.solvers.stepwise import StepwisePlanner, replica_candidates
 from craftc.topology import Topology
@@ -43,11 +44,12 @@ class GroupedPlanner:
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
         """Every candidate of every layer searched as the final plan will be, and replayed over all steps."""
         room = problem.experts * (problem.topology.gpus_per_node - 1)
-        candidates = tuple(c for c in replica_candidates(problem.experts, problem.topology.gpus) if c <= room)
-        groups = _Groups.of(problem, self.inner)
+        every = replica_candidates(problem.experts, problem.topology.gpus, self.inner.effort.all_counts)
+        candidates = tuple(count for count in every if count <= room)
+        groups = _Groups.of(problem)
         layer_B = np.repeat(np.arange(problem.layers), len(candidates))
         replicas_B = np.tile(candidates, problem.layers)
-        expert_BGS = groups.search(layer_B, replicas_B, groups.extras(layer_B, replicas_B))
+        expert_BGS = groups.search(layer_B, replicas_B, groups.extras(layer_B, replicas_B), self.inner.effort)
         balancedness_B = replay_batch(problem.counts_SLE, layer_B, expert_BGS)
         return BenefitCurves(candidates, balancedness_B.reshape(problem.layers, len(candidates)))
 
@@ -61,14 +63,14 @@ class GroupedPlanner:
         Where the replicas divide evenly, never worse than EPLB's hierarchical placement.
         """
         topology = problem.topology
-        groups = _Groups.of(problem, self.inner)
+        groups = _Groups.of(problem)
         layers, replicas_B = np.arange(problem.layers), np.array(replicas_L)
         fewest_B, least_B = _fewest(problem, replicas_B)
         slots_LG, content_LN = assign_node_slots(
             fewest_B.tolist(), groups.extras(layers, replicas_B), least_B.tolist(), problem.expert_bytes_L, topology
         )
         extra_LN = (slots_LG - fewest_B[:, None]).reshape(problem.layers, topology.nodes, -1).sum(axis=2)
-        expert_LGS = groups.with_contents(content_LN).search(layers, replicas_B, extra_LN)
+        expert_LGS = groups.with_contents(content_LN).search(layers, replicas_B, extra_LN, self.inner.effort.final())
         expert_LGS = _rename_within_nodes(expert_LGS, slots_LG, topology)
         if len(set(replicas_L)) == 1 and not slots_LG.sum(axis=1)[0] % topology.gpus:
             load_LE = problem.counts_SLE.sum(axis=0)
@@ -84,15 +86,17 @@ class _Groups:
     """The experts of every node, layer by layer, and their loads."""
 
     problem: PlanningProblem
-    planner: StepwisePlanner
     expert_LNX: np.ndarray
     """The experts of every node, whole groups."""
     steps: RepresentativeSteps
     """Of all layers, loads in units of the mean over all GPUs."""
 
     @classmethod
-    def of(cls, problem: PlanningProblem, planner: StepwisePlanner) -> _Groups:
-        """Groups assigned to nodes: greedily, then by swaps against the steps."""
+    def of(cls, problem: PlanningProblem) -> _Groups:
+        """Groups assigned to nodes: greedily, then by swaps against the steps.
+
+        As hard for every effort, so that more of it within nodes is never worse.
+        """
         layers, topology = problem.layers, problem.topology
         steps = compress_steps(problem.counts_SLE, topology.gpus, _MOST_STEPS)
         size = problem.experts // problem.groups
@@ -104,14 +108,14 @@ class _Groups:
         once_LM = np.ones((layers, problem.groups), dtype=np.int64)
         slots_LN = np.full((layers, topology.nodes), problem.groups // topology.nodes)
         start_LNM = greedy_placements(total_LM, once_LM, slots_LN, Topology(topology.nodes))
-        group_LNM = search_placements(by_group, np.arange(layers), start_LNM, planner.effort, problem.seed)
+        group_LNM = search_placements(by_group, np.arange(layers), start_LNM, EFFORTS["medium"], problem.seed)
         expert_LNX = (group_LNM[..., None] * size + np.arange(size)).reshape(layers, topology.nodes, -1)
-        return cls(problem, planner, expert_LNX, steps)
+        return cls(problem, expert_LNX, steps)
 
     def with_contents(self, content_LN: np.ndarray) -> _Groups:
         """The same with node n holding what was node `content_LN[l, n]`'s."""
         moved_LNX = np.take_along_axis(self.expert_LNX, content_LN[:, :, None], axis=1)
-        return _Groups(self.problem, self.planner, moved_LNX, self.steps)
+        return _Groups(self.problem, moved_LNX, self.steps)
 
     def extras(self, layer_B: np.ndarray, replicas_B: np.ndarray) -> np.ndarray:
         """`extra_BN`: GPUs of each node with one slot more than the fewest, where copies are wanted most."""
@@ -122,7 +126,9 @@ class _Groups:
         copies_BNX = np.take_along_axis(copies_BE, expert_BNX.reshape(len(layer_B), -1), 1).reshape(expert_BNX.shape)
         return np.stack([wanted_extras(copies_NX, problem.topology) for copies_NX in copies_BNX])
 
-    def search(self, layer_B: np.ndarray, replicas_B: np.ndarray, extra_BN: np.ndarray) -> np.ndarray:
+    def search(
+        self, layer_B: np.ndarray, replicas_B: np.ndarray, extra_BN: np.ndarray, effort: SearchEffort
+    ) -> np.ndarray:
         """`expert_BGS`: every node searched as a problem of its own; never worse over the steps than greedy ones."""
         problem, topology = self.problem, self.problem.topology
         nodes, per_node = topology.nodes, topology.gpus_per_node
@@ -133,12 +139,14 @@ class _Groups:
         load_PX = problem.counts_SLE.sum(axis=0)[layer_B.repeat(nodes)[:, None], expert_PX]
         copies_PX = greedy_copies(load_PX, slots_PG.sum(axis=1) - expert_PX.shape[1], per_node)
         start_PGS = greedy_placements(load_PX, copies_PX, slots_PG, Topology(per_node))
-        found_PGS = search_placements(self._steps_of_nodes(), which_P, start_PGS, self.planner.effort, problem.seed)
-        start_BGS = _together(start_PGS, expert_PX, topology)
-        found_BGS = _together(found_PGS, expert_PX, topology)
-        start_B = replay_batch(problem.counts_SLE, layer_B, start_BGS)
-        found_B = replay_batch(problem.counts_SLE, layer_B, found_BGS)
-        return np.where((found_B > start_B)[:, None, None], found_BGS, start_BGS)
+        best_BGS = _together(start_PGS, expert_PX, topology)
+        best_B = replay_batch(problem.counts_SLE, layer_B, best_BGS)
+        for found_PGS in search_stages(self._steps_of_nodes(), which_P, start_PGS, effort, problem.seed):
+            found_BGS = _together(found_PGS, expert_PX, topology)
+            found_B = replay_batch(problem.counts_SLE, layer_B, found_BGS)
+            best_BGS = np.where((found_B > best_B)[:, None, None], found_BGS, best_BGS)
+            best_B = np.maximum(found_B, best_B)
+        return best_BGS
 
     def _steps_of_nodes(self) -> RepresentativeSteps:
         """The steps of L x N problems."""

@@ -39,7 +39,6 @@ class PlanningProblem:
     """Solver of the allocation."""
     time_limit_s: float = 30.0
     """Seconds the solver of the allocation may take, above 0."""
-
     groups: int = 1
     """Expert groups, contiguous and equal; all copies of a group's experts stay on one node. 1 is no such rule."""
 

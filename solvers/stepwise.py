@@ -12,6 +12,7 @@ import numpy as np
 from craftc.solvers.eplb import eplb_placements_without_duplicates
 from craftc.solvers.integer_program import solve_allocation
 from craftc.solvers.local_search import search_stages
+from craftc.solvers.node_spread import spread_over_nodes
 from craftc.solvers.placement import greedy_placements
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
 from craftc.solvers.replay import placements_of, replay_batch
@@ -53,12 +54,15 @@ class StepwisePlanner:
         )
 
     def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
-        """The curves' placements or better, GPUs of a layer renamed so that memory is even over all layers."""
+        """The curves' placements or better.
+
+        GPUs of a layer are renamed so that memory is even over all layers and copies of an expert are on many nodes.
+        """
         layers = np.arange(problem.layers)
         expert_LGK, _ = _search(problem, layers, np.array(replicas_L), self.effort.final())
         slots_L = [problem.experts + replicas for replicas in replicas_L]
         slots_LG = assign_slots(slots_L, problem.expert_bytes_L, problem.topology)
-        return placements_of(_rename_gpus(expert_LGK, slots_LG))
+        return placements_of(spread_over_nodes(_rename_gpus(expert_LGK, slots_LG), problem.topology))
 
 
 def replica_candidates(experts: int, gpus: int, all_counts: bool = False) -> tuple[int, ...]:

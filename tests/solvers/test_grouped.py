@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 
 from craftc.errors import BadInput, Unsupported
 from craftc.solvers.eplb import eplb_placements_without_duplicates, uniform_replicas
+from craftc.solvers.grouped import GroupedPlanner
 from craftc.solvers.planners import planner_for
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import placements_of, replay
+from craftc.solvers.search_effort import EFFORTS
+from craftc.solvers.stepwise import StepwisePlanner
 from craftc.solvers.verifier import PlacedLayer, group_violations, violations
 from craftc.topology import Topology
 from tests.cli.command_line import TRACES
@@ -151,3 +154,13 @@ def test_the_verifier_names_the_group_and_its_nodes():
     assert group_violations([layer], Topology(4, 2), 1) == ()
     assert "do not divide into 3" in group_violations([layer], Topology(4, 2), 3)[0]
     assert "at least 1" in group_violations([layer], Topology(4, 2), 0)[0]
+
+
+def test_more_effort_is_never_worse():
+    problem = problem_of(7)
+    low, medium, high = (
+        GroupedPlanner(StepwisePlanner(effort=EFFORTS[name])).estimate(problem) for name in ("low", "medium", "high")
+    )
+    assert (medium.balancedness_LC >= low.balancedness_LC - 1e-12).all()
+    shared = [high.candidates_C.index(count) for count in medium.candidates_C]
+    assert (high.balancedness_LC[:, shared] >= medium.balancedness_LC - 1e-12).all()

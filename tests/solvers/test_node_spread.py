@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.solvers.node_spread import pairs_on_a_node, spread_over_nodes
+from craftc.solvers.planners import planner_named
+from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import placement_array, placements_of
 from craftc.topology import Topology
 from tests.plans import random_placement
@@ -66,3 +68,13 @@ def test_layers_are_renamed_on_their_own():
     spread_LGK = spread_over_nodes(expert_LGK, Topology(4, 2))
     assert [pairs_on_a_node(expert_GK, Topology(4, 2)) for expert_GK in spread_LGK] == [0, 0]
     assert spread_LGK[1].tolist() == expert_LGK[1].tolist()
+
+
+def test_the_planner_spreads_copies_and_keeps_memory_even():
+    rng = np.random.default_rng(0)
+    counts_SLE = (rng.lognormal(0, 1.2, (1, 3, 16)) * rng.lognormal(0, 0.3, (5, 3, 16)) * 50).astype(np.int64)
+    problem = PlanningProblem(counts_SLE, Topology(8, 4), (10, 10, 10), 240)
+    placements = planner_named("craftc").place(problem, (8, 9, 7))
+    expert_LGK = placement_array(placements)
+    assert sum(pairs_on_a_node(expert_GK, problem.topology) for expert_GK in expert_LGK) == 0
+    assert (expert_LGK >= 0).sum(axis=(0, 2)).tolist() == [9] * 8
