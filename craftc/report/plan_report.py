@@ -25,6 +25,7 @@ def plan_summary(plan: ReplicationPlan) -> str:
         f"budget {plan.budget.requested} = {format_size(plan.budget.bytes)}, spent "
         f"{format_size(plan.budget.spent_bytes)} on {plan.replicas:,} replicas "
         f"({plan.replicas / gpus:.4g} per GPU, {format_size(plan.budget.spent_bytes / gpus)} per GPU)",
+        *_option_lines(plan),
         _solver_line(plan),
     ]
     return "\n".join(lines)
@@ -72,7 +73,20 @@ def layer_table(plan: ReplicationPlan) -> str:
     )
 
 
+def _option_lines(plan: ReplicationPlan) -> list[str]:
+    """What is out of the ordinary: expert groups, unequal shares."""
+    lines = []
+    if plan.groups > 1:
+        lines.append(f"each of {plan.groups} groups of experts within one node; placement only and CRAFT ignore groups")
+    unequal = sum(layer.shares is not None for layer in plan.layers)
+    if unequal:
+        lines.append(f"copies of an expert share its tokens unevenly in {unequal} of {len(plan.layers)} layers")
+    return lines
+
+
 def _arm_name(arm: str, plan: ReplicationPlan) -> str:
+    if arm == "eplb" and plan.groups > 1:
+        return "EPLB (hierarchical)"
     name = ARM_NAMES.get(arm, arm)
     return f"{name}: this plan" if arm == plan.provenance.planner else name
 

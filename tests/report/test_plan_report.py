@@ -25,3 +25,15 @@ def test_without_estimate_the_layers_are_still_shown():
     plan = replace(read_plan(Path(PLAN)), estimate=None)
     assert "bound" not in layer_table(plan)
     assert "layers.1.experts" in layer_table(plan)
+
+
+def test_groups_and_unequal_shares_are_said():
+    plan = read_plan(Path(PLAN))
+    assert "groups" not in plan_summary(plan)
+    assert "unevenly" not in plan_summary(plan)
+    first = plan.layers[0]
+    shares = tuple(tuple(1.0 / first.copies_E[expert] for expert in gpu) for gpu in first.placement)
+    other = replace(plan, groups=4, layers=(replace(first, shares=shares), *plan.layers[1:]))
+    assert "each of 4 groups of experts within one node" in plan_summary(other)
+    assert "unevenly in 1 of 2 layers" in plan_summary(other)
+    assert "EPLB (hierarchical)" in comparison_table(other)
