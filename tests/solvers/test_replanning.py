@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 
 from craftc.errors import Infeasible
 from craftc.solvers.moves import moves_per_gpu
-from craftc.solvers.planners import planner_named
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replanning import OldLayer, replan
 from craftc.solvers.replay import replay
+from craftc.solvers.search_effort import EFFORTS
+from craftc.solvers.stepwise import StepwisePlanner
 from craftc.solvers.verifier import PlacedLayer, violations
 from craftc.topology import Topology
 
-PLANNER = planner_named("craftc")
+PLANNER = StepwisePlanner(effort=EFFORTS["low"])
 EVERYTHING = 10**12
 
 
