@@ -48,6 +48,13 @@ def test_wrong_outputs_are_refused(rewritten):
         run_checked(VerifyRewrite(), rewritten)
 
 
+def test_what_is_wrong_in_bfloat16_alone_is_refused(rewritten):
+    first: Any = replicated(rewritten)[0]
+    first.dispatcher = WrongInBfloat16(first.dispatcher)
+    with pytest.raises(VerificationFailed, match=r"bfloat16\): output 0 by .* allowed"):
+        run_checked(VerifyRewrite(), rewritten)
+
+
 def test_a_wrong_placement_table_is_seen_gpu_by_gpu(rewritten):
     first: Any = replicated(rewritten)[0]
     table = first.table
@@ -75,6 +82,17 @@ def test_infinite_logits_are_equal_and_nan_is_not_an_answer():
 def test_a_model_without_weights_cannot_be_verified(rewritten):
     with pytest.raises(BadInput, match="on the meta device"):
         run_checked(VerifyRewrite(), replace(rewritten, model=rewritten.model.to("meta")))
+
+
+class WrongInBfloat16(torch.nn.Module):
+    def __init__(self, dispatcher):
+        super().__init__()
+        self.dispatcher = dispatcher
+        self.counted_slots = dispatcher.counted_slots
+
+    def forward(self, experts, hidden_TH, slot_TK, weight_TK):
+        output_TH, tokens_S = self.dispatcher(experts, hidden_TH, slot_TK, weight_TK)
+        return output_TH * (1.5 if hidden_TH.dtype == torch.bfloat16 else 1.0), tokens_S
 
 
 class AlwaysTheFirstCopy(torch.nn.Module):

@@ -29,6 +29,12 @@ def test_local_experts_run_the_familys_own_arithmetic(family):
     assert expert_count(experts) == 8
 
 
+def test_weights_are_applied_in_the_wider_dtype():
+    weight_TK = torch.full((1, 3), 1 + 3 / 512)
+    summed = weighted_sum(torch.ones(3, 1, dtype=torch.bfloat16), weight_TK, torch.bfloat16)
+    assert summed.item() == torch.tensor(3 * (1 + 3 / 512)).bfloat16().item(), "rounded once, not three times"
+
+
 @pytest.mark.parametrize("family", ["mixtral", "gpt_oss"])
 def test_rows_summed_with_their_weights_are_the_experts_output(family):
     experts = experts_of(family)

@@ -42,7 +42,8 @@ def test_a_copy_twice_on_a_gpu_counts_twice():
 
 
 def test_step_balancedness_is_mean_over_max_and_one_when_idle():
-    assert step_balancedness(np.array([[1.0, 3.0], [0.0, 0.0], [2.0, 2.0]])).tolist() == pytest.approx([2 / 3, 1, 1])
+    load_SG = np.array([[1.0, 3.0], [0.0, 0.0], [2.0, 2.0], [0.0, 4.0]])
+    assert step_balancedness(load_SG).tolist() == pytest.approx([2 / 3, 1, 1, 1 / 2]), "an idle GPU counts in the mean"
 
 
 def test_placement_array_round_trip_keeps_empty_gpus():

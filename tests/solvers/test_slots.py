@@ -42,5 +42,10 @@ def test_ties_move_on_over_gpus():
     assert slots_LG.sum(axis=0).tolist() == [5, 5, 5, 5]
 
 
+def test_ties_go_to_the_nodes_that_got_fewer():
+    slots_LG = assign_slots([1, 2, 2], [1, 1, 1], Topology(4, 2))
+    assert slots_LG.reshape(3, 2, 2).sum(axis=2).tolist()[1:] == [[1, 1], [1, 1]]
+
+
 def test_fewer_slots_than_gpus():
     assert sorted(assign_slots([3], [1], Topology(8, 2))[0].tolist()) == [0, 0, 0, 0, 0, 1, 1, 1]

@@ -31,6 +31,10 @@ MUTATIONS = {
     "stated replicas": (first(replicas=3), "3 replicas stated, 2 placed"),
     "share above one": (first(shares=((0.25, 1.5), (1.0, 0.75), (1.0, -0.5))), "must be in 0..1"),
     "shares that do not sum to one": (first(shares=((0.5, 1.0), (1.0, 0.75), (1.0, 0.0))), "sum to 1.25"),
+    "negative share": (
+        first(placement=((0, 1), (2, 0), (3, 0)), shares=((-0.2, 1.0), (1.0, 0.6), (1.0, 0.6))),
+        "GPU 0 has share -0.2 of expert 0",
+    ),
     "shares of another shape": (first(shares=((0.25,), (1.0, 0.75), (1.0, 0.0))), "not shaped"),
 }
 
