@@ -106,8 +106,8 @@ def plan(
 ) -> ReplicationPlan:
     """Copies and placement for measured loads: without a model, and without importing torch.
 
-    budget: `64GiB`, `1GiB/gpu`, `8replicas/gpu`, `12.5%` or `auto`. Give `layers`, or else `expert_bytes`, the size of one
-    expert. Raises BadInput on input that cannot be used, Infeasible where no plan fits.
+    budget: `64GiB`, `1GiB/gpu`, `8replicas/gpu`, `12.5%` or `auto`. Give `layers`, or else `expert_bytes`, the size of
+    one expert. Raises BadInput on input that cannot be used, Infeasible where no plan fits.
     """
     known = layers_of_loads(loads, expert_bytes) if layers is None else tuple(layers)
     start = Compilation(

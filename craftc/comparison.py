@@ -10,12 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from craftc.errors import Unsupported
 from craftc.plan import ArmEstimate, Estimate, LayerEstimate
 from craftc.solvers.bound import balancedness_bounds
 from craftc.solvers.contiguous import contiguous_placement
 from craftc.solvers.craft import CraftPlanner
 from craftc.solvers.eplb import eplb_placements, uniform_replicas
-from craftc.solvers.planners import PLANNERS
+from craftc.solvers.planners import PLANNERS, planner_for
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, Planner, PlanningProblem
 from craftc.solvers.replay import placement_array, placements_of, replay_batch
 from craftc.solvers.slots import assign_slots
@@ -32,7 +33,7 @@ def compare(
 
     Arms in order: `contiguous`; `placement` (greedy, no replicas); `eplb` as published, with the smallest uniform
     number of replicas it can do, at least one; every other planner at the problem's budget; the plan itself. With
-    expert groups EPLB is hierarchical, while placement only and other planners do not keep groups on nodes.
+    expert groups EPLB is hierarchical, while placement only and planners without groups do not keep them on nodes.
     """
     counts_SLE, topology = problem.counts_SLE, problem.topology
     baselines: dict[str, Sequence[Placement]] = {
@@ -44,8 +45,7 @@ def compare(
             )
         ),
     }
-    ungrouped = replace(problem, groups=1)
-    others = {name: _plan(ungrouped, other) for name, other in PLANNERS.items() if name not in ("eplb", planner.name)}
+    others = {name: _plan(problem, name) for name in PLANNERS if name not in ("eplb", planner.name)}
     arms = {name: arm for name, arm in (baselines | others).items() if name != planner.name}
     arms[planner.name] = placements
     # All arms at once: replaying is mostly gathering a layer's loads.
@@ -98,7 +98,12 @@ def contiguous_placements(problem: PlanningProblem) -> tuple[Placement, ...]:
     return tuple(contiguous_placement(slots_G) for slots_G in slots_LG)
 
 
-def _plan(problem: PlanningProblem, planner: Planner) -> tuple[Placement, ...]:
+def _plan(problem: PlanningProblem, name: str) -> tuple[Placement, ...]:
+    """Planned by another planner, without groups where it knows none."""
+    try:
+        planner = planner_for(name, problem)
+    except Unsupported:
+        problem, planner = replace(problem, groups=1), PLANNERS[name]
     allocation = planner.allocate(problem, planner.estimate(problem))
     return planner.place(problem, allocation.replicas_L)
 

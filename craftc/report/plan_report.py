@@ -85,9 +85,8 @@ def _option_lines(plan: ReplicationPlan) -> list[str]:
 
 
 def _arm_name(arm: str, plan: ReplicationPlan) -> str:
-    if arm == "eplb" and plan.groups > 1:
-        return "EPLB (hierarchical)"
-    name = ARM_NAMES.get(arm, arm)
+    hierarchical = arm == "eplb" and plan.groups > 1
+    name = "EPLB (hierarchical)" if hierarchical else ARM_NAMES.get(arm, arm)
     return f"{name}: this plan" if arm == plan.provenance.planner else name
 
 

@@ -18,3 +18,14 @@ def test_the_estimate_compares_all_arms_on_the_same_loads():
     assert estimate.predicted == pytest.approx(estimate.balancedness, abs=0.05)
     assert estimate.balancedness == pytest.approx(np.mean([layer.planned for layer in estimate.layers]))
     assert all(layer.planned <= layer.bound for layer in estimate.layers)
+
+
+def test_arms_keep_expert_groups_where_they_can():
+    start = compilation(expert_groups=4)
+    plan = pipeline("eplb").run(start)[0].plan
+    assert plan.groups == 4
+    arms = {arm.arm: arm.balancedness for arm in plan.estimate.arms}
+    grouped = pipeline("craftc").run(start)[0].plan
+    assert arms["craftc"] == grouped.estimate.balancedness > arms["eplb"]
+    ungrouped = {arm.arm: arm.balancedness for arm in pipeline("craft").run(compilation())[0].plan.estimate.arms}
+    assert arms["craft"] == ungrouped["craft"]
