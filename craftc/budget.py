@@ -65,7 +65,7 @@ def resolve_budget(budget: Budget, layers: Sequence[MoELayer], topology: Topolog
     """
     total_bytes = _bytes_of(budget, layers, topology)
     smallest = min(layer.expert_bytes for layer in layers)
-    if 0 < total_bytes < smallest:
+    if budget.amount > 0 and total_bytes < smallest:
         raise Infeasible(
             f"budget {budget.text!r} is {format_size(total_bytes)}, {smallest - total_bytes:,} bytes less than one "
             f"replica of the smallest expert takes: give at least {smallest}B, or 0B for placement without replicas"

@@ -126,6 +126,9 @@ def test_a_single_gpu_has_no_room_for_replicas():
 def test_a_budget_that_buys_nothing_names_the_shortfall_and_the_smallest_that_works():
     with pytest.raises(Infeasible, match=r"1\.00 MiB, 2,097,152 bytes less than .* give at least 3145728B"):
         resolved("1MiB")
+    for rounded_to_nothing in ("0.2replicas/gpu", "0.0000001%"):
+        with pytest.raises(Infeasible, match=r"is 0 B, 3,145,728 bytes less than .* give at least 3145728B"):
+            resolved(rounded_to_nothing)
     assert resolved("3145728B") == 3 * MIB
 
 
