@@ -30,7 +30,7 @@ def load_checkpoint(folder: Path) -> tuple[nn.Module, WorkloadInputs]:
             f"model {folder}: no .safetensors file in this folder; to plan without weights give its config.json"
         )
     auto_model, config = _auto_model(_read_config(folder / "config.json"), str(folder))
-    with _transformers_errors(str(folder)):
+    with _transformers_errors(str(folder)), _quiet_transformers():
         model, info = auto_model.from_pretrained(
             folder,
             config=config,
@@ -39,11 +39,13 @@ def load_checkpoint(folder: Path) -> tuple[nn.Module, WorkloadInputs]:
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # named below, in one line
         )
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
+    bad = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
+    if bad:
         raise BadInput(
-            f"model {folder}: {len(missing)} weights are missing from its .safetensors files, first {missing[0]}"
+            f"model {folder}: {len(bad)} weights are missing from its .safetensors files, or of another shape, "
+            f"first {bad[0]}"
         )
     return model, _token_inputs(config.vocab_size, "cpu")
 
@@ -89,9 +91,24 @@ def _transformers_errors(where: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise BadInput(f"model {where}: {error}; install it: pip install 'craftc[hf]'") from error
     except Exception as error:
-        raise BadInput(
-            f"model {where}: transformers cannot load it: {type(error).__name__}: {' '.join(str(error).split())[:240]}"
-        ) from error
+        reason = " ".join(str(error).split()).partition(" For details look at")[0]  # at a report we do not show
+        raise BadInput(f"model {where}: transformers cannot load it: {type(error).__name__}: {reason[:240]}") from error
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bar and no report of what did not load: that is one line here, or nothing."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _token_inputs(vocab_size: int, device: str) -> WorkloadInputs:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from craftc.errors import BadInput, Unsupported
 from craftc.model_file import fingerprint_model, load_model_source
@@ -65,15 +66,26 @@ def test_the_text_part_of_a_multimodal_config_is_built_in_the_outer_dtype(tmp_pa
 def test_a_checkpoint_that_lacks_weights_is_refused_instead_of_filled_with_noise(checkpoint):
     folder, _ = checkpoint
     edit_config(folder / "config.json", num_hidden_layers=4)
-    with pytest.raises(BadInput, match=r"weights are missing from its \.safetensors files, first model\.layers\.3\."):
+    with pytest.raises(BadInput, match=r"weights are missing .* or of another shape, first model\.layers\.3\."):
         load_model_source(str(folder))
 
 
 def test_weights_of_another_shape_are_refused(checkpoint):
     folder, _ = checkpoint
     edit_config(folder / "config.json", hidden_size=64)
-    with pytest.raises(BadInput, match="transformers cannot load it"):
+    with pytest.raises(BadInput, match=r"or of another shape, first lm_head\.weight"):
         load_model_source(str(folder))
+
+
+def test_a_lost_expert_is_one_line_without_transformers_report(checkpoint, capfd):
+    folder, _ = checkpoint
+    weights = load_file(folder / "model.safetensors")
+    del weights[next(name for name in sorted(weights) if "experts" in name)]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    capfd.readouterr()
+    with pytest.raises(BadInput, match=r"transformers cannot load it: .* conversion of the weights\.$"):
+        load_model_source(str(folder))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_folder_without_safetensors_is_refused(checkpoint):
