@@ -25,7 +25,7 @@ from craftc.weights import write_weights
 
 VIRTUAL_GPUS = 4
 MODEL_FILE = str(Path(__file__).with_name("mid_size_moe.py"))
-RANKS = 4
+RANKS = (4, 2)
 ROUNDS = 15
 LIMIT_S = 540.0
 
@@ -44,8 +44,8 @@ def compare_in_one_process() -> Iterator[str]:
     """A table: milliseconds per forward and ratio, for prefill and decode."""
     yield f"\none process, {torch.get_num_threads()} threads, {VIRTUAL_GPUS} virtual GPUs, 25% replicas, float32"
     yield f"{'tokens':<18}{'fastest experts':>16}{'original ms':>13}{'rewritten ms':>14}{'ratio':>8}"
-    original = build_model(skew=1.0)
-    rewritten = prepare(build_model(skew=1.0), skewed_plan(original, VIRTUAL_GPUS))
+    original = build_model()
+    rewritten = prepare(build_model(), skewed_plan(original, VIRTUAL_GPUS))
     for name, shape in (("prefill", PREFILL), ("decode", DECODE)):
         tokens = random_tokens(shape, seed=1)
         times = {kind: min(milliseconds(_forward(original, kind, tokens)) for _ in range(3)) for kind in _kinds(name)}
@@ -81,18 +81,19 @@ def milliseconds(call: Callable[[], object]) -> float:
 
 def ranks() -> None:
     """Real ranks: transformers' own expert parallelism, this runtime without replicas, and with them."""
-    launch_ranks(RANKS, "benchmarks.runtime_ranks", [], LIMIT_S)
+    for number in RANKS:
+        launch_ranks(number, "benchmarks.runtime_ranks", [], LIMIT_S)
 
 
 def memory() -> None:
     """Peak memory of a rank that loads its part, against the size of its weights."""
-    model = build_model(skew=1.0)
-    planned = skewed_plan(model, RANKS)
+    model = build_model()
+    planned = skewed_plan(model, RANKS[0])
     with tempfile.TemporaryDirectory(prefix="craftc-benchmark-") as folder:
         write_plan(planned, Path(folder) / PLAN)
         (Path(folder) / WEIGHTS).mkdir()
         write_weights(model, planned, Path(folder) / WEIGHTS)
-        launch_ranks(RANKS, "benchmarks.runtime_memory", [folder, MODEL_FILE], LIMIT_S)
+        launch_ranks(RANKS[0], "benchmarks.runtime_memory", [folder, MODEL_FILE], LIMIT_S)
 
 
 PARTS: dict[str, Callable[[], None]] = {"one-process": one_process, "ranks": ranks, "memory": memory}

@@ -17,8 +17,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from benchmarks.mid_size_moe import DECODE, EXPERTS, PREFILL, build_model, plain_plan, random_tokens, skewed_plan
+from benchmarks.mid_size_moe import DECODE, EXPERTS, MANY_SEQUENCES, build_model, plain_plan, random_tokens, skewed_plan
 from craftc.passes.output_comparison import replicated_modules
+from craftc.passes.token_prediction import routed_tokens
 from craftc.plan import ReplicationPlan
 from craftc.prepare_model import prepare
 from craftc.rank_program import run_on_rank
@@ -27,7 +28,6 @@ from craftc.runtime.rank_group import RankGroup
 from craftc.runtime.slot_table import contiguous_placement
 
 ROUNDS = 9
-SKEW = 1.5
 PHASES = ("route", "dispatch", "compute", "combine")
 
 
@@ -38,14 +38,11 @@ def main(group: RankGroup) -> None:
     if group.rank == 0 and not on_gpus:
         print("GPU part skipped: no GPU for every rank (NCCL, bfloat16); these are gloo ranks on CPUs", flush=True)
     # Loads and plans are the same on every rank: same weights, same tokens, same seed.
-    model = build_model(SKEW, dtype)
+    model = build_model(dtype)
     plans = {"no replicas": plain_plan(model, group.size), "craftc's plan": skewed_plan(model, group.size)}
-    ours = {
-        name: prepare(build_model(SKEW, dtype).to(device), one, group=group.process_group)
-        for name, one in plans.items()
-    }
-    theirs = {"transformers all_to_all": transformers_parallel(build_model(SKEW, dtype).to(device), group)}
-    for name, shape in (("prefill", PREFILL), ("decode", DECODE)):
+    ours = {name: prepare(build_model(dtype).to(device), one, group=group.process_group) for name, one in plans.items()}
+    theirs = {"transformers all_to_all": transformers_parallel(build_model(dtype).to(device), group)}
+    for name, shape in (("prefill", MANY_SEQUENCES), ("decode", DECODE)):
         tokens = random_tokens(shape, seed=1 + group.rank).to(device)
         say(group, compare(f"{name} {shape[0]} x {shape[1]} tokens a rank", ours, theirs, plans, tokens, group))
 
@@ -63,6 +60,7 @@ def compare(
     times: dict[str, list[float]] = defaultdict(list)
     for model in (*ours.values(), *theirs.values()):
         step_ms(model, tokens, group)
+    busiest = {name: busiest_over_mean(model, tokens, group) for name, model in ours.items()}
     for name in ours:
         phases[name].start()
     for _ in range(ROUNDS):  # in turn, so that a busy moment of the machine meets all
@@ -72,7 +70,7 @@ def compare(
     yield (
         f"{'':<28}{'step ms':>9}{'x plain':>9}"
         + "".join(f"{phase:>10}" for phase in PHASES)
-        + f"{'busiest/mean':>14}{'planned at most':>17}"
+        + f"{'busiest/mean':>14}{'predicted':>11}{'estimate':>10}"
     )
     base = statistics.median(times["no replicas"])
     for name in times:
@@ -81,8 +79,8 @@ def compare(
         if name in ours:
             line += "".join(f"{ms:>10.1f}" for ms in phases[name].slowest(ROUNDS, group))
             estimate = plans[name].estimate
-            bound = "" if estimate is None else f"{1 / estimate.balancedness:>17.2f}"
-            line += f"{busiest_over_mean(ours[name], group):>14.2f}{bound}"
+            line += f"{busiest[name][0]:>14.3f}{busiest[name][1]:>11.3f}"
+            line += "" if estimate is None else f"{1 / estimate.balancedness:>10.3f}"
         yield line
 
 
@@ -134,13 +132,27 @@ class PhaseTimes:
         return timed
 
 
-def busiest_over_mean(model: nn.Module, group: RankGroup) -> float:
-    """Tokens of the busiest rank / mean, averaged over layers; over all steps so far."""
-    tokens_L = torch.tensor([module.tokens_per_gpu()[group.rank] for module in replicated_modules(model)])
-    gathered: list[Any] = [None] * group.size
-    dist.all_gather_object(gathered, tokens_L, group=group.process_group)
-    tokens_WL = torch.stack(gathered).double()
-    return float((tokens_WL.max(0).values / tokens_WL.mean(0)).mean())
+def busiest_over_mean(model: nn.Module, tokens: torch.Tensor, group: RankGroup) -> tuple[float, float]:
+    """Tokens of the busiest rank / mean in one step, averaged over layers: counted, and predicted from the plan's
+    shares and the experts that the routers chose."""
+    modules = replicated_modules(model)
+    for module in modules:
+        module.reset_counters()
+    with routed_tokens(model) as routed:
+        step_ms(model, tokens, group)
+    counted, predicted = [], []
+    for module in modules:
+        table, own = module.table, torch.zeros(group.size, device=tokens.device)
+        own[group.rank] = module.tokens_per_gpu()[group.rank]
+        tokens_E = routed[module.name].tokens_E
+        for total in (own, tokens_E):
+            dist.all_reduce(total, group=group.process_group)
+        share_S = torch.tensor(table.share_S, device=tokens.device)
+        slot_S = share_S * tokens_E[torch.tensor(table.expert_S, device=tokens.device)]
+        gpu_W = torch.zeros_like(own).index_add(0, torch.tensor(table.gpu_S, device=tokens.device), slot_S)
+        counted.append(float(own.max() / own.mean()))
+        predicted.append(float(gpu_W.max() / gpu_W.mean()))
+    return statistics.mean(counted), statistics.mean(predicted)
 
 
 def transformers_parallel(model: Any, group: RankGroup) -> nn.Module:
