@@ -79,57 +79,51 @@ def replan(
     with enough of them not worse than the planner's own. Where the old replicas exceed `problem.budget_bytes`, only new
     replica counts come into question; raises Infeasible, with the bytes it takes, where those need too many moves.
     """
-    found: list[Replanned] = []
-    least_bytes: list[int] = []
-    spent_bytes = sum(
-        (sum(old.slots_G) - problem.experts) * size for old, size in zip(old_L, problem.expert_bytes_L, strict=True)
-    )
-    if spent_bytes <= problem.budget_bytes:
-        kept_L = tuple(sum(old.slots_G) - problem.experts for old in old_L)
-        fresh = planner.place(problem, kept_L)
-        found += _spend_moves(problem, old_L, fresh, [old.slots_G for old in old_L], max_move_bytes, least_bytes)
+    sizes_L = problem.expert_bytes_L
+    kept_L = tuple(sum(old.slots_G) - problem.experts for old in old_L)
+    spent_bytes = sum(count * size for count, size in zip(kept_L, sizes_L, strict=True))
+    old_slots_LG = [old.slots_G for old in old_L]
     fresh = planner.place(problem, tuple(replicas_L))
-    slots_LG = [tuple(map(len, placement)) for placement in fresh]
-    if slots_LG != [old.slots_G for old in old_L]:
-        found += _spend_moves(problem, old_L, fresh, slots_LG, max_move_bytes, least_bytes)
-    if not found:
+    new_slots_LG = [tuple(map(len, placement)) for placement in fresh]
+    choices: list[list[list[_Point]]] = []
+    if spent_bytes <= problem.budget_bytes:
+        choices.append(_points(problem, old_L, planner.place(problem, kept_L), old_slots_LG))
+    if new_slots_LG != old_slots_LG:
+        choices.append(_points(problem, old_L, fresh, new_slots_LG))
+    least_bytes = [_bytes_moved([points[0] for points in points_LP], sizes_L) for points_LP in choices]
+    if min(least_bytes) > max_move_bytes:
         raise Infeasible(
             f"replanning: the old plan's replicas take {spent_bytes} bytes, the budget is {problem.budget_bytes}, and "
             f"plans within it move at least {min(least_bytes)} bytes; give --max-move {min(least_bytes)}B or more"
         )
+    found = [
+        _spend_moves(problem, points_LP, max_move_bytes - least)
+        for points_LP, least in zip(choices, least_bytes, strict=True)
+        if least <= max_move_bytes
+    ]
     return max(found, key=lambda one: (float(np.mean(one.balancedness_L)), -one.moved_bytes))
 
 
-def _spend_moves(
-    problem: PlanningProblem,
-    old_L: Sequence[OldLayer],
-    fresh_L: Sequence[Placement],
-    slots_LG: Sequence[tuple[int, ...]],
-    max_move_bytes: int,
-    least_bytes: list[int],
-) -> list[Replanned]:
-    """The best choice of one point per layer, or none where even the nearest points move too much."""
-    points_LP = _points(problem, old_L, fresh_L, slots_LG)
-    sizes_L = problem.expert_bytes_L
-    least_L = [points[0].moves for points in points_LP]
-    left = max_move_bytes - sum(moves * size for moves, size in zip(least_L, sizes_L, strict=True))
-    least_bytes.append(max_move_bytes - left)
-    if left < 0:
-        return []
-    extra = sorted({point.moves - least for points, least in zip(points_LP, least_L, strict=True) for point in points})
+def _spend_moves(problem: PlanningProblem, points_LP: Sequence[Sequence[_Point]], left_bytes: int) -> Replanned:
+    """The best choice of one point per layer that takes at most `left_bytes` more than the first points."""
+    extra = sorted({point.moves - points[0].moves for points in points_LP for point in points})
     curves = BenefitCurves(tuple(extra), np.array([_staircase(points, extra) for points in points_LP]))
-    chosen = solve_allocation(curves, sizes_L, left, solver=problem.solver, time_limit_s=problem.time_limit_s)
+    chosen = solve_allocation(
+        curves, problem.expert_bytes_L, left_bytes, solver=problem.solver, time_limit_s=problem.time_limit_s
+    )
     best_L = [
-        max((p for p in points if p.moves - least <= count), key=lambda p: p.balancedness)
-        for points, least, count in zip(points_LP, least_L, chosen.replicas_L, strict=True)
+        max((point for point in points if point.moves - points[0].moves <= count), key=lambda point: point.balancedness)
+        for points, count in zip(points_LP, chosen.replicas_L, strict=True)
     ]
-    return [
-        Replanned(
-            tuple(point.placement for point in best_L),
-            sum(point.moves * size for point, size in zip(best_L, sizes_L, strict=True)),
-            tuple(point.balancedness for point in best_L),
-        )
-    ]
+    return Replanned(
+        tuple(point.placement for point in best_L),
+        _bytes_moved(best_L, problem.expert_bytes_L),
+        tuple(point.balancedness for point in best_L),
+    )
+
+
+def _bytes_moved(point_L: Sequence[_Point], expert_bytes_L: Sequence[int]) -> int:
+    return sum(point.moves * size for point, size in zip(point_L, expert_bytes_L, strict=True))
 
 
 def _staircase(points: Sequence[_Point], extra: Sequence[int]) -> list[float]:

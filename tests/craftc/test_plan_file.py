@@ -164,3 +164,11 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, case: str):
 def test_what_cannot_be_opened_is_one_clear_line(tmp_path: Path):
     with pytest.raises(BadInput, match=r"cannot read plan .*none\.json: No such file"):
         read_plan(tmp_path / "none.json")
+
+
+def test_groups_are_left_out_where_there_are_none():
+    plan = make_plan()
+    assert "groups" not in plan_document(plan)
+    grouped = replace(plan, groups=4)
+    assert plan_document(grouped)["groups"] == 4
+    assert parse_plan(plan_bytes(grouped)) == grouped

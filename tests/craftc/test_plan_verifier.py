@@ -35,6 +35,8 @@ MUTATIONS = {
     "shares": (with_first(shares=((0.5, 0.5), (1.0, 0.6), (1.0, 0.5))), "shares of expert 0 sum to 1.1"),
     "spent": (replace(PLAN, budget=PlanBudget("50B", 50, 50)), "50 bytes stated as spent"),
     "budget": (replace(PLAN, budget=PlanBudget("30B", 30, 40)), "10 too many"),
+    "groups": (replace(PLAN, topology=Topology(3, 3), groups=2), "group 0 has copies on nodes 0, 1, 2"),
+    "groups of experts": (replace(PLAN, groups=3), "4 experts do not divide into 3 groups"),
 }
 
 

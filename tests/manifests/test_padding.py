@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craftc.errors import BadInput
+from craftc.errors import BadInput, Unsupported
 from craftc.loads import LoadProfile
 from craftc.manifests.padding import pad_plan, padding_cost
 from craftc.manifests.slots import fits
@@ -97,3 +97,8 @@ def test_even_padding_leaves_layers_their_own_counts() -> None:
     assert fits(padded, "even")
     assert not fits(padded, "uniform")
     assert str(padding_cost(plan, "even")).startswith("8 to 16 slots: 5 copies added")
+
+
+def test_a_plan_that_keeps_groups_on_nodes_is_not_padded() -> None:
+    with pytest.raises(Unsupported, match="keeps 2 groups of experts on nodes"):
+        pad_plan(replace(uneven_plan(), groups=2), None)

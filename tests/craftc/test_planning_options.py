@@ -1,0 +1,28 @@
+"""Options of planning are checked where they enter."""
+
+import pytest
+
+from craftc.errors import BadInput
+from craftc.planning_options import PlanningOptions
+from tests.plans import toy_plan
+
+
+def test_defaults_and_everything_given():
+    assert PlanningOptions().shares == "even"
+    assert PlanningOptions(old=toy_plan(), max_move_bytes=0).max_move_bytes == 0
+    assert "topology" not in repr(PlanningOptions(old=toy_plan()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "magic"}, "choose highs or cbc"),
+        ({"time_limit_s": 0.0}, "above 0 seconds"),
+        ({"shares": "some"}, "choose even or lp"),
+        ({"max_move_bytes": 5}, "needs the plan in use"),
+        ({"old": toy_plan(), "max_move_bytes": -1}, "at least 0 bytes, got -1"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(BadInput, match=message):
+        PlanningOptions(**options)
