@@ -31,6 +31,7 @@ from craftc.cli.progress import ShownProgress, shown_progress
 
 if TYPE_CHECKING:
     from craftc.passes.base import Compilation
+    from craftc.plan import ReplicationPlan
 
 
 def plan(
@@ -99,12 +100,9 @@ def plan(
     from craftc.passes.base import Compilation
     from craftc.pipelines import planning_pipeline, run_pipeline
     from craftc.plan import moe_layer
-    from craftc.plan_diff import diff_plans
-    from craftc.plan_file import plan_document, read_plan, write_plan
+    from craftc.plan_file import read_plan, write_plan
     from craftc.planning_options import PlanningOptions
-    from craftc.report.budget_report import budget_document, budget_text, draw_budget_curve
-    from craftc.report.diff_report import diff_document, diff_summary
-    from craftc.report.plan_report import comparison_table, plan_summary
+    from craftc.report.budget_report import draw_budget_curve
     from craftc.solvers.planners import UNIFORM
     from craftc.topology import Topology
     from craftc.units import parse_size
@@ -140,7 +138,18 @@ def plan(
         write_plan(done.plan, output)
         if curve is not None and done.budget_curve is not None:
             draw_budget_curve(done.budget_curve, curve)
-    files = [str(path) for path in (output, curve) if path is not None]
+    return _result(done, in_use, [str(path) for path in (output, curve) if path is not None], format)
+
+
+def _result(done: Compilation, in_use: ReplicationPlan | None, files: list[str], format: Format) -> Result:
+    """The plan, and where they were asked for the curve behind its budget and the changes from the plan in use."""
+    from craftc.plan_diff import diff_plans
+    from craftc.plan_file import plan_document
+    from craftc.report.budget_report import budget_document, budget_text
+    from craftc.report.diff_report import diff_document, diff_summary
+    from craftc.report.plan_report import comparison_table, plan_summary
+
+    assert done.plan is not None
     document = {"plan": plan_document(done.plan), "files": files}
     parts = [plan_summary(done.plan), comparison_table(done.plan)]
     if done.budget_curve is not None:
