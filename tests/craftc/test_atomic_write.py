@@ -14,7 +14,8 @@ def test_replaces_the_old_file_and_leaves_nothing_else(tmp_path: Path):
     write_bytes(path, b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
-    assert path.stat().st_mode & 0o400
+    (tmp_path / "plain").write_bytes(b"")
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode, "the rights any new file gets"
 
 
 def test_an_error_while_writing_keeps_the_old_file(tmp_path: Path):

@@ -96,6 +96,27 @@ def test_a_pass_that_does_not_give_what_it_promises_is_refused():
         Pipeline((Forgetful(),)).run(start())
 
 
+@dataclass(frozen=True)
+class Disorder(Pass):
+    """Moves the output before what it reads."""
+
+    name = "disorder"
+    needs = ("graph",)
+    gives = ("graph",)
+    changes_graph = True
+
+    def run(self, compilation: Compilation) -> Compilation:
+        assert compilation.graph is not None
+        nodes = list(compilation.graph.graph.nodes)
+        nodes[0].prepend(nodes[-1])
+        return compilation
+
+
+def test_the_graph_is_linted_after_every_pass():
+    with pytest.raises(RuntimeError, match="used before it has been defined"):
+        Pipeline((Capture(), Disorder())).run(start())
+
+
 def test_the_plan_is_verified_after_the_pass_that_made_it():
     with pytest.raises(VerificationFailed, match="expert 3 has no copy"):
         Pipeline((Misplace(),)).run(start())
