@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from craftc.errors import BadInput, Unsupported
+from craftc.errors import BadInput
 from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
 from craftc.passes.written_plan import written_plan
 from craftc.plan import LayerPlan, ReplicationPlan
-from craftc.solvers.planners import DEFAULT_PLANNER, planner_named
-from craftc.solvers.problem import Placement
+from craftc.solvers.planners import DEFAULT_PLANNER, planner_for
+from craftc.solvers.problem import Placement, PlanningProblem
 from craftc.solvers.replanning import OldLayer, replan
+from craftc.solvers.verifier import PlacedLayer, group_violations
 
 ANY_MOVE = 2**63
 """More bytes than any model has: no limit."""
@@ -36,10 +37,9 @@ class ReplanReplicas(Pass):
     def run(self, compilation: Compilation) -> Compilation:
         """Raises BadInput where the old plan is for other layers or GPUs, Infeasible where it moves too much."""
         problem = planning_problem(compilation)
-        if max(problem.groups, self.old.groups) > 1:
-            raise Unsupported("replanning does not keep expert groups on nodes: plan without --from, or without groups")
         _check_same_model(self.old, compilation)
-        planner = planner_named(self.planner)
+        _check_groups(self.old, problem)
+        planner = planner_for(self.planner, problem)
         curves, allocation = compilation.curves, compilation.allocation
         assert curves is not None
         assert allocation is not None
@@ -76,3 +76,13 @@ def _check_same_model(old: ReplicationPlan, compilation: Compilation) -> None:
                 f"old plan has layer {before.name} with {before.experts} experts of {before.expert_bytes} bytes, the "
                 f"model has {layer.name} with {layer.experts} of {layer.expert_bytes}: give the plan of this model"
             )
+
+
+def _check_groups(old: ReplicationPlan, problem: PlanningProblem) -> None:
+    layers = [
+        PlacedLayer(layer.name, layer.experts, layer.expert_bytes, layer.replicas, layer.placement)
+        for layer in old.layers
+    ]
+    found = group_violations(layers, old.topology, problem.groups)
+    if found:
+        raise BadInput(f"old plan does not keep {problem.groups} groups on nodes ({found[0]}): plan without --from")

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from craftc.solvers.problem import Placement
+from craftc.topology import Topology
 
 
 def moves_per_gpu(old: Placement, new: Placement) -> tuple[int, ...]:
@@ -46,6 +47,27 @@ def match_gpus(old: Placement, new: Placement, slots_G: Sequence[int]) -> Placem
     from_G, to_G = linear_sum_assignment(np.where(fits_GG, -stay_GG, misfit))
     renamed = dict(zip(to_G.tolist(), from_G.tolist(), strict=True))
     return tuple(new[renamed[gpu]] for gpu in range(len(new)))
+
+
+def match_nodes(old: Placement, new: Placement, slots_G: Sequence[int], topology: Topology) -> Placement | None:
+    """Like `match_gpus`, but whole nodes are renamed, and GPUs within them: what shares a node stays on one."""
+    per_node = topology.gpus_per_node
+    starts = range(0, topology.gpus, per_node)
+    matched: dict[tuple[int, int], Placement] = {}
+    # A node that does not fit costs more than all moves together.
+    cost_NN = np.full((topology.nodes, topology.nodes), 1.0 + sum(slots_G))
+    for source, start in enumerate(starts):
+        for target, end in enumerate(starts):
+            before, wanted = old[end : end + per_node], slots_G[end : end + per_node]
+            renamed = match_gpus(before, new[start : start + per_node], wanted)
+            if renamed is not None:
+                matched[source, target] = renamed
+                cost_NN[source, target] = sum(moves_per_gpu(before, renamed))
+    source_N, target_N = linear_sum_assignment(cost_NN)
+    pairs = sorted(zip(target_N.tolist(), source_N.tolist(), strict=True))
+    if any((source, target) not in matched for target, source in pairs):
+        return None
+    return tuple(gpu for target, source in pairs for gpu in matched[source, target])
 
 
 def held_experts(placement: Placement, experts: int) -> np.ndarray:

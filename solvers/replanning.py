@@ -16,7 +16,7 @@ import numpy as np
 
 from craftc.errors import Infeasible
 from craftc.solvers.integer_program import solve_allocation
-from craftc.solvers.moves import fit_slots, held_experts, keep_positions, match_gpus, moves_per_gpu
+from craftc.solvers.moves import fit_slots, held_experts, keep_positions, match_gpus, match_nodes, moves_per_gpu
 from craftc.solvers.problem import BenefitCurves, Placement, Planner, PlanningProblem
 from craftc.solvers.replay import Shares, placement_array, placements_of, replay, replay_batch
 from craftc.solvers.search_path import search_path
@@ -78,6 +78,7 @@ def replan(
     replicas_L: what `planner` would choose without an old plan. With more bytes to move the result is never worse, and
     with enough of them not worse than the planner's own. Where the old replicas exceed `problem.budget_bytes`, only new
     replica counts come into question; raises Infeasible, with the bytes it takes, where those need too many moves.
+    Expert groups of the problem stay on the node they are on, or the whole plan is made afresh.
     """
     sizes_L = problem.expert_bytes_L
     kept_L = tuple(sum(old.slots_G) - problem.experts for old in old_L)
@@ -88,7 +89,9 @@ def replan(
     choices: list[list[list[_Point]]] = []
     if spent_bytes <= problem.budget_bytes:
         choices.append(_points(problem, old_L, planner.place(problem, kept_L), old_slots_LG))
-    if new_slots_LG != old_slots_LG:
+    if problem.groups > 1:
+        choices.append([[point] for point in _fresh_points(problem, old_L, fresh, new_slots_LG)])
+    elif new_slots_LG != old_slots_LG:
         choices.append(_points(problem, old_L, fresh, new_slots_LG))
     least_bytes = [_bytes_moved([points[0] for points in points_LP], sizes_L) for points_LP in choices]
     if min(least_bytes) > max_move_bytes:
@@ -145,7 +148,7 @@ def _points(
         old.placement if old.slots_G == slots_G else fit_slots(old.placement, slots_G, load_E)
         for old, slots_G, load_E in zip(old_L, slots_LG, load_LE, strict=True)
     ]
-    path = search_path(counts_SLE, placement_array(start_L))
+    path = search_path(counts_SLE, placement_array(start_L), _barred(problem, old_L))
     layers = np.arange(problem.layers)
     balancedness_PL = [replay_batch(counts_SLE, layers, expert_LGK) for expert_LGK in path]
     holds_old_LGE = np.stack([held_experts(old.placement, problem.experts) for old in old_L])
@@ -158,7 +161,7 @@ def _points(
                 _Found(int(moves_L[layer]), float(balancedness_L[layer]), expert_LGK[layer])
                 for moves_L, balancedness_L, expert_LGK in zip(moves_PL, balancedness_PL, path, strict=True)
             ],
-            match_gpus(old_L[layer].placement, fresh_L[layer], slots_LG[layer]),
+            _matched(problem, old_L[layer].placement, fresh_L[layer], slots_LG[layer]),
             float(kept_L[layer]),
             counts_SLE[:, layer],
         )
@@ -182,6 +185,44 @@ def _points_of_layer(
             new = placements_of(one.expert_GK[None])[0]
             best.append(_Point(one.moves, one.balancedness, keep_positions(old.placement, new)))
     return best
+
+
+def _fresh_points(
+    problem: PlanningProblem,
+    old_L: Sequence[OldLayer],
+    fresh_L: Sequence[Placement],
+    slots_LG: Sequence[tuple[int, ...]],
+) -> list[_Point]:
+    """Planned afresh in every layer, renamed to match the old placements best."""
+    named_L = [
+        _matched(problem, old.placement, fresh, slots_G) or fresh
+        for old, fresh, slots_G in zip(old_L, fresh_L, slots_LG, strict=True)
+    ]
+    reached_L = replay(problem.counts_SLE, named_L).mean(axis=0).tolist()
+    return [
+        _Point(sum(moves_per_gpu(old.placement, new)), reached, keep_positions(old.placement, new))
+        for old, new, reached in zip(old_L, named_L, reached_L, strict=True)
+    ]
+
+
+def _matched(problem: PlanningProblem, old: Placement, new: Placement, slots_G: tuple[int, ...]) -> Placement | None:
+    """`new` with GPUs renamed, node by node where groups must stay together."""
+    if problem.groups > 1:
+        return match_nodes(old, new, slots_G, problem.topology)
+    return match_gpus(old, new, slots_G)
+
+
+def _barred(problem: PlanningProblem, old_L: Sequence[OldLayer]) -> np.ndarray:
+    """`barred_LEG` bool: GPUs on other nodes than the one where an expert's group is; none without groups."""
+    layers, experts, topology = problem.layers, problem.experts, problem.topology
+    if problem.groups == 1:
+        return np.zeros((layers, experts, topology.gpus), dtype=bool)
+    holds_LGE = np.stack([held_experts(old.placement, experts) for old in old_L])
+    holds_LNM = holds_LGE.reshape(layers, topology.nodes, -1, problem.groups, experts // problem.groups).any(
+        axis=(2, 4)
+    )
+    allowed_LGE = holds_LNM.repeat(topology.gpus_per_node, axis=1).repeat(experts // problem.groups, axis=2)
+    return ~allowed_LGE.transpose(0, 2, 1)
 
 
 def _moves(holds_old_LGE: np.ndarray, expert_LGK: np.ndarray) -> np.ndarray:

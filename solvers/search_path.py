@@ -23,8 +23,10 @@ _MOST_STEPS = 64
 """Representative steps searched against."""
 
 
-def search_path(counts_SLE: np.ndarray, start_LGC: np.ndarray) -> list[np.ndarray]:
+def search_path(counts_SLE: np.ndarray, start_LGC: np.ndarray, barred_LEG: np.ndarray) -> list[np.ndarray]:
     """Placements `expert_LGC` (padded with -1), the start first; every GPU keeps its number of slots in every layer.
+
+    barred_LEG: whether a GPU may never hold an expert (because it is on another group's node), bool.
 
     A swap of two copies moves two experts, an exchange of a replica for another expert's moves one. Each round makes
     the best of them in every layer that still gains.
@@ -36,11 +38,13 @@ def search_path(counts_SLE: np.ndarray, start_LGC: np.ndarray) -> list[np.ndarra
     experts = counts_SLE.shape[2]
     loads = _loads(counts_SLE, gpus)
     expert_LN = np.where(start_LGC < 0, experts, start_LGC).transpose(0, 2, 1).reshape(layers, -1).astype(np.int64)
+    # An empty slot that every GPU seems to hold cannot change hands.
+    barred_LXG = np.pad(barred_LEG, ((0, 0), (0, 1), (0, 0)), constant_values=True)
     for stragglers, rounds in ((1, _FINE_ROUNDS), (_STRAGGLERS, _COARSE_ROUNDS)):
         batch = PlacementBatch.start(loads, expert_LN.copy(), gpus)
         active = np.arange(layers)
         for _ in range(rounds):
-            moved_B = _improve(batch, stragglers)
+            moved_B = _improve(batch, barred_LXG[active], stragglers)
             if not moved_B.any():
                 break
             active, batch = active[moved_B], batch.rows(moved_B)
@@ -50,11 +54,11 @@ def search_path(counts_SLE: np.ndarray, start_LGC: np.ndarray) -> list[np.ndarra
     return path
 
 
-def _improve(batch: PlacementBatch, stragglers: int) -> np.ndarray:
+def _improve(batch: PlacementBatch, barred_BXG: np.ndarray, stragglers: int) -> np.ndarray:
     """One round of swaps, or of one exchange where no swap helps; returns `moved_B`."""
     squarings = squarings_for(batch.gpus)
-    # An empty slot that every GPU seems to hold cannot change hands.
-    batch.holds_BXG[:, batch.experts] = True
+    # No GPU is given what it seems to hold already.
+    np.logical_or(batch.holds_BXG, barred_BXG, out=batch.holds_BXG)
     now = standing(batch.load_KBN, batch.loads.weight_KB, batch.gpus, squarings)
     moved_B = swap_best(batch, now, squarings, stragglers, _PARTNERS)
     stuck = np.flatnonzero(~moved_B & (batch.copies_BX[:, : batch.experts] > 1).any(axis=1))

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craftc.solvers.moves import fit_slots, held_experts, keep_positions, match_gpus, moves_per_gpu
+from craftc.solvers.moves import fit_slots, held_experts, keep_positions, match_gpus, match_nodes, moves_per_gpu
+from craftc.topology import Topology
 from tests.plans import random_placement
 
 OLD = ((0, 1, 2), (3, 0, 4))
@@ -94,3 +95,22 @@ def test_fitted_placements_are_sound(shape, more):
 
 def test_held_experts():
     assert held_experts(OLD, 5).astype(int).tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 1, 1]]
+
+
+def test_nodes_are_renamed_whole():
+    old = ((0, 1), (2, 3), (4, 5), (6, 7))
+    # Each node's GPUs swapped, and the nodes too: nothing needs to move.
+    assert match_nodes(old, ((6, 7), (4, 5), (2, 3), (0, 1)), (2, 2, 2, 2), Topology(4, 2)) == old
+    # GPUs alone could be matched without a move, but not node by node.
+    mixed = ((0, 1), (4, 5), (2, 3), (6, 7))
+    assert match_gpus(old, mixed, (2, 2, 2, 2)) == old
+    matched = match_nodes(old, mixed, (2, 2, 2, 2), Topology(4, 2))
+    assert matched is not None
+    assert sum(moves_per_gpu(old, matched)) == 4
+    assert {frozenset(matched[:2]), frozenset(matched[2:])} == {frozenset(mixed[:2]), frozenset(mixed[2:])}
+
+
+def test_nodes_with_other_numbers_of_slots_do_not_match():
+    assert match_nodes(((0, 1), (2,)), ((0,), (1, 2)), (2, 1), Topology(2, 2)) == ((1, 2), (0,))
+    assert match_nodes(((0, 1), (2,), (3,), (4,)), ((0,), (1,), (2, 3), (4,)), (1, 1, 1, 2), Topology(4, 2)) is not None
+    assert match_nodes(((0,), (1,), (2, 3), (4, 5)), ((0, 1), (2,), (3, 4), (5,)), (1, 1, 2, 2), Topology(4, 2)) is None

@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import Infeasible
+from craftc.solvers.grouped import GroupedPlanner
 from craftc.solvers.moves import moves_per_gpu
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replanning import OldLayer, replan
 from craftc.solvers.replay import replay
 from craftc.solvers.search_effort import EFFORTS
 from craftc.solvers.stepwise import StepwisePlanner
-from craftc.solvers.verifier import PlacedLayer, violations
+from craftc.solvers.verifier import PlacedLayer, group_violations, violations
 from craftc.topology import Topology
 
 PLANNER = StepwisePlanner(effort=EFFORTS["low"])
@@ -142,3 +143,25 @@ def test_a_smaller_budget_that_needs_moves_says_how_many():
     with pytest.raises(Infeasible, match="move at least 10 bytes; give --max-move 10B or more"):
         replan(problem, PLANNER, (0, 0), old_L, 9)
     check(problem, old_L, replan(problem, PLANNER, (0, 0), old_L, 10), 10)
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.integers(0, 10**6), st.sampled_from([(Topology(4, 2), 4), (Topology(6, 3), 3), (Topology(8, 2), 2)]))
+def test_groups_stay_on_their_node(seed, shape):
+    topology, groups = shape
+    kinds = {"shape": (4, 2, 12), "topology": topology, "budget": 120, "sizes": (10, 10)}
+    planner = GroupedPlanner(PLANNER)
+    before = replace(problem_of(seed, **kinds), groups=groups)
+    old = planner.place(before, planner.allocate(before, planner.estimate(before)).replicas_L)
+    problem = replace(problem_of(seed + 1, **kinds), groups=groups)
+    replicas_L = planner.allocate(problem, planner.estimate(problem)).replicas_L
+    old_L = tuple(map(OldLayer, old))
+    reached = balancedness(problem, old)
+    for max_move_bytes in (0, 20, 100, EVERYTHING):
+        replanned = replan(problem, planner, replicas_L, old_L, max_move_bytes)
+        check(problem, old_L, replanned, max_move_bytes)
+        placed = [PlacedLayer("x", 12, 10, 0, placement) for placement in replanned.placements]
+        assert group_violations(placed, topology, groups) == ()
+        assert np.mean(replanned.balancedness_L) >= reached - 1e-6
+        reached = float(np.mean(replanned.balancedness_L))
+    assert reached >= balancedness(problem, planner.place(problem, replicas_L)) - 1e-9
