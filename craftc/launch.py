@@ -69,11 +69,11 @@ def _end(process: subprocess.Popen[str]) -> None:
 def first_error(folder: Path, ranks: int, noise: str) -> CraftcError:
     """The error of the rank that failed first; those that merely lost it say so and come last."""
     errors: list[dict[str, Any]] = [json.loads(path.read_text()) for path in folder.glob("rank-*.json")]
+    if any(error["kind"] not in _KINDS for error in errors) or not errors:
+        sys.stderr.write(noise)  # a bug, or a rank that could not even start: the reason is in there
     if not errors:
         last = next((line for line in reversed(noise.splitlines()) if "Signal" in line or "exitcode" in line), "")
         return RankFailed(": ".join(filter(None, (f"one of {ranks} ranks died without a word", last.strip()))))
     first = min(errors, key=lambda error: (error["kind"] == RankFailed.__name__, error["time"]))
-    if first["kind"] not in _KINDS:
-        sys.stderr.write(noise)  # a bug: its traceback is in there
     kind = _KINDS.get(first["kind"], RankFailed)
     return kind(f"rank {first['rank']} of {ranks}: {first['message']}")
