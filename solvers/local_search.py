@@ -21,13 +21,15 @@ from craftc.solvers.swaps import swap_best
 
 _AT_ONCE = 64
 """Problems of a batch: enough to hide the cost of a call, few enough to share among threads."""
-_ROUNDS = 100
+_ROUNDS = 300
 """Rounds of a descent at most; nearly all end earlier."""
 _WANTED = 4
 """Experts tried as further replicas where no swap helps."""
-_NOISE = 0.1
+_SWAP_NOISE, _EXCHANGE_NOISE = 0.1, 0.4
 """Spread of the logarithm of a load with noise."""
 _NOISE_ROUNDS = 2
+_PATIENCE = 6
+"""Restarts without success after which a problem is given up."""
 
 
 def search_placements(
@@ -73,22 +75,40 @@ def _search(
     found = []
     for number, stage in enumerate(effort.stages):
         best = _descend(best, squarings, stage)
-        for restart in range(stage.restarts(layers, kept, gpus, most)):
-            again = _descend(_shaken(best, layer_B, (seed, number, restart), squarings, stage), squarings, stage)
-            better = np.flatnonzero(_value_B(again, squarings) > _value_B(best, squarings))
-            best.put(better, again.rows(better))
+        _restart(best, layer_B, squarings, stage, stage.restarts(layers, kept, gpus, most), (seed, number))
         expert_BGC = best.expert_BN.reshape(batch, most, gpus).transpose(0, 2, 1)
         found.append(np.where(expert_BGC == experts, -1, expert_BGC))
     return found
 
 
+def _restart(
+    best: PlacementBatch, layer_B: np.ndarray, squarings: int, stage: SearchStage, restarts: int, key: tuple[int, int]
+) -> None:
+    """Improve `best` in place by descents from loads with noise; a problem that none of several helped drops out."""
+    fruitless_B = np.zeros(len(layer_B), dtype=np.int64)
+    for restart in range(restarts):
+        rows = np.flatnonzero(fruitless_B < _PATIENCE)
+        if not rows.size:
+            return
+        before = best.rows(rows)
+        again = _descend(_shaken(before, layer_B[rows], (*key, restart), squarings, stage), squarings, stage)
+        better_R = _value_B(again, squarings) > _value_B(before, squarings)
+        fruitless_B[rows] = np.where(better_R, 0, fruitless_B[rows] + 1)
+        better = np.flatnonzero(better_R)
+        best.put(rows[better], again.rows(better))
+
+
 def _shaken(
     batch: PlacementBatch, layer_B: np.ndarray, key: tuple[int, int, int], squarings: int, stage: SearchStage
 ) -> PlacementBatch:
-    """The batch after a few rounds of swaps that look good under loads with noise."""
-    loads = batch.loads
-    noisy = ExpertLoads(loads.load_KBX * _noise(loads, layer_B, key), loads.risk_BX, loads.weight_KB)
+    """The batch after a few rounds of moves that look good under loads with noise: swaps, and exchanges every second
+    time, under more noise."""
+    loads, exchanging = batch.loads, key[2] % 2 == 1
+    factor_KBX = _noise(loads, layer_B, key, _EXCHANGE_NOISE if exchanging else _SWAP_NOISE)
+    noisy = ExpertLoads(loads.load_KBX * factor_KBX, loads.risk_BX, loads.weight_KB)
     shaken = PlacementBatch.start(noisy, batch.expert_BN.copy(), batch.gpus)
+    if exchanging:
+        exchange_best(shaken, squarings, _WANTED)
     for _ in range(_NOISE_ROUNDS):
         now = standing(shaken.load_KBN, noisy.weight_KB, batch.gpus, squarings)
         swap_best(shaken, now, squarings, stage.stragglers, stage.partners)
@@ -105,12 +125,12 @@ def _expert_loads(steps: RepresentativeSteps, layer_B: np.ndarray) -> ExpertLoad
     return ExpertLoads(load_KBX, risk_BX, steps.weight_LK[layer_B].T.astype(Float))
 
 
-def _noise(loads: ExpertLoads, layer_B: np.ndarray, key: tuple[int, int, int]) -> np.ndarray:
+def _noise(loads: ExpertLoads, layer_B: np.ndarray, key: tuple[int, int, int], spread: float) -> np.ndarray:
     """Factors of the loads, the same for every problem of a layer."""
     steps, _, experts = loads.load_KBX.shape
     unique, row_B = np.unique(layer_B, return_inverse=True)
-    spread = [np.random.default_rng((*key, layer)).normal(0, _NOISE, (steps, experts)) for layer in unique.tolist()]
-    return np.exp(np.stack(spread, axis=1)[:, row_B].astype(Float))
+    normal = [np.random.default_rng((*key, layer)).normal(0, spread, (steps, experts)) for layer in unique.tolist()]
+    return np.exp(np.stack(normal, axis=1)[:, row_B].astype(Float))
 
 
 def _value_B(batch: PlacementBatch, squarings: int) -> np.ndarray:

@@ -16,6 +16,9 @@ _COUNTS = 9
 _DESCENT_ROUNDS, _RESTART_ROUNDS = 35, 10
 """Rounds of a first descent and of a restart, about."""
 
+_CELLS_PER_GPU = 4
+"""What finding partners among all GPUs costs, in pairs of slots."""
+
 
 @dataclass(frozen=True)
 class SearchStage:
@@ -35,8 +38,9 @@ class SearchStage:
 
     def restarts(self, layers: int, steps: int, gpus: int, slots: int) -> int:
         """Restarts for problems of `layers` layers with at most `slots` slots on each of `gpus` GPUs."""
-        pairs = min(self.stragglers, gpus) * min(self.partners, gpus) * slots**2
-        rounds = self.work / (_COUNTS * layers * steps * pairs)
+        stragglers = min(self.stragglers, gpus)
+        cells = stragglers * min(self.partners, gpus) * slots**2 + _CELLS_PER_GPU * stragglers * gpus
+        rounds = self.work / (_COUNTS * layers * steps * cells)
         return int(min(max((rounds - _DESCENT_ROUNDS) // _RESTART_ROUNDS, self.least), self.most))
 
 
@@ -61,7 +65,7 @@ class SearchEffort:
 
 
 _LOW = (SearchStage(4, 8),)
-_MEDIUM = (*_LOW, SearchStage(8, 16, work=8e8, most=24))
+_MEDIUM = (*_LOW, SearchStage(8, 16, work=1.2e9, most=24))
 _HIGH = (*_MEDIUM, SearchStage(16, 32, work=2e10, least=6, most=60))
 EFFORTS: dict[EffortName, SearchEffort] = {
     "low": SearchEffort(_LOW),

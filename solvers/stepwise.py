@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from craftc.solvers.eplb import eplb_placements_without_duplicates
+from craftc.solvers.exact_placement import exact_placements
 from craftc.solvers.integer_program import solve_allocation
 from craftc.solvers.local_search import search_stages
 from craftc.solvers.node_spread import spread_over_nodes
@@ -24,7 +25,9 @@ from craftc.topology import Topology
 
 _MOST_STEPS = 16
 """Representative steps a search looks at."""
-_PEAKINESS = 8
+_MOST_JUDGED = 256
+"""Steps, evenly spaced, by which the best of several placements is chosen; figures are always over all steps."""
+_PEAKINESS = 4
 """Exponent of the mean over steps by which copies are first given out: a copy is worth most where a load peaks."""
 
 
@@ -76,19 +79,23 @@ def replica_candidates(experts: int, gpus: int, all_counts: bool = False) -> tup
 def _search(
     problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray, effort: SearchEffort
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`expert_BGK` and its balancedness over all steps: the best of the search's stages, CRAFT's and EPLB's."""
+    """`expert_BGK` and its balancedness over all steps: the best of the search's stages, CRAFT's, EPLB's, and
+    of all where they can be tried."""
     counts_SLE, topology = problem.counts_SLE, problem.topology
+    judged_SLE = counts_SLE[:: -(-len(counts_SLE) // _MOST_JUDGED)]
     steps = compress_steps(counts_SLE, topology.gpus, _MOST_STEPS)
     slots_BG = layer_slots((problem.experts + replicas_B).tolist(), topology)
     best_BGK = _greedy(counts_SLE.sum(axis=0), layer_B, replicas_B, slots_BG, topology)
-    best_B = replay_batch(counts_SLE, layer_B, best_BGK)
+    best_B = replay_batch(judged_SLE, layer_B, best_BGK)
     start_BGK = _greedy(_peak_mean(steps), layer_B, replicas_B, slots_BG, topology)
     others = search_stages(steps, layer_B, start_BGK, effort, problem.seed)
-    for other_BGK in (_with_eplb(problem, layer_B, replicas_B, best_BGK), *others):
-        other_B = replay_batch(counts_SLE, layer_B, other_BGK)
+    others.append(_with_eplb(problem, layer_B, replicas_B, best_BGK))
+    others.append(exact_placements(judged_SLE, layer_B, replicas_B, best_BGK))
+    for other_BGK in others:
+        other_B = replay_batch(judged_SLE, layer_B, other_BGK)
         best_BGK = np.where((other_B > best_B)[:, None, None], other_BGK, best_BGK)
         best_B = np.maximum(other_B, best_B)
-    return best_BGK, best_B
+    return best_BGK, best_B if len(judged_SLE) == len(counts_SLE) else replay_batch(counts_SLE, layer_B, best_BGK)
 
 
 def _peak_mean(steps: RepresentativeSteps) -> np.ndarray:
