@@ -8,11 +8,13 @@ from craftc.passes.allocate_replicas import AllocateReplicas
 from craftc.passes.base import Compilation, Pass, PassTiming, Pipeline
 from craftc.passes.choose_budget import ChooseBudget
 from craftc.passes.choose_shares import ChooseShares
+from craftc.passes.cross_validate import CrossValidate
 from craftc.passes.estimate_benefit import EstimateBenefit
 from craftc.passes.match_loads import MatchLoads
 from craftc.passes.place_replicas import PlaceReplicas
 from craftc.passes.replan_replicas import ANY_MOVE, ReplanReplicas
 from craftc.passes.resolve_budget import ResolveBudget
+from craftc.passes.validate_curves import ValidateCurves
 from craftc.planning_options import PlanningOptions
 from craftc.solvers.planners import planner_named
 
@@ -46,10 +48,13 @@ def planning_pipeline(options: PlanningOptions) -> Pipeline:
             MatchLoads(),
             ResolveBudget(),
             EstimateBenefit(planner=options.planner),
+            *((ValidateCurves(planner=options.planner),) if options.validate else ()),
             ChooseBudget(planner=options.planner),
             AllocateReplicas(planner=options.planner, solver=options.solver, time_limit_s=options.time_limit_s),
             placing,
             *((ChooseShares(),) if options.shares == "lp" else ()),
+            # A plan in use limits what may move, which planning anew on other steps would not tell of.
+            *((CrossValidate(planner=options.planner),) if options.old is None else ()),
         )
     )
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from craftc.moe_layer import MoELayer
 from craftc.topology import Topology
 
 Placement = tuple[tuple[int, ...], ...]
 """One tuple per GPU: the experts it holds copies of, in slot order."""
+LEAST_LOSS = 0.01
+"""Balancedness by which replicas must buy less on unseen steps before that is called over-fitting."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,41 @@ class LayerEstimate:
 
 
 @dataclass(frozen=True)
+class CrossValidation:
+    """What this plan's replica counts reach on steps they were planned from and on steps left out of planning.
+
+    The steps were dealt into folds. Each fold was left out once: copies were placed anew on the other steps, with the
+    plan's replica counts and with none, by the plan's planner at its lowest search effort, and judged on both.
+    """
+
+    folds: int
+    """Parts of the steps, at least 2."""
+    seen: float
+    """Balancedness with replicas on the steps planned from, in 0..1."""
+    unseen: float
+    """Balancedness with replicas on the steps left out, in 0..1."""
+    placement_only_seen: float
+    """Balancedness without replicas on the steps planned from, in 0..1."""
+    placement_only_unseen: float
+    """Balancedness without replicas on the steps left out, in 0..1."""
+
+    @property
+    def gain_seen(self) -> float:
+        """Balancedness that replicas buy on the steps planned from."""
+        return self.seen - self.placement_only_seen
+
+    @property
+    def gain_unseen(self) -> float:
+        """Balancedness that replicas buy on the steps left out."""
+        return self.unseen - self.placement_only_unseen
+
+    @property
+    def overfits(self) -> bool:
+        """Replicas buy less than half as much on the steps left out, and at least 0.01 balancedness less."""
+        return self.gain_unseen < self.gain_seen / 2 and self.gain_seen - self.gain_unseen >= LEAST_LOSS
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What the plan is worth, beside the baselines, on the loads it was made from."""
 
@@ -93,11 +131,13 @@ class Estimate:
     bound: float
     """No plan with these replica counts exceeds this, in 0..1."""
     predicted: float
-    """The benefit curves' value for the chosen counts: what the ILP believed, in 0..1."""
+    """The value of the benefit curves on the plan's own loads for the chosen counts, in 0..1."""
     arms: tuple[ArmEstimate, ...]
     """Baselines and this plan, on the same loads."""
     layers: tuple[LayerEstimate, ...]
     """Per layer, length L."""
+    cross_validation: CrossValidation | None = None
+    """Seen beside unseen steps; None for a single step, and for a plan made from another one."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +158,8 @@ class Provenance:
     """`optimal` (proven), `feasible` (stopped early) or `heuristic` (no proof is possible)."""
     gap: float | None
     """Relative gap between the allocation's objective and its bound; 0 when optimal, None when there is no bound."""
+    curves: Literal["own", "cross-validated"] = "own"
+    """Benefit curves of the allocation: on the plan's own loads, or on steps left out of planning."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +183,18 @@ class ReplicationPlan:
     def replicas(self) -> int:
         """Replicas over all layers."""
         return sum(layer.replicas for layer in self.layers)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know before relying on this plan, one line each."""
+        checked = None if self.estimate is None else self.estimate.cross_validation
+        if checked is None or not checked.overfits:
+            return ()
+        return (
+            f"over-fitting: replicas buy {checked.gain_seen:.3f} balancedness on the steps planned from, but "
+            f"{checked.gain_unseen:.3f} on steps left out ({checked.folds} folds): record more steps like those to "
+            f"come, spend less, or allocate with --validate",
+        )
 
 
 def layer_plan(layer: MoELayer, placement: Placement) -> LayerPlan:

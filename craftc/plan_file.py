@@ -98,6 +98,10 @@ def plan_document(plan: ReplicationPlan) -> dict[str, Any]:
     ).model_dump(mode="json")
     if plan.groups == 1:
         del document["groups"]
+    if plan.provenance.curves == "own":
+        del document["provenance"]["curves"]
+    if plan.estimate is not None and plan.estimate.cross_validation is None:
+        del document["estimate"]["cross_validation"]
     for layer in document["layers"]:
         if layer["shares"] is None:
             del layer["shares"]

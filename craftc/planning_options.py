@@ -24,6 +24,8 @@ class PlanningOptions:
     """Copies of an expert share its tokens evenly, or by linear programming in the layers where unseen steps gain."""
     groups: int = 1
     """Groups of contiguous experts that each stay on one node; 1 is no such rule."""
+    validate: bool = False
+    """Allocate by benefit curves on steps left out of planning, instead of those on the steps planned from."""
     old: ReplicationPlan | None = field(default=None, repr=False)
     """A plan in use to start from: slots that stay keep their position."""
     max_move_bytes: int | None = None

@@ -28,7 +28,7 @@ class AllocateReplicas(Pass):
 
     def run(self, compilation: Compilation) -> Compilation:
         """Raises Infeasible where the planner cannot do with the budget, naming the smallest that works."""
-        assert compilation.curves is not None
+        assert compilation.deciding_curves is not None
         problem = replace(planning_problem(compilation), solver=self.solver, time_limit_s=self.time_limit_s)
-        allocation = planner_for(self.planner, problem).allocate(problem, compilation.curves)
+        allocation = planner_for(self.planner, problem).allocate(problem, compilation.deciding_curves)
         return replace(compilation, allocation=allocation)

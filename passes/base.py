@@ -79,6 +79,8 @@ class Compilation:
     """The budget in bytes, all GPUs together."""
     curves: BenefitCurves | None = None
     """Benefit of replicas per layer."""
+    validated_curves: BenefitCurves | None = None
+    """The same on steps left out of planning, where replicas are to be allocated by that."""
     budget_curve: BudgetCurve | None = None
     """What every budget would reach, where the budget was chosen by it."""
     allocation: Allocation | None = None
@@ -87,6 +89,11 @@ class Compilation:
     """Copies and placement."""
     verification: Verification | None = None
     """Measured equality of original and rewritten model."""
+
+    @property
+    def deciding_curves(self) -> BenefitCurves | None:
+        """The curves that replicas are allocated by."""
+        return self.curves if self.validated_curves is None else self.validated_curves
 
 
 class PassContractError(CraftcError):

@@ -28,7 +28,7 @@ class ChooseBudget(Pass):
 
         Raises Unsupported for planners that give every layer the same: they cannot follow the curve.
         """
-        layers, topology, curves = compilation.layers, compilation.topology, compilation.curves
+        layers, topology, curves = compilation.layers, compilation.topology, compilation.deciding_curves
         assert compilation.budget_requested is not None
         assert layers is not None
         assert topology is not None

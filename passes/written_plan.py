@@ -50,6 +50,7 @@ def written_plan(
             solver=allocation.solver,
             status=allocation.status,
             gap=None if allocation.status == "heuristic" else allocation.gap,
+            curves="own" if compilation.validated_curves is None else "cross-validated",
         ),
         groups=problem.groups,
     )

@@ -2,7 +2,7 @@
 
 Steps are dealt into folds in turn. Each fold is left out once: the planner plans on the others and is judged on it.
 
-Axes: S steps, L layers, C candidate replica counts.
+Axes: S steps, F folds, L layers, C candidate replica counts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from craftc.solvers.replay import replay
 
 _MOST_STEPS = 256
 """Steps that are planned on and judged; where there are more, so many evenly spaced ones."""
+_MOST_COUNTS = 4
+"""Replica counts above none at which curves are validated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +28,8 @@ class SeenAndUnseen:
 
     seen_L: np.ndarray
     """On the steps that each plan was made from: mean over these and over folds, in 0..1."""
-    unseen_L: np.ndarray
-    """Every step judged by the plan made without it, mean over steps, in 0..1."""
+    unseen_FL: np.ndarray
+    """On every fold, by the plan made without it: mean over its steps, in 0..1."""
 
 
 def deal_steps(steps: int, folds: int, step_names: Sequence[str] = ()) -> np.ndarray:
@@ -57,27 +59,58 @@ def seen_and_unseen(
     if len(folds) < 2:
         raise BadInput("cross-validation needs steps in at least 2 folds: record more steps")
     seen_L = np.zeros(problem.layers)
-    unseen_SL = np.empty((len(fold_S), problem.layers))
-    for fold in folds:
+    unseen_FL = np.empty((len(folds), problem.layers))
+    for row, fold in enumerate(folds):
         left_out_S = fold_S == fold
         placements = planner.place(_on_steps(problem, ~left_out_S), tuple(replicas_L))
         reached_SL = replay(problem.counts_SLE, placements)
-        unseen_SL[left_out_S] = reached_SL[left_out_S]
+        unseen_FL[row] = reached_SL[left_out_S].mean(axis=0)
         seen_L += reached_SL[~left_out_S].mean(axis=0) / len(folds)
-    return SeenAndUnseen(seen_L, unseen_SL.mean(axis=0))
+    return SeenAndUnseen(seen_L, unseen_FL)
 
 
 def cross_validated_curves(
-    problem: PlanningProblem, planner: Planner, candidates_C: Sequence[int], fold_S: np.ndarray
+    problem: PlanningProblem, planner: Planner, own: BenefitCurves, fold_S: np.ndarray
 ) -> BenefitCurves:
-    """Benefit curves on steps left out: every candidate of every layer planned without them, each left out once.
+    """`own` as far as it holds on steps left out: balancedness without replicas there, and benefits scaled, layer by
+    layer, to those found there.
 
-    Unlike a planner's own curves they may fall: there, more replicas fit the steps seen and no others.
+    own: the planner's curves on all steps. Four of its counts at most are planned without each fold and judged on it.
+    Single points judged on few steps scatter by more than neighbouring counts differ, so that choosing among them would
+    choose luck: what they tell is one factor for each layer.
     """
-    unseen_CL = [
-        seen_and_unseen(problem, planner, (count,) * problem.layers, fold_S).unseen_L for count in candidates_C
-    ]
-    return BenefitCurves(tuple(candidates_C), np.stack(unseen_CL, axis=1))
+    last = len(own.candidates_C) - 1
+    tried = np.unique(np.linspace(min(1, last), last, _MOST_COUNTS).round().astype(int))
+    unseen_CFL = np.stack(
+        [
+            seen_and_unseen(problem, planner, (own.candidates_C[number],) * problem.layers, fold_S).unseen_FL
+            for number in (0, *tried.tolist())
+        ]
+    )
+    factor_L = _factors(own.benefit_LC[:, tried], unseen_CFL[1:] - unseen_CFL[0])
+    without_L = unseen_CFL[0].mean(axis=0)
+    return BenefitCurves(own.candidates_C, without_L[:, None] + factor_L[:, None] * own.benefit_LC)
+
+
+def _factors(benefit_LC: np.ndarray, unseen_CFL: np.ndarray) -> np.ndarray:
+    """`factor_L`, at least 0: unseen over own benefit by least squares, drawn towards that of all layers.
+
+    Empirical Bayes: how far depends on how much of the difference between layers the scatter between folds explains.
+    """
+    squared_L = np.square(benefit_LC).sum(axis=1)
+    product_FL = np.einsum("lc,cfl->fl", benefit_LC, unseen_CFL)
+    known = squared_L > 0
+    if not known.any():
+        return np.zeros(len(squared_L))
+    overall = product_FL.mean(axis=0).sum() / squared_L.sum()
+    size_L = np.where(known, squared_L, 1.0)
+    own_FL = np.where(known, product_FL / size_L, overall)
+    own_L = own_FL.mean(axis=0)
+    scatter = float((own_FL.var(axis=0, ddof=1) / len(own_FL) * squared_L).mean())
+    between = max(0.0, float((np.square(own_L - overall) * squared_L).mean()) - scatter) / float(squared_L.mean())
+    trust_L = between * squared_L / np.maximum(between * squared_L + scatter, 1e-300)
+    factor_L: np.ndarray = np.maximum(overall + trust_L * (own_L - overall), 0.0)
+    return factor_L
 
 
 def _thinned(problem: PlanningProblem, fold_S: np.ndarray) -> tuple[PlanningProblem, np.ndarray]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from craftc.errors import BadInput, Unsupported
 from craftc.solvers.craft import CraftPlanner
 from craftc.solvers.eplb import EplbPlanner
 from craftc.solvers.grouped import GroupedPlanner
 from craftc.solvers.problem import Planner, PlanningProblem
+from craftc.solvers.search_effort import EFFORTS, EffortName
 from craftc.solvers.stepwise import StepwisePlanner
 from craftc.solvers.uniform import UniformPlanner
 
@@ -42,6 +45,22 @@ def planner_for(name: str, problem: PlanningProblem) -> Planner:
     if isinstance(planner, UniformPlanner):
         return UniformPlanner(_keeping_groups(planner.inner))
     return _keeping_groups(planner)
+
+
+def with_effort(planner: Planner, effort: EffortName) -> Planner:
+    """`planner` searching as hard as `effort` says; itself where it does not search."""
+    if isinstance(planner, StepwisePlanner):
+        return replace(planner, effort=EFFORTS[effort])
+    if isinstance(planner, GroupedPlanner):
+        return replace(planner, inner=replace(planner.inner, effort=EFFORTS[effort]))
+    if isinstance(planner, UniformPlanner):
+        return UniformPlanner(with_effort(planner.inner, effort))
+    return planner
+
+
+def quick_form(planner: Planner) -> Planner:
+    """`planner` with the lowest search effort; itself where it does not search."""
+    return with_effort(planner, "low")
 
 
 def _keeping_groups(planner: Planner) -> Planner:

@@ -24,6 +24,7 @@ from craftc.cli.options import (
     Solver,
     SolverChoice,
     TimeLimit,
+    Validate,
 )
 from craftc.cli.outcome import Format, Result
 from craftc.cli.progress import ShownProgress, shown_progress
@@ -44,6 +45,7 @@ def optimize(
     loads: OptionalLoads = None,
     loads_format: LoadsFormat = None,
     shares: SharesChoice = Shares.even,
+    validate: Validate = False,
     planner: Planner = DEFAULT_PLANNER,
     solver: SolverChoice = Solver.highs,
     time_limit: TimeLimit = 30.0,
@@ -87,7 +89,7 @@ def optimize(
     wanted = Compilation(
         topology=Topology(gpus, nodes), budget_requested=parse_budget(budget).text, expert_groups=groups
     )
-    planning = planning_pipeline(PlanningOptions(planner, solver.value, time_limit, shares.value, groups))
+    planning = planning_pipeline(PlanningOptions(planner, solver.value, time_limit, shares.value, groups, validate))
     if (out is None) == (stop_after is None):
         raise BadInput("give --out DIR, the folder to write, or --stop-after PASS to look without writing")
     if out is not None:
@@ -113,7 +115,7 @@ def _write(
     from craftc.optimized_folder import write_optimized
     from craftc.plan_file import plan_document
     from craftc.report.optimize_report import files_list, optimize_report
-    from craftc.report.plan_report import comparison_table
+    from craftc.report.plan_report import comparison_table, validation_text
     from craftc.report.verification_report import verification_document, verification_text
 
     assert done.model is not None
@@ -126,6 +128,12 @@ def _write(
         "plan": plan_document(done.plan),
         "verification": verification_document(done.verification),
         "files": [str(out / file) for file in files],
+        "warnings": list(done.plan.warnings),
     }
-    parts = (verification_text(done.verification), comparison_table(done.plan), files_list(out, files))
-    return Result(document, "\n\n".join(parts), format)
+    parts = (
+        verification_text(done.verification),
+        comparison_table(done.plan),
+        validation_text(done.plan),
+        files_list(out, files),
+    )
+    return Result(document, "\n\n".join(filter(None, parts)), format, warnings=done.plan.warnings)

@@ -95,6 +95,10 @@ SharesChoice = Annotated[
     Shares,
     typer.Option("--shares", help="lp: copies share tokens unevenly in the layers where unseen steps gain by it."),
 ]
+Validate = Annotated[
+    bool,
+    typer.Option("--validate", help="Allocate replicas by what they buy on steps left out of planning."),
+]
 TimeLimit = Annotated[
     float,
     typer.Option(

@@ -42,6 +42,8 @@ class Result:
     """Which of the two to print."""
     exit_code: int = 0
     """0 done, 1 the honest answer is no."""
+    warnings: tuple[str, ...] = ()
+    """Printed on stderr, one line each."""
 
 
 def guarded(command: Callable[..., Result]) -> Callable[..., int]:
@@ -53,6 +55,7 @@ def guarded(command: Callable[..., Result]) -> Callable[..., int]:
         try:
             with stdout_for_results_only():
                 result = command(*args, **options)
+            _print_warnings(result.warnings)
             _print_result(result)
         except CraftcError as error:
             _show_traceback_if_asked()
@@ -112,6 +115,11 @@ def silence_stdout() -> int:
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
     return PIPE_CLOSED
+
+
+def _print_warnings(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
+        sys.stderr.write(f"warning: {_one_line(warning)}\n")
 
 
 def _print_result(result: Result) -> None:

@@ -25,6 +25,7 @@ from craftc.cli.options import (
     Solver,
     SolverChoice,
     TimeLimit,
+    Validate,
 )
 from craftc.cli.outcome import Format, Result
 from craftc.cli.progress import ShownProgress, shown_progress
@@ -84,6 +85,7 @@ def plan(
         ),
     ] = None,
     shares: SharesChoice = Shares.even,
+    validate: Validate = False,
     planner: Planner = DEFAULT_PLANNER,
     solver: SolverChoice = Solver.highs,
     time_limit: TimeLimit = 30.0,
@@ -115,7 +117,9 @@ def plan(
     in_use = None if old is None else read_plan(old)
     move_bytes = None if max_move is None else parse_size(max_move)
     planning = planning_pipeline(
-        PlanningOptions(planner, solver.value, time_limit, shares.value, groups, old=in_use, max_move_bytes=move_bytes)
+        PlanningOptions(
+            planner, solver.value, time_limit, shares.value, groups, validate, old=in_use, max_move_bytes=move_bytes
+        )
     )
     _check_curve(curve, budget)
     for path in (output, curve):
@@ -147,11 +151,11 @@ def _result(done: Compilation, in_use: ReplicationPlan | None, files: list[str],
     from craftc.plan_file import plan_document
     from craftc.report.budget_report import budget_document, budget_text
     from craftc.report.diff_report import diff_document, diff_summary
-    from craftc.report.plan_report import comparison_table, plan_summary
+    from craftc.report.plan_report import comparison_table, plan_summary, validation_text
 
     assert done.plan is not None
-    document = {"plan": plan_document(done.plan), "files": files}
-    parts = [plan_summary(done.plan), comparison_table(done.plan)]
+    document = {"plan": plan_document(done.plan), "files": files, "warnings": list(done.plan.warnings)}
+    parts = [plan_summary(done.plan), comparison_table(done.plan), *filter(None, [validation_text(done.plan)])]
     if done.budget_curve is not None:
         document["budget_curve"] = budget_document(done.budget_curve)
         parts.append(budget_text(done.budget_curve))
@@ -160,7 +164,7 @@ def _result(done: Compilation, in_use: ReplicationPlan | None, files: list[str],
         document["diff"] = diff_document(changes)
         parts.append(diff_summary(changes))
     parts.append(f"wrote {', '.join(files)}")
-    return Result(document, "\n\n".join(parts), format)
+    return Result(document, "\n\n".join(parts), format, warnings=done.plan.warnings)
 
 
 def _check_curve(curve: Path | None, budget: str) -> None:

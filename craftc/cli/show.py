@@ -12,8 +12,8 @@ def show(plan: Plan, format: OutputFormat = Format.text) -> Result:
     Prints the budget, the comparison with the baselines on the plan's own loads, and every layer.
     """
     from craftc.plan_file import plan_document, read_plan
-    from craftc.report.plan_report import comparison_table, layer_table, plan_summary
+    from craftc.report.plan_report import comparison_table, layer_table, plan_summary, validation_text
 
     read = read_plan(plan)
-    text = "\n\n".join((plan_summary(read), comparison_table(read), layer_table(read)))
-    return Result(plan_document(read), text, format)
+    parts = (plan_summary(read), comparison_table(read), validation_text(read), layer_table(read))
+    return Result(plan_document(read), "\n\n".join(filter(None, parts)), format, warnings=read.warnings)

@@ -48,6 +48,20 @@ def comparison_table(plan: ReplicationPlan) -> str:
     return text_table(("on the plan's own loads", "balancedness", "replicas/GPU", "memory/GPU"), rows)
 
 
+def validation_text(plan: ReplicationPlan) -> str:
+    """What replicas buy on steps planned from and on steps left out, and what to be warned of; empty where unknown."""
+    checked = None if plan.estimate is None else plan.estimate.cross_validation
+    if checked is None:
+        return ""
+    rows = [
+        ("placement only", f"{checked.placement_only_seen:.3f}", f"{checked.placement_only_unseen:.3f}"),
+        ("with these replicas", f"{checked.seen:.3f}", f"{checked.unseen:.3f}"),
+        ("gained by replicas", f"{checked.gain_seen:.3f}", f"{checked.gain_unseen:.3f}"),
+    ]
+    head = f"cross-validated, {checked.folds} folds"
+    return "\n".join((text_table((head, "steps planned from", "steps left out"), rows), *plan.warnings))
+
+
 def layer_table(plan: ReplicationPlan) -> str:
     """One line per layer: replicas and balancedness."""
     columns = ("layer", "experts", "expert size", "replicas", "most copies")
@@ -94,4 +108,5 @@ def _solver_line(plan: ReplicationPlan) -> str:
     made_by = plan.provenance
     gap = "" if made_by.gap is None else f", gap {made_by.gap:.2%}"
     status = {"optimal": "proven optimal for the benefit curves"}.get(made_by.status, made_by.status)
-    return f"planner {made_by.planner}, allocation by {made_by.solver}: {status}{gap}"
+    curves = ", benefit curves cross-validated" if made_by.curves == "cross-validated" else ""
+    return f"planner {made_by.planner}, allocation by {made_by.solver}: {status}{gap}{curves}"

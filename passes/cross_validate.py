@@ -1,0 +1,48 @@
+"""State what the plan's replicas buy on steps left out of planning, beside what they buy on the steps planned from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from craftc.passes.base import Compilation, Pass
+from craftc.passes.planning_problem import planning_problem
+from craftc.plan import CrossValidation
+from craftc.solvers.cross_validation import deal_steps, seen_and_unseen
+from craftc.solvers.planners import DEFAULT_PLANNER, planner_for, quick_form
+
+_FOLDS = 2
+"""Few, since every plan pays for them: each costs two placements at the lowest search effort."""
+
+
+@dataclass(frozen=True)
+class CrossValidate(Pass):
+    """Placements stay as they are."""
+
+    name: ClassVar[str] = "cross_validate"
+    needs: ClassVar[tuple[str, ...]] = ("loads", "layers", "topology", "budget_bytes", "plan")
+    gives: ClassVar[tuple[str, ...]] = ("plan",)
+
+    planner: str = DEFAULT_PLANNER
+    """Name in `craftc.solvers.planners`."""
+
+    def run(self, compilation: Compilation) -> Compilation:
+        """The plan with the statement in its estimate; unchanged where there is a single step, or no estimate."""
+        plan, loads = compilation.plan, compilation.loads
+        assert plan is not None
+        assert loads is not None
+        if loads.steps < 2 or plan.estimate is None:
+            return compilation
+        problem = planning_problem(compilation)
+        planner = quick_form(planner_for(self.planner, problem))
+        fold_S = deal_steps(loads.steps, _FOLDS, loads.step_names)
+        without = seen_and_unseen(problem, planner, (0,) * problem.layers, fold_S)
+        planned = seen_and_unseen(problem, planner, [layer.replicas for layer in plan.layers], fold_S)
+        checked = CrossValidation(
+            folds=_FOLDS,
+            seen=float(planned.seen_L.mean()),
+            unseen=float(planned.unseen_FL.mean()),
+            placement_only_seen=float(without.seen_L.mean()),
+            placement_only_unseen=float(without.unseen_FL.mean()),
+        )
+        return replace(compilation, plan=replace(plan, estimate=replace(plan.estimate, cross_validation=checked)))
