@@ -51,5 +51,7 @@ def draw_chart(panels: Sequence[Panel], path: Path) -> None:
         axis.remove()
     figure.supxlabel("replicas per GPU, all layers together", fontsize=10)
     figure.supylabel("balancedness, held-out steps", fontsize=10)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2 * columns, frameon=False, fontsize=9)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2 * columns, frameon=False, fontsize=9
+    )
     figure.savefig(path, format="png", dpi=100, metadata={"Software": None})
