@@ -49,7 +49,7 @@ class PlacementBatch:
             self.expert_BN[chosen_B],
             self.copies_BX[chosen_B],
             self.holds_BXG[chosen_B],
-            self.load_KBN[:, chosen_B],
+            self.load_KBN.take(chosen_B, axis=1),
             self.gpus,
         )
 

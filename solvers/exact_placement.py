@@ -48,7 +48,8 @@ def _all_placements(experts: int, gpus: int, replicas: int) -> np.ndarray:
     more_PGE = _choices(experts, low + 1, extra)
     first, second = np.divmod(np.arange(len(fewer_PGE) * len(more_PGE)), len(more_PGE))
     holds_PGE = np.concatenate([fewer_PGE[first], more_PGE[second]], axis=1)
-    return holds_PGE[holds_PGE.any(axis=1).all(axis=1)]
+    complete_P = np.logical_or.reduce(holds_PGE, axis=1).all(axis=1)
+    return holds_PGE[complete_P]
 
 
 def _choices(experts: int, size: int, gpus: int) -> np.ndarray:

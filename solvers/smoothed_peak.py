@@ -36,7 +36,10 @@ class ExpertLoads:
     """Weight of every step in balancedness."""
 
     def rows(self, chosen_B: np.ndarray) -> ExpertLoads:
-        return ExpertLoads(self.load_KBX[:, chosen_B], self.risk_BX[chosen_B], self.weight_KB[:, chosen_B])
+        # `take` keeps rows in memory order, which `[:, chosen_B]` does not.
+        return ExpertLoads(
+            self.load_KBX.take(chosen_B, axis=1), self.risk_BX[chosen_B], self.weight_KB.take(chosen_B, axis=1)
+        )
 
     def of_copies(self, expert_BN: np.ndarray, copies_BN: np.ndarray) -> np.ndarray:
         """`load_KBN` of one copy of each of `expert_BN` if that expert has `copies_BN` copies."""

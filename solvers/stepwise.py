@@ -69,10 +69,11 @@ class StepwisePlanner:
 
 
 def replica_candidates(experts: int, gpus: int, all_counts: bool = False) -> tuple[int, ...]:
-    """0, the powers of two and three quarters of the larger ones, up to the number of GPUs; finer with `all_counts`."""
+    """0, the powers of two, and one count between them where replicas still buy most, up to the number of GPUs; with
+    `all_counts` one between all."""
     most = min(gpus, experts * (gpus - 1))
     powers = [2**power for power in range(most.bit_length())]
-    between = [3 * power // 4 for power in powers if power >= (4 if all_counts else 16)]
+    between = [3 * power // 4 for power in powers if power >= 4] if all_counts else [3 * gpus // 16]
     return (0, *sorted({count for count in (*powers, *between, most) if 0 < count <= most}))
 
 

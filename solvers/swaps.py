@@ -1,7 +1,7 @@
 """Swap two copies between a straggler and another GPU: the best disjoint swaps of every placement of a batch at once.
 
 Axes: K steps, B problems, X experts and one empty slot, G GPUs, C slots of a GPU, M stragglers, Q partners of a
-straggler, D slots of a partner (as many as C).
+straggler, P = C x Q slots of the partners.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from craftc.solvers.batch_of_placements import PlacementBatch
-from craftc.solvers.smoothed_peak import Standing, to_the_power
+from craftc.solvers.smoothed_peak import Float, Standing, to_the_power
 
 _LEAST_GAIN = 1e-5
 """Share of the potential that a move must take away; below it, single precision cannot tell."""
-_MAX_CELLS = 150_000
+_MAX_CELLS = 120_000
 """Cells of the largest temporary array: what fits the processor's cache."""
 
 
@@ -23,21 +23,22 @@ def swap_best(batch: PlacementBatch, now: Standing, squarings: int, stragglers: 
     Tried: every copy on the `stragglers` GPUs with the most potential against every copy on the `partners` GPUs that
     have most room when that straggler waits. The potential is a sum over GPUs, so swaps that share no GPU add up.
     """
-    gpus = batch.gpus
+    gpus, slots = batch.gpus, batch.expert_BN.shape[1] // batch.gpus
     straggler_BM = np.argsort(-now.potential_BG, axis=1, kind="stable")[:, : min(stragglers, gpus)]
     partner_BMQ = _roomiest(now, straggler_BM, min(partners, gpus - 1))
-    slots = batch.expert_BN.shape[1] // gpus
-    at_once = max(1, _MAX_CELLS // (len(now.scale_KB) * partner_BMQ[0].size * slots * slots))
+    slot_C = np.arange(slots) * gpus
+    first_BMC = straggler_BM[:, :, None] + slot_C
+    second_BMP = (partner_BMQ[:, :, None, :] + slot_C[:, None]).reshape(*straggler_BM.shape, -1)
+    at_once = max(1, _MAX_CELLS // (len(now.scale_KB) * second_BMP[0].size * slots))
     found = [
-        _best_swaps(batch, now, squarings, straggler_BM, partner_BMQ, slice(start, start + at_once))
+        _best_swaps(batch, now, squarings, first_BMC, second_BMP, slice(start, start + at_once))
         for start in range(0, len(straggler_BM), at_once)
     ]
     change_BM, choice_BM = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    slot_BM, other = np.divmod(choice_BM, slots * partner_BMQ.shape[2])
-    other_BM, partner_BM = np.divmod(other, partner_BMQ.shape[2])
-    partner_BM = np.take_along_axis(partner_BMQ, partner_BM[:, :, None], axis=2)[:, :, 0]
-    least_B = -_LEAST_GAIN * now.potential_BG.sum(axis=1)
-    return _apply(batch, change_BM, least_B, slot_BM * gpus + straggler_BM, other_BM * gpus + partner_BM)
+    mine_BM, theirs_BM = np.divmod(choice_BM, second_BMP.shape[2])
+    mine_BM = np.take_along_axis(first_BMC, mine_BM[:, :, None], axis=2)[:, :, 0]
+    theirs_BM = np.take_along_axis(second_BMP, theirs_BM[:, :, None], axis=2)[:, :, 0]
+    return _apply(batch, change_BM, -_LEAST_GAIN * now.potential_BG.sum(axis=1), mine_BM, theirs_BM)
 
 
 def _roomiest(now: Standing, straggler_BM: np.ndarray, many: int) -> np.ndarray:
@@ -58,58 +59,58 @@ def _best_swaps(
     batch: PlacementBatch,
     now: Standing,
     squarings: int,
-    straggler_BM: np.ndarray,
-    partner_BMQ: np.ndarray,
+    first_BMC: np.ndarray,
+    second_BMP: np.ndarray,
     rows: slice,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`change_BM` of the potential under the best swap of every straggler, and which one: flat index `[C, D, Q]`."""
+    """`change_BM` of the potential under the best swap of every straggler, and which one: flat index `[C, P]`."""
     gpus, steps = batch.gpus, len(now.scale_KB)
-    straggler_BM, partner_BMQ = straggler_BM[rows], partner_BMQ[rows]
-    number_B = np.arange(rows.start, rows.start + len(straggler_BM))
-    slot_C = np.arange(batch.expert_BN.shape[1] // gpus) * gpus
-    first_BMC = straggler_BM[:, :, None] + slot_C + (number_B * batch.expert_BN.shape[1])[:, None, None]
-    second_BMDQ = partner_BMQ[:, :, None, :] + slot_C[:, None]
-    second_BMDQ = second_BMDQ + (number_B * batch.expert_BN.shape[1])[:, None, None, None]
-    straggler_at_BM = straggler_BM + (number_B * gpus)[:, None]
-    partner_at_BMQ = partner_BMQ + (number_B * gpus)[:, None, None]
+    first_BMC, second_BMP = first_BMC[rows], second_BMP[rows]
+    row_B11 = np.arange(rows.start, rows.start + len(first_BMC))[:, None, None]
+    first_at_BMC = first_BMC + row_B11 * batch.expert_BN.shape[1]
+    second_at_BMP = second_BMP + row_B11 * batch.expert_BN.shape[1]
+    here_at_BM1 = first_BMC[:, :, :1] % gpus + row_B11 * gpus
+    there_at_BMP = second_BMP % gpus + row_B11 * gpus
 
-    scale_KB = now.scale_KB[:, rows]
-    slot_load = batch.load_KBN.reshape(steps, -1)
-    gpu_load = now.gpu_load_KBG.reshape(steps, -1)
-    mine_KBMC = slot_load.take(first_BMC, axis=1) * scale_KB[:, :, None, None]
-    theirs_KBMDQ = slot_load.take(second_BMDQ, axis=1) * scale_KB[:, :, None, None, None]
-    shift_KBMCDQ = theirs_KBMDQ[:, :, :, None] - mine_KBMC[..., None, None]
-    power_KBMCDQ = shift_KBMCDQ + gpu_load.take(straggler_at_BM, axis=1)[:, :, :, None, None, None]
-    to_the_power(power_KBMCDQ, squarings)
-    partner_load_KBMQ = gpu_load.take(partner_at_BMQ, axis=1)
-    np.subtract(partner_load_KBMQ[:, :, :, None, None, :], shift_KBMCDQ, out=shift_KBMCDQ)
-    power_KBMCDQ += to_the_power(shift_KBMCDQ, squarings)
-    change_BMCDQ = power_KBMCDQ.sum(axis=0)
-    change_BMCDQ -= now.potential_BG.ravel().take(partner_at_BMQ)[:, :, None, None, :]
-    change_BMCDQ[_twice(batch, first_BMC, second_BMDQ, straggler_BM, partner_BMQ, number_B)] = np.inf
+    scale_KB11 = now.scale_KB[:, rows, None, None]
+    load_of_slots = batch.load_KBN.reshape(steps, -1)
+    load_of_gpus = now.gpu_load_KBG.reshape(steps, -1)
+    mine_KBMC = load_of_slots.take(first_at_BMC, axis=1) * scale_KB11
+    theirs_KBMP = load_of_slots.take(second_at_BMP, axis=1) * scale_KB11
+    left_KBMC = load_of_gpus.take(here_at_BM1, axis=1) - mine_KBMC
+    left_KBMP = load_of_gpus.take(there_at_BMP, axis=1) - theirs_KBMP
+    both_2KBMCP = np.empty((2, *mine_KBMC.shape, second_BMP.shape[2]), dtype=Float)
+    np.add(left_KBMC[..., None], theirs_KBMP[:, :, :, None, :], out=both_2KBMCP[0])
+    np.add(left_KBMP[:, :, :, None, :], mine_KBMC[..., None], out=both_2KBMCP[1])
+    to_the_power(both_2KBMCP, squarings)
+    change_BMCP = both_2KBMCP.reshape(2 * steps, *both_2KBMCP.shape[2:]).sum(axis=0)
+    change_BMCP -= now.potential_BG.ravel().take(there_at_BMP)[:, :, None, :]
+    change_BMCP[_twice(batch, first_at_BMC, second_at_BMP, here_at_BM1 % gpus, there_at_BMP % gpus, row_B11)] = np.inf
 
-    change_BMX = change_BMCDQ.reshape(*straggler_BM.shape, -1)
+    change_BMX = change_BMCP.reshape(*first_BMC.shape[:2], -1)
     choice_BM = change_BMX.argmin(axis=2)
     change_BM = np.take_along_axis(change_BMX, choice_BM[:, :, None], axis=2)[:, :, 0]
-    return change_BM - now.potential_BG.ravel().take(straggler_at_BM), choice_BM
+    return change_BM - now.potential_BG.ravel().take(here_at_BM1[:, :, 0]), choice_BM
 
 
 def _twice(
     batch: PlacementBatch,
-    first_BMC: np.ndarray,
-    second_BMDQ: np.ndarray,
-    straggler_BM: np.ndarray,
-    partner_BMQ: np.ndarray,
-    number_B: np.ndarray,
+    first_at_BMC: np.ndarray,
+    second_at_BMP: np.ndarray,
+    here_BM1: np.ndarray,
+    there_BMP: np.ndarray,
+    row_B11: np.ndarray,
 ) -> np.ndarray:
-    """`[B, M, C, D, Q]`: whether the swap would put an expert twice on a GPU."""
+    """`[B, M, C, P]`: whether the swap would put an expert twice on a GPU."""
     holds, expert = batch.holds_BXG.ravel(), batch.expert_BN.ravel()
-    row_at_B = number_B * batch.copies_BX.shape[1]
-    mine_at_BMC = (expert.take(first_BMC) + row_at_B[:, None, None]) * batch.gpus
-    theirs_at_BMDQ = (expert.take(second_BMDQ) + row_at_B[:, None, None, None]) * batch.gpus
-    mine_BMCQ = holds.take(mine_at_BMC[..., None] + partner_BMQ[:, :, None, :])
-    theirs_BMDQ = holds.take(theirs_at_BMDQ + straggler_BM[:, :, None, None])
-    return np.logical_or(mine_BMCQ[:, :, :, None, :], theirs_BMDQ[:, :, None])
+    row_at_B11 = row_B11 * batch.copies_BX.shape[1]
+    mine_at_BMC = (expert.take(first_at_BMC) + row_at_B11) * batch.gpus
+    theirs_BMP = holds.take((expert.take(second_at_BMP) + row_at_B11) * batch.gpus + here_BM1)
+    partners = there_BMP.shape[2] // first_at_BMC.shape[2]
+    # A partner's slots follow each other at a distance of `partners`: it is asked once, not once per slot.
+    mine_BMCQ = holds.take(mine_at_BMC[..., None] + there_BMP[:, :, None, :partners])
+    mine_BMCP = np.tile(mine_BMCQ, first_at_BMC.shape[2])
+    return np.logical_or(mine_BMCP, theirs_BMP[:, :, None, :])
 
 
 def _apply(

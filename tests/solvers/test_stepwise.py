@@ -112,7 +112,7 @@ def test_thousands_of_steps_are_judged_on_all():
 
 def test_candidates():
     assert replica_candidates(32, 8) == (0, 1, 2, 4, 8)
-    assert replica_candidates(256, 64) == (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+    assert replica_candidates(256, 64) == (0, 1, 2, 4, 8, 12, 16, 32, 64)
     assert replica_candidates(8, 6, all_counts=True) == (0, 1, 2, 3, 4, 6)
     assert replica_candidates(1, 3) == (0, 1, 2)
     assert replica_candidates(5, 1) == (0,)
