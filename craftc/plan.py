@@ -193,7 +193,7 @@ class ReplicationPlan:
         return (
             f"over-fitting: replicas buy {checked.gain_seen:.3f} balancedness on the steps planned from, but "
             f"{checked.gain_unseen:.3f} on steps left out ({checked.folds} folds): record more steps like those to "
-            f"come, spend less, or allocate with --validate",
+            f"come, or spend less",
         )
 
 

@@ -26,7 +26,7 @@ class ValidateCurves(Pass):
     """Name in `craftc.solvers.planners`."""
 
     def run(self, compilation: Compilation) -> Compilation:
-        """Planned at the lowest search effort. Raises BadInput where there is a single step, which cannot be left out."""
+        """Planned at the lowest search effort. Raises BadInput for a single step, which cannot be left out."""
         loads, curves = compilation.loads, compilation.curves
         assert loads is not None
         assert curves is not None

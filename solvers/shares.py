@@ -16,6 +16,7 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
+from craftc.solvers.cross_validation import deal_steps
 from craftc.solvers.problem import Placement
 from craftc.solvers.replay import Shares, given_shares, gpu_loads, step_balancedness
 
@@ -54,7 +55,7 @@ def choose_shares(counts_SE: np.ndarray, placement: Placement) -> SharesChoice:
     steps = len(counts_SE)
     if steps < 2 or not _free_copies(placement):
         return SharesChoice(None, even, even)
-    fold_S = np.arange(steps) % min(_FOLDS, steps)
+    fold_S = deal_steps(steps, _FOLDS)
     reached_WS = np.empty((len(_WEIGHTS), steps))
     for fold in range(int(fold_S.max()) + 1):
         fitted = best_shares(counts_SE[fold_S != fold], placement)

@@ -105,7 +105,12 @@ def optimize(
         done, _ = run_pipeline(pipeline, replace(wanted, model=source.model, inputs=source.inputs), progress)
         if out is None:
             text = optimize_report(source.name, done, str(pipeline))
-            return Result({"passes": str(pipeline).splitlines(), **compilation_document(done)}, text, format)
+            return Result(
+                {"passes": str(pipeline).splitlines(), **compilation_document(done)},
+                text,
+                format,
+                warnings=() if done.plan is None else done.plan.warnings,
+            )
         return _write(done, pipeline, source.name, model, out, progress, format)
 
 

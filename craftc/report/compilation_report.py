@@ -41,7 +41,7 @@ def compilation_text(compilation: Compilation) -> str:
     if known.plan is not None:
         parts.extend((plan_summary(known.plan), comparison_table(known.plan)))
         if validation := validation_text(known.plan):
-            parts.append(validation)
+            parts.append("\n".join((validation, *(f"warning: {warning}" for warning in known.plan.warnings))))
         parts.append(layer_table(known.plan))
     if known.verification is not None:
         parts.append(verification_text(known.verification))

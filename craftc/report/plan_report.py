@@ -49,7 +49,7 @@ def comparison_table(plan: ReplicationPlan) -> str:
 
 
 def validation_text(plan: ReplicationPlan) -> str:
-    """What replicas buy on steps planned from and on steps left out, and what to be warned of; empty where unknown."""
+    """What replicas buy on steps planned from and on steps left out; empty where that is not known."""
     checked = None if plan.estimate is None else plan.estimate.cross_validation
     if checked is None:
         return ""
@@ -59,7 +59,7 @@ def validation_text(plan: ReplicationPlan) -> str:
         ("gained by replicas", f"{checked.gain_seen:.3f}", f"{checked.gain_unseen:.3f}"),
     ]
     head = f"cross-validated, {checked.folds} folds"
-    return "\n".join((text_table((head, "steps planned from", "steps left out"), rows), *plan.warnings))
+    return text_table((head, "steps planned from", "steps left out"), rows)
 
 
 def layer_table(plan: ReplicationPlan) -> str:
