@@ -43,7 +43,7 @@ class PlacementBatch:
         return self.copies_BX.shape[1] - 1
 
     def rows(self, chosen_B: np.ndarray) -> PlacementBatch:
-        """A batch of copies of the chosen rows."""
+        """A batch of copies of the chosen rows, given by number."""
         return PlacementBatch(
             self.loads.rows(chosen_B),
             self.expert_BN[chosen_B],

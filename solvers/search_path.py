@@ -47,7 +47,7 @@ def search_path(counts_SLE: np.ndarray, start_LGC: np.ndarray, barred_LEG: np.nd
             moved_B = _improve(batch, barred_LXG[active], stragglers)
             if not moved_B.any():
                 break
-            active, batch = active[moved_B], batch.rows(moved_B)
+            active, batch = active[moved_B], batch.rows(np.flatnonzero(moved_B))
             expert_LN[active] = batch.expert_BN
             found_LGC = expert_LN.reshape(layers, slots, gpus).transpose(0, 2, 1)
             path.append(np.where(found_LGC == experts, -1, found_LGC).astype(np.int32))
