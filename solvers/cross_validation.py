@@ -8,7 +8,7 @@ Axes: S steps, F folds, L layers, C candidate replica counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -126,4 +126,4 @@ def _thinned(problem: PlanningProblem, fold_S: np.ndarray) -> tuple[PlanningProb
 
 
 def _on_steps(problem: PlanningProblem, kept_S: np.ndarray) -> PlanningProblem:
-    return replace(problem, counts_SLE=problem.counts_SLE[kept_S])
+    return problem.on_steps(kept_S)

@@ -5,7 +5,7 @@ Axes: S steps, L layers, E experts, G GPUs, C candidate replica counts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -15,6 +15,8 @@ from craftc.topology import Topology
 
 Placement = tuple[tuple[int, ...], ...]
 """One tuple per GPU: the experts it holds copies of, in slot order."""
+ObjectiveName = Literal["balancedness", "step-time"]
+"""What a planner makes large, step by step: mean / max GPU load; or what it makes small: the max GPU load itself."""
 SolverName = Literal["highs", "cbc"]
 """Solver of the allocation's integer program."""
 Status = Literal["optimal", "feasible", "heuristic"]
@@ -41,6 +43,10 @@ class PlanningProblem:
     """Seconds the solver of the allocation may take, above 0."""
     groups: int = 1
     """Expert groups, contiguous and equal; all copies of a group's experts stay on one node. 1 is no such rule."""
+    objective: ObjectiveName = "balancedness"
+    """What the planner `craftc` is after; the baselines know balancedness only."""
+    step_weight_S: np.ndarray | None = None
+    """How much every step counts, `[S]`, above 0; None is all the same."""
 
     def __post_init__(self) -> None:
         if self.counts_SLE.ndim != 3:
@@ -49,6 +55,8 @@ class PlanningProblem:
             raise BadInput(f"{len(self.expert_bytes_L)} expert sizes for {self.layers} layers")
         if self.budget_bytes < 0:
             raise BadInput(f"budget must not be negative, got {self.budget_bytes} bytes")
+        if self.step_weight_S is not None and self.step_weight_S.shape != self.counts_SLE.shape[:1]:
+            raise BadInput(f"{self.step_weight_S.size} step weights for {len(self.counts_SLE)} steps")
         if self.groups < 1 or self.experts % self.groups:
             raise BadInput(f"{self.groups} groups: {self.experts} experts do not divide into them; give a divisor")
         if self.groups > 1 and self.groups % self.topology.nodes:
@@ -65,6 +73,11 @@ class PlanningProblem:
     def experts(self) -> int:
         return self.counts_SLE.shape[2]
 
+    def on_steps(self, chosen: np.ndarray | slice) -> PlanningProblem:
+        """The same problem on some of its steps."""
+        weight_S = None if self.step_weight_S is None else self.step_weight_S[chosen]
+        return replace(self, counts_SLE=self.counts_SLE[chosen], step_weight_S=weight_S)
+
 
 @dataclass(frozen=True, eq=False)
 class BenefitCurves:
@@ -74,11 +87,14 @@ class BenefitCurves:
     """Replica counts tried, ascending, the first is 0."""
     balancedness_LC: np.ndarray
     """Balancedness of every layer at every candidate, in 0..1."""
+    score_LC: np.ndarray | None = None
+    """What allocation maximises where that is not balancedness: `craftc.solvers.objectives.score`."""
 
     @property
     def benefit_LC(self) -> np.ndarray:
-        """T[l][r]: balancedness gained over no replicas."""
-        return self.balancedness_LC - self.balancedness_LC[:, :1]
+        """T[l][r]: balancedness, or score where there is one, gained over no replicas."""
+        value_LC = self.balancedness_LC if self.score_LC is None else self.score_LC
+        return value_LC - value_LC[:, :1]
 
 
 @dataclass(frozen=True)

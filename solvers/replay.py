@@ -90,13 +90,19 @@ def replay(
 
 
 def replay_batch(counts_SLE: np.ndarray, layer_B: np.ndarray, expert_BGK: np.ndarray) -> np.ndarray:
-    """`balancedness_B`: mean over steps, for many placements at once (say all candidates of all layers).
+    """`balancedness_B`: mean over steps of `replay_steps`."""
+    balancedness_B: np.ndarray = replay_steps(counts_SLE, layer_B, expert_BGK).mean(axis=0)
+    return balancedness_B
+
+
+def replay_steps(counts_SLE: np.ndarray, layer_B: np.ndarray, expert_BGK: np.ndarray) -> np.ndarray:
+    """`balancedness_SB` of every step, for many placements at once (say all candidates of all layers).
 
     layer_B: the layer whose loads each placement is for; copies share evenly.
     """
     batch, gpus, _ = expert_BGK.shape
-    experts = counts_SLE.shape[2]
-    balancedness_B = np.empty(batch)
+    steps, _, experts = counts_SLE.shape
+    balancedness_SB = np.empty((steps, batch))
     at_once = max(1, _MAX_CELLS // (experts * gpus))
     for layer in np.unique(layer_B):
         rows = np.flatnonzero(layer_B == layer)
@@ -104,8 +110,8 @@ def replay_batch(counts_SLE: np.ndarray, layer_B: np.ndarray, expert_BGK: np.nda
         for start in range(0, len(rows), at_once):
             chunk = rows[start : start + at_once]
             share_BEG = even_shares(expert_BGK[chunk], experts)
-            balancedness_B[chunk] = _replay_layer(counts_SE, share_BEG).mean(axis=0)
-    return balancedness_B
+            balancedness_SB[:, chunk] = _replay_layer(counts_SE, share_BEG)
+    return balancedness_SB
 
 
 def _replay_layer(counts_SE: np.ndarray, share_BEG: np.ndarray) -> np.ndarray:

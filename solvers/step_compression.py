@@ -25,8 +25,10 @@ class RepresentativeSteps:
     """Variance of an expert's load that these steps do not show, float32."""
 
 
-def compress_steps(counts_SLE: np.ndarray, gpus: int, most: int) -> RepresentativeSteps:
-    """At most `most` steps per layer that stand for all of `counts_SLE`.
+def compress_steps(
+    counts_SLE: np.ndarray, gpus: int, most: int, weight_SL: np.ndarray | None = None
+) -> RepresentativeSteps:
+    """At most `most` steps per layer that stand for all of `counts_SLE`, weighted evenly or by `weight_SL`.
 
     What lies between a step and the one it is represented by counts as risk, and so does part of the variance over all
     steps when there are few: the steps to come will differ from those seen.
@@ -43,7 +45,8 @@ def compress_steps(counts_SLE: np.ndarray, gpus: int, most: int) -> Representati
         load_KE = _means(load_SE, nearest_S, size_K)
         between_E = load_SE.var(axis=0)
         hidden_E = (np.square(load_SE - load_KE[nearest_S])).mean(axis=0)
-        load_LKE[layer], weight_LK[layer] = load_KE, size_K / steps
+        part_S = np.full(steps, 1 / steps) if weight_SL is None else weight_SL[:, layer] / weight_SL[:, layer].sum()
+        load_LKE[layer], weight_LK[layer] = load_KE, np.bincount(nearest_S, weights=part_S, minlength=kept)
         risk_LE[layer] = hidden_E + _RISK_OF_FEW_STEPS / max(steps, 6) * between_E
     return RepresentativeSteps(load_LKE, weight_LK, risk_LE)
 

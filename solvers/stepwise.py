@@ -14,9 +14,10 @@ from craftc.solvers.exact_placement import exact_placements
 from craftc.solvers.integer_program import solve_allocation
 from craftc.solvers.local_search import search_stages
 from craftc.solvers.node_spread import spread_over_nodes
+from craftc.solvers.objectives import score, step_weights
 from craftc.solvers.placement import greedy_placements
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
-from craftc.solvers.replay import placements_of, replay_batch
+from craftc.solvers.replay import placements_of, replay_steps
 from craftc.solvers.replication import greedy_copies
 from craftc.solvers.search_effort import EFFORTS, SearchEffort
 from craftc.solvers.slots import assign_slots, layer_slots
@@ -43,8 +44,11 @@ class StepwisePlanner:
         """Every candidate of every layer searched as the final plan will be, and replayed over all steps."""
         candidates = replica_candidates(problem.experts, problem.topology.gpus, self.effort.all_counts)
         layer_B = np.repeat(np.arange(problem.layers), len(candidates))
-        _, balancedness_B = _search(problem, layer_B, np.tile(candidates, problem.layers), self.effort)
-        return BenefitCurves(candidates, balancedness_B.reshape(problem.layers, len(candidates)))
+        expert_BGK = _search(problem, layer_B, np.tile(candidates, problem.layers), self.effort)
+        balancedness_SB = replay_steps(problem.counts_SLE, layer_B, expert_BGK)
+        shape = (problem.layers, len(candidates))
+        balancedness_LC = balancedness_SB.mean(axis=0).reshape(shape)
+        return BenefitCurves(candidates, balancedness_LC, score(problem, balancedness_SB, layer_B).reshape(shape))
 
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
         """The knapsack's optimum, proven unless the time limit stops it."""
@@ -62,7 +66,7 @@ class StepwisePlanner:
         GPUs of a layer are renamed so that memory is even over all layers and copies of an expert are on many nodes.
         """
         layers = np.arange(problem.layers)
-        expert_LGK, _ = _search(problem, layers, np.array(replicas_L), self.effort.final())
+        expert_LGK = _search(problem, layers, np.array(replicas_L), self.effort.final())
         slots_L = [problem.experts + replicas for replicas in replicas_L]
         slots_LG = assign_slots(slots_L, problem.expert_bytes_L, problem.topology)
         return placements_of(spread_over_nodes(_rename_gpus(expert_LGK, slots_LG), problem.topology))
@@ -77,26 +81,27 @@ def replica_candidates(experts: int, gpus: int, all_counts: bool = False) -> tup
     return (0, *sorted({count for count in (*powers, *between, most) if 0 < count <= most}))
 
 
-def _search(
-    problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray, effort: SearchEffort
-) -> tuple[np.ndarray, np.ndarray]:
-    """`expert_BGK` and its balancedness over all steps: the best of the search's stages, CRAFT's, EPLB's, and
-    of all where they can be tried."""
+def _search(problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray, effort: SearchEffort) -> np.ndarray:
+    """`expert_BGK` with the best score: of the search's stages, CRAFT's, EPLB's, and of all where they can be tried."""
     counts_SLE, topology = problem.counts_SLE, problem.topology
-    judged_SLE = counts_SLE[:: -(-len(counts_SLE) // _MOST_JUDGED)]
-    steps = compress_steps(counts_SLE, topology.gpus, _MOST_STEPS)
+    judged = problem.on_steps(slice(None, None, -(-len(counts_SLE) // _MOST_JUDGED)))
+    steps = compress_steps(counts_SLE, topology.gpus, _MOST_STEPS, step_weights(problem))
     slots_BG = layer_slots((problem.experts + replicas_B).tolist(), topology)
     best_BGK = _greedy(counts_SLE.sum(axis=0), layer_B, replicas_B, slots_BG, topology)
-    best_B = replay_batch(judged_SLE, layer_B, best_BGK)
+    best_B = _score(judged, layer_B, best_BGK)
     start_BGK = _greedy(_peak_mean(steps), layer_B, replicas_B, slots_BG, topology)
     others = search_stages(steps, layer_B, start_BGK, effort, problem.seed)
     others.append(_with_eplb(problem, layer_B, replicas_B, best_BGK))
-    others.append(exact_placements(judged_SLE, layer_B, replicas_B, best_BGK))
+    others.append(exact_placements(judged.counts_SLE, layer_B, replicas_B, best_BGK))
     for other_BGK in others:
-        other_B = replay_batch(judged_SLE, layer_B, other_BGK)
+        other_B = _score(judged, layer_B, other_BGK)
         best_BGK = np.where((other_B > best_B)[:, None, None], other_BGK, best_BGK)
         best_B = np.maximum(other_B, best_B)
-    return best_BGK, best_B if len(judged_SLE) == len(counts_SLE) else replay_batch(counts_SLE, layer_B, best_BGK)
+    return best_BGK
+
+
+def _score(problem: PlanningProblem, layer_B: np.ndarray, expert_BGK: np.ndarray) -> np.ndarray:
+    return score(problem, replay_steps(problem.counts_SLE, layer_B, expert_BGK), layer_B)
 
 
 def _peak_mean(steps: RepresentativeSteps) -> np.ndarray:
