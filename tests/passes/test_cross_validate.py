@@ -1,0 +1,73 @@
+"""What the plan says of steps that it was not made from."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from craftc.loads import LoadProfile
+from craftc.passes.base import run_checked
+from craftc.passes.cross_validate import CrossValidate
+from craftc.plan_file import parse_plan, plan_bytes
+from tests.passes.planning import compilation, pipeline
+from tests.solvers.loads_that_drift import drifting_loads, steady_loads
+
+
+def checked(counts_SLE, planner="craftc", **changes):
+    loads = LoadProfile.from_counts(counts_SLE, top_k=(2,) * counts_SLE.shape[1])
+    start = compilation(experts=counts_SLE.shape[2], sizes=(100,) * counts_SLE.shape[1], loads=loads, **changes)
+    return run_checked(CrossValidate(planner), pipeline(planner).run(start)[0])
+
+
+def test_replicas_that_fit_nothing_but_the_steps_seen_are_warned_of():
+    plan = checked(drifting_loads()).plan
+    figures = plan.estimate.cross_validation
+    assert figures.folds == 2
+    assert figures.overfits
+    assert figures.gain_unseen < figures.gain_seen / 2
+    (warning,) = plan.warnings
+    assert f"{figures.gain_seen:.3f}" in warning
+    assert f"{figures.gain_unseen:.3f}" in warning
+
+
+@pytest.mark.parametrize("planner", ["craftc", "craft", "eplb"])
+def test_replicas_that_help_unseen_steps_as_much_are_not(planner: str):
+    plan = checked(steady_loads(), planner, budget_bytes=100 * 8 * 4).plan
+    figures = plan.estimate.cross_validation
+    assert plan.warnings == ()
+    assert figures.gain_unseen == pytest.approx(figures.gain_seen, abs=0.03)
+    assert figures.unseen <= figures.seen + 0.01
+
+
+def test_the_statement_is_kept_in_the_plan_file_and_changes_nothing_else():
+    loads = LoadProfile.from_counts(drifting_loads(), top_k=(2,) * 4)
+    before = pipeline("craftc").run(compilation(experts=32, sizes=(100,) * 4, loads=loads))[0]
+    after = run_checked(CrossValidate(), before)
+    assert after.plan.layers == before.plan.layers
+    assert replace(after.plan.estimate, cross_validation=None) == before.plan.estimate
+    assert parse_plan(plan_bytes(after.plan)) == after.plan
+    assert parse_plan(plan_bytes(before.plan)) == before.plan
+    assert b"cross_validation" not in plan_bytes(before.plan)
+
+
+def test_workloads_are_dealt_over_the_folds():
+    """Two workloads that alternate: left out one at a time, each would be planned by the other alone."""
+    counts_SLE = steady_loads(steps=8)
+    counts_SLE[1::2] = counts_SLE[1::2, :, ::-1]
+    loads = LoadProfile.from_counts(counts_SLE, top_k=(2,) * 4, step_names=("prefill", "decode") * 4)
+    start = compilation(experts=32, sizes=(100,) * 4, loads=loads)
+    named = run_checked(CrossValidate(), pipeline("craftc").run(start)[0]).plan.estimate.cross_validation
+    unnamed = checked(counts_SLE).plan.estimate.cross_validation
+    assert named.unseen > unnamed.unseen + 0.1
+
+
+def test_groups_and_uniform_plans_are_checked_too():
+    assert checked(steady_loads(), expert_groups=4).plan.estimate.cross_validation is not None
+    assert checked(steady_loads(), "craftc-uniform", budget_bytes=100 * 40 * 4).plan.estimate.cross_validation
+
+
+def test_a_single_step_cannot_be_left_out():
+    plan = checked(steady_loads(steps=1)).plan
+    assert plan.estimate.cross_validation is None
+    assert plan.warnings == ()
+    assert np.isfinite(plan.estimate.balancedness)

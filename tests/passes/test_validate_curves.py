@@ -1,0 +1,64 @@
+"""Replicas allocated by what they buy on steps left out."""
+
+from dataclasses import replace
+
+import pytest
+
+from craftc.errors import BadInput
+from craftc.loads import LoadProfile
+from craftc.passes.allocate_replicas import AllocateReplicas
+from craftc.passes.base import run_checked
+from craftc.passes.choose_budget import ChooseBudget
+from craftc.passes.estimate_benefit import EstimateBenefit
+from craftc.passes.place_replicas import PlaceReplicas
+from craftc.passes.validate_curves import ValidateCurves
+from craftc.plan_file import parse_plan, plan_bytes
+from craftc.report.plan_report import plan_summary
+from tests.passes.planning import compilation
+from tests.solvers.loads_that_drift import drifting_loads, steady_or_drifting_loads
+
+
+def estimated(counts_SLE, budget_bytes):
+    layers, experts = counts_SLE.shape[1:]
+    loads = LoadProfile.from_counts(counts_SLE, top_k=(2,) * layers)
+    start = compilation(experts=experts, sizes=(100,) * layers, loads=loads, budget_bytes=budget_bytes)
+    return run_checked(EstimateBenefit(), start)
+
+
+def planned(before):
+    return run_checked(PlaceReplicas(), run_checked(AllocateReplicas(), before))
+
+
+def test_replicas_go_where_they_hold():
+    before = estimated(steady_or_drifting_loads(seed=0), budget_bytes=100 * 8 * 3)
+    own, validated = planned(before), planned(run_checked(ValidateCurves(), before))
+    assert sum(validated.allocation.replicas_L[::2]) < sum(own.allocation.replicas_L[::2])
+    assert own.plan.provenance.curves == "own"
+    assert validated.plan.provenance.curves == "cross-validated"
+    assert "benefit curves cross-validated" in plan_summary(validated.plan)
+    assert parse_plan(plan_bytes(validated.plan)) == validated.plan
+
+
+def test_the_estimate_is_on_the_plans_own_loads_all_the_same():
+    before = estimated(steady_or_drifting_loads(seed=0), budget_bytes=100 * 8 * 3)
+    own, validated = planned(before), planned(run_checked(ValidateCurves(), before))
+    theirs, ours = own.plan.estimate, validated.plan.estimate
+    assert [layer.placement_only for layer in ours.layers] == [layer.placement_only for layer in theirs.layers]
+    assert ours.predicted == pytest.approx(ours.balancedness, abs=0.02)
+
+
+def test_an_automatic_budget_buys_nothing_that_does_not_hold():
+    before = replace(estimated(drifting_loads(), budget_bytes=100 * 8 * 4), budget_requested="auto")
+    own = run_checked(ChooseBudget(), before)
+    validated = run_checked(ChooseBudget(), run_checked(ValidateCurves(), before))
+    assert validated.budget_curve.points[-1].balancedness < own.budget_curve.points[-1].balancedness - 0.05
+    gained = [
+        curve.points[-1].balancedness - curve.points[0].balancedness
+        for curve in (validated.budget_curve, own.budget_curve)
+    ]
+    assert gained[0] < gained[1] / 2
+
+
+def test_a_single_step_is_refused():
+    with pytest.raises(BadInput, match="single step"):
+        run_checked(ValidateCurves(), estimated(drifting_loads(steps=1), budget_bytes=800))
