@@ -2,8 +2,8 @@
 steps.
 
 `python -m benchmarks.manifests [--steps N]` writes each recording into a temporary folder, reads it in a process of
-its own, and prints seconds and peak memory, start-up and imports included, beside reading the same counts with
-`numpy.load` alone.
+its own, and prints seconds (elapsed, and of processor time), and peak memory, start-up and imports included, beside
+reading the same counts with `numpy.load` alone.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def read_one(path: Path) -> None:
         shape = read_loads(path).counts_SLE.shape
     status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent's memory as well
     peak_bytes = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    print(json.dumps({"seconds": time.perf_counter() - started, "peak_bytes": peak_bytes, "shape": shape}))
+    elapsed, busy = time.perf_counter() - started, time.process_time()
+    print(json.dumps({"seconds": elapsed, "busy_seconds": busy, "peak_bytes": peak_bytes, "shape": shape}))
 
 
 def main() -> None:
@@ -135,7 +136,7 @@ def main() -> None:
         read_one(options.read)
         return
     counts_SLE = counts(options.steps)
-    print(f"{'format':<18} {'file MiB':>9} {'seconds':>8} {'x numpy':>8} {'peak GiB':>9}  read as")
+    print(f"{'format':<18} {'file MiB':>9} {'seconds':>8} {'x numpy':>8} {'CPU':>6} {'peak GiB':>9}  read as")
     baseline = None
     for name, write in WRITERS.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +147,8 @@ def main() -> None:
         baseline = baseline or found["seconds"]
         shape = " x ".join(map(str, found["shape"]))
         ratio, peak = found["seconds"] / baseline, found["peak_bytes"] / 2**30
-        print(f"{name:<18} {size:>9.0f} {found['seconds']:>8.2f} {ratio:>8.1f} {peak:>9.2f}  {shape}")
+        columns = f"{found['seconds']:>8.2f} {ratio:>8.1f} {found['busy_seconds']:>6.2f} {peak:>9.2f}"
+        print(f"{name:<18} {size:>9.0f} {columns}  {shape}")
 
 
 if __name__ == "__main__":

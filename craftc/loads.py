@@ -79,7 +79,7 @@ class LoadProfile:
     def sha256(self) -> str:
         """Fingerprint of shape and counts, hex."""
         digest = hashlib.sha256(repr(self.counts_SLE.shape).encode())
-        digest.update(np.ascontiguousarray(self.counts_SLE, dtype="<i8").tobytes())
+        digest.update(np.ascontiguousarray(self.counts_SLE, dtype="<i8"))
         return digest.hexdigest()
 
     def select_steps(self, steps: slice) -> LoadProfile:
@@ -114,9 +114,18 @@ def _checked_counts(counts: np.ndarray, layer_names: tuple[str, ...]) -> np.ndar
             f"loads: layer {ordinal} ({name}) has no tokens in any of {counts.shape[0]} steps; "
             f"drop dense layers and record with traffic"
         )
+    if counts.dtype == np.int64 and counts.flags.c_contiguous and _is_frozen(counts):
+        return counts
     checked = np.array(counts, dtype=np.int64)
     checked.flags.writeable = False
     return checked
+
+
+def _is_frozen(array: np.ndarray) -> bool:
+    """Whether nobody can write to the array, nor to one that it is a view of."""
+    return not array.flags.writeable and (
+        array.base is None or (isinstance(array.base, np.ndarray) and _is_frozen(array.base))
+    )
 
 
 def _refuse_cells(bad_SLE: np.ndarray, counts_SLE: np.ndarray, problem: str) -> None:

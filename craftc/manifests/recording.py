@@ -65,8 +65,10 @@ def profile_of_layers(
 ) -> LoadProfile:
     """A profile of the MoE layers: layers without a token in any step are dense and dropped, indices stay.
 
-    Raises BadInput where a layer has tokens in some steps only (the recording is partial).
+    The array becomes the profile's and read-only, so that a large recording is not copied. Raises BadInput where a
+    layer has tokens in some steps only (the recording is partial).
     """
+    counts_SLE.flags.writeable = False
     routed_SL = np.asarray(counts_SLE.any(axis=2))
     moe_L = routed_SL.any(axis=0)
     if not moe_L.any():
@@ -80,8 +82,10 @@ def profile_of_layers(
         )
     moe_layers = np.flatnonzero(moe_L)
     indices = tuple(indices_L[layer] for layer in moe_layers)
+    first, last = int(moe_layers[0]), int(moe_layers[-1])
+    counts_SLE = counts_SLE[:, first : last + 1]
     return LoadProfile(
-        counts_SLE=counts_SLE if moe_L.all() else counts_SLE[:, moe_layers],
+        counts_SLE=counts_SLE if counts_SLE.shape[1] == len(moe_layers) else counts_SLE[:, moe_layers - first],
         layer_names=tuple(f"layers.{index}" for index in indices),
         layer_indices=indices,
         top_k=(top_k,) * len(indices),

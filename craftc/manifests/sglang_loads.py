@@ -23,7 +23,7 @@ from craftc.manifests.recording import check_cells, check_ranks, fold_slots, pro
 from craftc.manifests.torch_file import integer_array, is_torch_zip, load_torch_zip, pickle_head
 
 _NAME = re.compile(r"expert_distribution_recorder_[0-9.]+?(?:_(?P<rank>[0-9]+))?\.pt")
-_PASSES_AT_ONCE = 128
+_PASSES_AT_ONCE = 32
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,21 +61,24 @@ def read(path: Path) -> LoadProfile:
 def _add_rank(counts_SLE: np.ndarray, tensors: Any, grid: tuple[range, list[int]], file: Path) -> None:
     """Add one rank's tensors to the counts."""
     iterations, layers = grid
-    for step, iteration in enumerate(iterations):
-        for ordinal, layer in enumerate(layers):
-            key = f"{iteration}_{layer}"
-            try:
-                counts_E = tensors.get_tensor(key)
-            except (SafetensorError, TypeError, ValueError, AttributeError) as error:
-                raise BadInput(f"{file}: {key}: cannot be read ({error})") from None
-            if counts_E.shape != counts_SLE.shape[2:] or counts_E.dtype.kind not in "iu":
-                raise BadInput(
-                    f"{file}: {key}: expected {counts_SLE.shape[2]} whole numbers, "
-                    f"got {counts_E.dtype} {list(counts_E.shape)}"
-                )
-            if counts_E.min() < 0:
-                raise BadInput(f"{file}: {key}: negative count {counts_E.min()}")
-            counts_SLE[step, ordinal] += counts_E.astype(np.int64)
+    for iteration, counts_LE in zip(iterations, counts_SLE, strict=True):
+        rows_L = [_row(tensors, f"{iteration}_{layer}", counts_LE.shape[1:], file) for layer in layers]
+        rank_LE = np.stack(rows_L)
+        if rank_LE.min() < 0:
+            layer = layers[int(rank_LE.min(axis=1).argmin())]
+            raise BadInput(f"{file}: {iteration}_{layer}: negative count {rank_LE.min()}")
+        counts_LE += rank_LE.astype(np.int64)
+
+
+def _row(tensors: Any, key: str, shape: tuple[int, ...], file: Path) -> np.ndarray:
+    """One tensor: whole numbers of `shape`."""
+    try:
+        counts_E: np.ndarray = tensors.get_tensor(key)
+    except (SafetensorError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"{file}: {key}: cannot be read ({error})") from None
+    if counts_E.shape != shape or counts_E.dtype.kind not in "iu":
+        raise BadInput(f"{file}: {key}: expected {shape[0]} whole numbers, got {counts_E.dtype} {list(counts_E.shape)}")
+    return counts_E
 
 
 def _grid(keys: list[str], file: Path) -> tuple[range, list[int]]:

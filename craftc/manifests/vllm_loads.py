@@ -26,7 +26,7 @@ from craftc.manifests.strict import parse_json, validate
 
 _ARRAYS = ("expert_load", "p2l_map")
 _MAX_LINE_BYTES = 64 * 2**20
-_RECORDS_AT_ONCE = 128
+_RECORDS_AT_ONCE = 32
 
 
 class _Meta(BaseModel):
@@ -62,21 +62,22 @@ def recognises(path: Path, head: bytes) -> bool:
 def read(path: Path) -> LoadProfile:
     """One step per statistics record; steps ascend."""
     steps: list[int] = []
-    blocks: list[np.ndarray] = []
+    counts_SLE = np.empty((0, 0, 0), dtype=np.int64)
     for records in _runs(_records(path)):
         where = f"{path}: line {records[0].line}"
         block_SLE = fold_slots(np.stack([record.counts_LP for record in records]), records[0].expert_LP, where)
-        if blocks and block_SLE.shape[1:] != blocks[0].shape[1:]:
-            raise BadInput(
-                f"{where}: {list(block_SLE.shape[1:])} [layers, experts], earlier lines {list(blocks[0].shape[1:])}"
-            )
+        shape = block_SLE.shape[1:]
+        if steps and shape != counts_SLE.shape[1:]:
+            raise BadInput(f"{where}: {list(shape)} [layers, experts], earlier lines {list(counts_SLE.shape[1:])}")
+        stop = len(steps) + len(records)
+        check_cells((stop, *shape), str(path))
+        if stop > len(counts_SLE):  # in place: memory that grows is moved, not copied
+            counts_SLE.resize((2 * stop, *shape), refcheck=False)
+        counts_SLE[len(steps) : stop] = block_SLE
         steps.extend(record.step for record in records)
-        check_cells((len(steps), *block_SLE.shape[1:]), str(path))
-        blocks.append(block_SLE)
     if not steps:
         raise BadInput(f"{path}: no eplb_load_stats record in it")
-    counts_SLE = np.concatenate(blocks)
-    blocks.clear()
+    counts_SLE.resize((len(steps), *counts_SLE.shape[1:]), refcheck=False)
     refuse_idle_steps(counts_SLE, [f"step {step}" for step in steps], str(path))
     return profile_of_layers(counts_SLE, list(range(counts_SLE.shape[1])), str(path))
 

@@ -28,6 +28,20 @@ def test_changing_the_callers_array_does_not_change_the_profile():
     assert profile.counts_SLE[0, 0, 0] == COUNTS_SLE[0, 0, 0]
 
 
+def test_a_read_only_array_is_not_copied():
+    mine = COUNTS_SLE.astype(np.int64)
+    mine.flags.writeable = False
+    assert LoadProfile.from_counts(mine).counts_SLE is mine
+    assert np.shares_memory(LoadProfile.from_counts(mine).select_steps(slice(1, None)).counts_SLE, mine)
+
+
+def test_a_read_only_view_of_an_array_that_can_change_is_copied():
+    mine = COUNTS_SLE.astype(np.int64)
+    view = mine[:]
+    view.flags.writeable = False
+    assert not np.shares_memory(LoadProfile.from_counts(view).counts_SLE, mine)
+
+
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
