@@ -3,7 +3,7 @@
 An expert's popularity is lognormal, more skewed in some layers than in others; topics move it, workloads mix topics,
 and every workload has some taste of its own. So steps are alike but not equal, as recorded ones are.
 The spreads were chosen so that planning on even and judging on odd steps gives EPLB about 0.81 and `reference_search`
-about 0.85 with 8 replicas per GPU on 64 GPUs, which are the figures known of one recorded trace of that size.
+about 0.86 with 8 replicas per GPU on 64 GPUs: near the 0.81 and 0.85 known of one recorded trace of that size.
 
 Axes: S steps, L layers, E experts, T topics.
 """
