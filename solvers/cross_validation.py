@@ -62,7 +62,7 @@ def seen_and_unseen(
     unseen_FL = np.empty((len(folds), problem.layers))
     for row, fold in enumerate(folds):
         left_out_S = fold_S == fold
-        placements = planner.place(_on_steps(problem, ~left_out_S), tuple(replicas_L))
+        placements = planner.place(problem.on_steps(~left_out_S), tuple(replicas_L))
         reached_SL = replay(problem.counts_SLE, placements)
         unseen_FL[row] = reached_SL[left_out_S].mean(axis=0)
         seen_L += reached_SL[~left_out_S].mean(axis=0) / len(folds)
@@ -77,7 +77,7 @@ def cross_validated_curves(
 
     own: the planner's curves on all steps. Four of its counts at most are planned without each fold and judged on it.
     Single points judged on few steps scatter by more than neighbouring counts differ, so that choosing among them would
-    choose luck: what they tell is one factor for each layer.
+    choose luck: what they tell is one factor for each layer, which holds for its score as well.
     """
     last = len(own.candidates_C) - 1
     tried = np.unique(np.linspace(min(1, last), last, _MOST_COUNTS).round().astype(int))
@@ -87,9 +87,11 @@ def cross_validated_curves(
             for number in (0, *tried.tolist())
         ]
     )
-    factor_L = _factors(own.benefit_LC[:, tried], unseen_CFL[1:] - unseen_CFL[0])
-    without_L = unseen_CFL[0].mean(axis=0)
-    return BenefitCurves(own.candidates_C, without_L[:, None] + factor_L[:, None] * own.benefit_LC)
+    benefit_LC = own.balancedness_LC - own.balancedness_LC[:, :1]
+    factor_L1 = _factors(benefit_LC[:, tried], unseen_CFL[1:] - unseen_CFL[0])[:, None]
+    without_L1 = unseen_CFL[0].mean(axis=0)[:, None]
+    score_LC = None if own.score_LC is None else own.score_LC[:, :1] + factor_L1 * own.benefit_LC
+    return BenefitCurves(own.candidates_C, without_L1 + factor_L1 * benefit_LC, score_LC)
 
 
 def _factors(benefit_LC: np.ndarray, unseen_CFL: np.ndarray) -> np.ndarray:
@@ -122,8 +124,4 @@ def _thinned(problem: PlanningProblem, fold_S: np.ndarray) -> tuple[PlanningProb
     for fold in folds:
         own = np.flatnonzero(fold_S == fold)
         kept_S[own[np.linspace(0, len(own) - 1, min(len(own), _MOST_STEPS // len(folds))).round().astype(int)]] = True
-    return _on_steps(problem, kept_S), fold_S[kept_S]
-
-
-def _on_steps(problem: PlanningProblem, kept_S: np.ndarray) -> PlanningProblem:
-    return problem.on_steps(kept_S)
+    return problem.on_steps(kept_S), fold_S[kept_S]

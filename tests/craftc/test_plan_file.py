@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from craftc.errors import BadInput
 from craftc.plan import (
     ArmEstimate,
+    CrossValidation,
     Estimate,
     LayerEstimate,
     LayerPlan,
@@ -32,7 +33,12 @@ def make_plan() -> ReplicationPlan:
         LayerPlan("b.experts", 3, 4, None, 100, 0, ((0, 1), (2, 3))),
     )
     estimate = Estimate(
-        0.9, 0.95, 0.91, (ArmEstimate("contiguous", 0.5, 0.0, 0.0),), (LayerEstimate(0.5, 0.6, 0.9, 1.0),) * 2
+        0.9,
+        0.95,
+        0.91,
+        (ArmEstimate("contiguous", 0.5, 0.0, 0.0),),
+        (LayerEstimate(0.5, 0.6, 0.9, 1.0),) * 2,
+        CrossValidation(2, 0.9, 0.8, 0.6, 0.5),
     )
     provenance = Provenance("0.1.0", "sha256:00", None, "craft", "HiGHS 1.16", "optimal", 0.0)
     return ReplicationPlan(Topology(2, 1), PlanBudget("250B", 250, 200), layers, estimate, provenance)
@@ -172,3 +178,10 @@ def test_groups_are_left_out_where_there_are_none():
     grouped = replace(plan, groups=4)
     assert plan_document(grouped)["groups"] == 4
     assert parse_plan(plan_bytes(grouped)) == grouped
+
+
+def test_plans_of_before_cross_validation_are_still_read():
+    plan = parse_plan(without("estimate", "cross_validation"))
+    assert plan.estimate is not None
+    assert plan.estimate.cross_validation is None
+    assert "curves" not in plan_document(plan)["provenance"]

@@ -16,7 +16,15 @@ from tests.solvers.loads_that_drift import drifting_loads, steady_loads
 def checked(counts_SLE, planner="craftc", **changes):
     loads = LoadProfile.from_counts(counts_SLE, top_k=(2,) * counts_SLE.shape[1])
     start = compilation(experts=counts_SLE.shape[2], sizes=(100,) * counts_SLE.shape[1], loads=loads, **changes)
-    return run_checked(CrossValidate(planner), pipeline(planner).run(start)[0])
+    return with_statement(pipeline(planner).run(start)[0], planner)
+
+
+def with_statement(before, planner="craftc"):
+    return run_checked(CrossValidate(planner), before)
+
+
+def without_statement(loads):
+    return pipeline("craftc").run(compilation(experts=32, sizes=(100,) * 4, loads=loads))[0]
 
 
 def test_replicas_that_fit_nothing_but_the_steps_seen_are_warned_of():
@@ -41,8 +49,8 @@ def test_replicas_that_help_unseen_steps_as_much_are_not(planner: str):
 
 def test_the_statement_is_kept_in_the_plan_file_and_changes_nothing_else():
     loads = LoadProfile.from_counts(drifting_loads(), top_k=(2,) * 4)
-    before = pipeline("craftc").run(compilation(experts=32, sizes=(100,) * 4, loads=loads))[0]
-    after = run_checked(CrossValidate(), before)
+    before = without_statement(loads)
+    after = with_statement(before)
     assert after.plan.layers == before.plan.layers
     assert replace(after.plan.estimate, cross_validation=None) == before.plan.estimate
     assert parse_plan(plan_bytes(after.plan)) == after.plan
@@ -55,8 +63,7 @@ def test_workloads_are_dealt_over_the_folds():
     counts_SLE = steady_loads(steps=8)
     counts_SLE[1::2] = counts_SLE[1::2, :, ::-1]
     loads = LoadProfile.from_counts(counts_SLE, top_k=(2,) * 4, step_names=("prefill", "decode") * 4)
-    start = compilation(experts=32, sizes=(100,) * 4, loads=loads)
-    named = run_checked(CrossValidate(), pipeline("craftc").run(start)[0]).plan.estimate.cross_validation
+    named = with_statement(without_statement(loads)).plan.estimate.cross_validation
     unnamed = checked(counts_SLE).plan.estimate.cross_validation
     assert named.unseen > unnamed.unseen + 0.1
 

@@ -29,9 +29,17 @@ def planned(before):
     return run_checked(PlaceReplicas(), run_checked(AllocateReplicas(), before))
 
 
+def validated_by_steps(before):
+    return run_checked(ValidateCurves(), before)
+
+
+def with_budget(before):
+    return run_checked(ChooseBudget(), before)
+
+
 def test_replicas_go_where_they_hold():
     before = estimated(steady_or_drifting_loads(seed=0), budget_bytes=100 * 8 * 3)
-    own, validated = planned(before), planned(run_checked(ValidateCurves(), before))
+    own, validated = planned(before), planned(validated_by_steps(before))
     assert sum(validated.allocation.replicas_L[::2]) < sum(own.allocation.replicas_L[::2])
     assert own.plan.provenance.curves == "own"
     assert validated.plan.provenance.curves == "cross-validated"
@@ -41,7 +49,7 @@ def test_replicas_go_where_they_hold():
 
 def test_the_estimate_is_on_the_plans_own_loads_all_the_same():
     before = estimated(steady_or_drifting_loads(seed=0), budget_bytes=100 * 8 * 3)
-    own, validated = planned(before), planned(run_checked(ValidateCurves(), before))
+    own, validated = planned(before), planned(validated_by_steps(before))
     theirs, ours = own.plan.estimate, validated.plan.estimate
     assert [layer.placement_only for layer in ours.layers] == [layer.placement_only for layer in theirs.layers]
     assert ours.predicted == pytest.approx(ours.balancedness, abs=0.02)
@@ -49,13 +57,11 @@ def test_the_estimate_is_on_the_plans_own_loads_all_the_same():
 
 def test_an_automatic_budget_buys_nothing_that_does_not_hold():
     before = replace(estimated(drifting_loads(), budget_bytes=100 * 8 * 4), budget_requested="auto")
-    own = run_checked(ChooseBudget(), before)
-    validated = run_checked(ChooseBudget(), run_checked(ValidateCurves(), before))
+    own = with_budget(before)
+    validated = with_budget(validated_by_steps(before))
     assert validated.budget_curve.points[-1].balancedness < own.budget_curve.points[-1].balancedness - 0.05
-    gained = [
-        curve.points[-1].balancedness - curve.points[0].balancedness
-        for curve in (validated.budget_curve, own.budget_curve)
-    ]
+    curves = validated.budget_curve, own.budget_curve
+    gained = [curve.points[-1].balancedness - curve.points[0].balancedness for curve in curves]
     assert gained[0] < gained[1] / 2
 
 

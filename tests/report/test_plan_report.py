@@ -2,7 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from craftc.plan_file import read_plan
-from craftc.report.plan_report import comparison_table, layer_table, plan_summary
+from craftc.report.plan_report import comparison_table, layer_table, plan_summary, validation_text
 from tests.cli.command_line import PLAN
 
 
@@ -37,3 +37,14 @@ def test_groups_and_unequal_shares_are_said():
     assert "each of 4 groups of experts within one node" in plan_summary(other)
     assert "unevenly in 1 of 2 layers" in plan_summary(other)
     assert "EPLB (hierarchical)" in comparison_table(other)
+
+
+def test_seen_and_unseen_steps_stand_side_by_side():
+    plan = read_plan(Path(PLAN))
+    assert plan.estimate is not None
+    checked = plan.estimate.cross_validation
+    assert checked is not None
+    lines = validation_text(plan).splitlines()
+    assert lines[-1].split() == ["gained", "by", "replicas", f"{checked.gain_seen:.3f}", f"{checked.gain_unseen:.3f}"]
+    assert validation_text(replace(plan, estimate=replace(plan.estimate, cross_validation=None))) == ""
+    assert validation_text(replace(plan, estimate=None)) == ""

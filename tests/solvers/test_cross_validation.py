@@ -84,6 +84,15 @@ def test_curves_are_scaled_to_what_holds_on_unseen_steps():
     assert validated.benefit_LC == pytest.approx(factor_L[:, None] * own.benefit_LC)
 
 
+def test_scores_of_other_objectives_are_scaled_alike():
+    problem = problem_of(steady_or_drifting_loads(seed=0), gpus=16)
+    plain = QUICK.estimate(problem)
+    own = replace(plain, score_LC=2 * plain.balancedness_LC)
+    validated = cross_validated_curves(problem, QUICK, own, deal_steps(6, 3))
+    gained_LC = validated.balancedness_LC - validated.balancedness_LC[:, :1]
+    assert validated.benefit_LC == pytest.approx(2 * gained_LC)
+
+
 def test_curves_of_one_point_and_of_no_benefit():
     problem = problem_of(steady_loads(steps=4))
     flat = BenefitCurves((0,), np.full((4, 1), 0.5))

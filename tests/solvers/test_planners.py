@@ -1,9 +1,16 @@
 """The registry of planners."""
 
+import numpy as np
 import pytest
 
 from craftc.errors import BadInput
-from craftc.solvers.planners import DEFAULT_PLANNER, PLANNERS, planner_named
+from craftc.solvers.grouped import GroupedPlanner
+from craftc.solvers.planners import DEFAULT_PLANNER, PLANNERS, planner_for, planner_named, quick_form
+from craftc.solvers.problem import PlanningProblem
+from craftc.solvers.search_effort import EFFORTS
+from craftc.solvers.stepwise import StepwisePlanner
+from craftc.solvers.uniform import UniformPlanner
+from craftc.topology import Topology
 
 
 def test_an_unknown_planner_is_refused_with_all_names():
@@ -14,3 +21,11 @@ def test_an_unknown_planner_is_refused_with_all_names():
 def test_planners_carry_the_name_they_are_registered_under():
     assert planner_named(DEFAULT_PLANNER).name == DEFAULT_PLANNER
     assert all(planner.name == name for name, planner in PLANNERS.items())
+
+
+def test_the_quick_form_searches_least_and_is_the_same_planner_otherwise():
+    problem = PlanningProblem(np.ones((2, 1, 8)), Topology(4, 2), (1,), 0, groups=2)
+    assert quick_form(planner_named("craft")) is planner_named("craft")
+    assert quick_form(planner_named("craftc")) == StepwisePlanner(effort=EFFORTS["low"])
+    assert quick_form(planner_for("craftc", problem)) == GroupedPlanner(StepwisePlanner(effort=EFFORTS["low"]))
+    assert quick_form(planner_named("craftc-uniform")) == UniformPlanner(StepwisePlanner(effort=EFFORTS["low"]))
