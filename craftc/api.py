@@ -111,7 +111,12 @@ def plan(
     """
     known = layers_of_loads(loads, expert_bytes) if layers is None else tuple(layers)
     start = Compilation(
-        loads=loads, layers=known, topology=topology, budget_requested=budget, expert_groups=options.groups
+        loads=loads,
+        layers=known,
+        topology=topology,
+        budget_requested=budget,
+        expert_groups=options.groups,
+        objective=options.objective,
     )
     planned, _ = run_pipeline(planning_pipeline(options), start, on_pass)
     assert planned.plan is not None
@@ -147,6 +152,7 @@ def optimize(
         topology=topology,
         budget_requested=budget,
         expert_groups=options.groups,
+        objective=options.objective,
     )
     profiling = ProfileLoads(model_name=type(model).__name__)
     measuring = profiling_pipeline(profiling) if loads is None else analysis_pipeline()

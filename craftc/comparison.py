@@ -5,7 +5,7 @@ Axes: A arms, S steps, L layers, E experts, G GPUs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from craftc.solvers.craft import CraftPlanner
 from craftc.solvers.eplb import eplb_placements, uniform_replicas
 from craftc.solvers.planners import PLANNERS, planner_for
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, Planner, PlanningProblem
-from craftc.solvers.replay import placement_array, placements_of, replay_batch
+from craftc.solvers.replay import placement_array, placements_of, replay_steps
 from craftc.solvers.slots import assign_slots
 
 
@@ -28,12 +28,14 @@ def compare(
     curves: BenefitCurves,
     allocation: Allocation,
     placements: Sequence[Placement],
+    judge: Callable[[np.ndarray], float] | None = None,
 ) -> Estimate:
     """The plan of `planner` beside the baselines and the bound, on the problem's loads.
 
     Arms in order: `contiguous`; `placement` (greedy, no replicas); `eplb` as published, with the smallest uniform
     number of replicas it can do, at least one; every other planner at the problem's budget; the plan itself. With
     expert groups EPLB is hierarchical, while placement only and planners without groups do not keep them on nodes.
+    judge: what the plan's objective makes of an arm's `balancedness_SL`, where that is not balancedness.
     """
     counts_SLE, topology = problem.counts_SLE, problem.topology
     baselines: dict[str, Sequence[Placement]] = {
@@ -51,7 +53,8 @@ def compare(
     # All arms at once: replaying is mostly gathering a layer's loads.
     every = placement_array([placement for arm in arms.values() for placement in arm])
     layer_AL = np.tile(np.arange(problem.layers), len(arms))
-    balancedness_AL = replay_batch(counts_SLE, layer_AL, every).reshape(len(arms), problem.layers)
+    balancedness_SAL = replay_steps(counts_SLE, layer_AL, every).reshape(-1, len(arms), problem.layers)
+    balancedness_AL = balancedness_SAL.mean(axis=0)
     contiguous_L, planned_L = balancedness_AL[0], balancedness_AL[-1]
     bound_L = balancedness_bounds(counts_SLE, allocation.replicas_L, topology.gpus)
     believed_L = [
@@ -63,8 +66,8 @@ def compare(
         bound=float(bound_L.mean()),
         predicted=float(np.mean(believed_L)),
         arms=tuple(
-            _arm(problem, name, arm, float(balancedness_L.mean()))
-            for (name, arm), balancedness_L in zip(arms.items(), balancedness_AL, strict=True)
+            _arm(problem, name, arm, float(balancedness_L.mean()), judge and judge(balancedness_SAL[:, number]))
+            for number, ((name, arm), balancedness_L) in enumerate(zip(arms.items(), balancedness_AL, strict=True))
         ),
         layers=tuple(
             LayerEstimate(*values)
@@ -99,16 +102,19 @@ def contiguous_placements(problem: PlanningProblem) -> tuple[Placement, ...]:
 
 
 def _plan(problem: PlanningProblem, name: str) -> tuple[Placement, ...]:
-    """Planned by another planner, without groups where it knows none."""
+    """Planned by another planner, without the groups or the objective that it does not know."""
     try:
         planner = planner_for(name, problem)
     except Unsupported:
-        problem, planner = replace(problem, groups=1), PLANNERS[name]
+        problem = replace(problem, groups=1, objective="balancedness", step_weight_S=None)
+        planner = PLANNERS[name]
     allocation = planner.allocate(problem, planner.estimate(problem))
     return planner.place(problem, allocation.replicas_L)
 
 
-def _arm(problem: PlanningProblem, name: str, placements: Sequence[Placement], balancedness: float) -> ArmEstimate:
+def _arm(
+    problem: PlanningProblem, name: str, placements: Sequence[Placement], balancedness: float, objective: float | None
+) -> ArmEstimate:
     replicas_L = [sum(len(gpu) for gpu in placement) - problem.experts for placement in placements]
     spent_bytes = sum(count * size for count, size in zip(replicas_L, problem.expert_bytes_L, strict=True))
     return ArmEstimate(
@@ -116,4 +122,5 @@ def _arm(problem: PlanningProblem, name: str, placements: Sequence[Placement], b
         balancedness=balancedness,
         replicas_per_gpu=sum(replicas_L) / problem.topology.gpus,
         bytes_per_gpu=spent_bytes / problem.topology.gpus,
+        objective=objective,
     )

@@ -15,6 +15,7 @@ from craftc.passes.place_replicas import PlaceReplicas
 from craftc.passes.replan_replicas import ANY_MOVE, ReplanReplicas
 from craftc.passes.resolve_budget import ResolveBudget
 from craftc.passes.validate_curves import ValidateCurves
+from craftc.passes.weigh_workloads import WeighWorkloads
 from craftc.planning_options import PlanningOptions
 from craftc.solvers.planners import planner_named
 
@@ -47,6 +48,7 @@ def planning_pipeline(options: PlanningOptions) -> Pipeline:
         (
             MatchLoads(),
             ResolveBudget(),
+            *((WeighWorkloads(planner=options.planner),) if options.objective == "worst-workload" else ()),
             EstimateBenefit(planner=options.planner),
             *((ValidateCurves(planner=options.planner),) if options.validate else ()),
             ChooseBudget(planner=options.planner),

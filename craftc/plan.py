@@ -14,6 +14,9 @@ Placement = tuple[tuple[int, ...], ...]
 LEAST_LOSS = 0.01
 """Balancedness by which replicas must buy less on unseen steps before that is called over-fitting."""
 
+PlanObjective = Literal["balancedness", "step-time", "worst-workload"]
+"""Balancedness; the time that steps wait for their straggler; or balancedness of the workload that has least of it."""
+
 
 @dataclass(frozen=True)
 class LayerPlan:
@@ -71,6 +74,9 @@ class ArmEstimate:
     """Replicas over all layers / G."""
     bytes_per_gpu: float
     """Replica bytes over all layers / G."""
+    objective: float | None = None
+    """Where the plan was made for another objective than balancedness: step time in units of perfect balance, at least
+    1, lower is better; or the balancedness of the worst workload, in 0..1."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,8 @@ class Provenance:
     """`optimal` (proven), `feasible` (stopped early) or `heuristic` (no proof is possible)."""
     gap: float | None
     """Relative gap between the allocation's objective and its bound; 0 when optimal, None when there is no bound."""
+    objective: PlanObjective = "balancedness"
+    """What the plan was made to be good at."""
     curves: Literal["own", "cross-validated"] = "own"
     """Benefit curves of the allocation: on the plan's own loads, or on steps left out of planning."""
 

@@ -98,6 +98,10 @@ def plan_document(plan: ReplicationPlan) -> dict[str, Any]:
     ).model_dump(mode="json")
     if plan.groups == 1:
         del document["groups"]
+    if plan.provenance.objective == "balancedness":
+        del document["provenance"]["objective"]
+        for arm in document["estimate"]["arms"] if document["estimate"] else ():
+            del arm["objective"]
     if plan.provenance.curves == "own":
         del document["provenance"]["curves"]
     if plan.estimate is not None and plan.estimate.cross_validation is None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from craftc.errors import BadInput
-from craftc.plan import ReplicationPlan
+from craftc.plan import PlanObjective, ReplicationPlan
 from craftc.solvers.planners import DEFAULT_PLANNER
 
 
@@ -26,6 +26,8 @@ class PlanningOptions:
     """Groups of contiguous experts that each stay on one node; 1 is no such rule."""
     validate: bool = False
     """Allocate by benefit curves on steps left out of planning, instead of those on the steps planned from."""
+    objective: PlanObjective = "balancedness"
+    """What to make the plan good at."""
     old: ReplicationPlan | None = field(default=None, repr=False)
     """A plan in use to start from: slots that stay keep their position."""
     max_move_bytes: int | None = None
@@ -38,6 +40,10 @@ class PlanningOptions:
             raise BadInput(f"time limit must be above 0 seconds, got {self.time_limit_s}")
         if self.shares not in ("even", "lp"):
             raise BadInput(f"shares {self.shares!r} are unknown; choose even or lp")
+        if self.objective not in get_args(PlanObjective):
+            raise BadInput(f"objective {self.objective!r} is unknown; choose {', '.join(get_args(PlanObjective))}")
+        if self.objective != "balancedness" and (self.old is not None or self.shares != "even"):
+            raise BadInput(f"objective {self.objective}: replanning and unequal shares know balancedness only")
         if self.max_move_bytes is not None and self.old is None:
             raise BadInput("a limit of moved weights needs the plan in use: give both, or neither")
         if self.max_move_bytes is not None and self.max_move_bytes < 0:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from craftc.errors import BadInput, CraftcError
 from craftc.loads import LoadProfile
 from craftc.moe_layer import MoELayer
-from craftc.plan import ReplicationPlan
+from craftc.plan import PlanObjective, ReplicationPlan
 from craftc.plan_verifier import require_sound
 from craftc.solvers.auto_budget import BudgetCurve
 from craftc.solvers.problem import Allocation, BenefitCurves
 from craftc.topology import Topology
 
 if TYPE_CHECKING:  # planning from loads alone must not pay for importing torch
+    import numpy as np
     from torch import fx, nn
 
 
@@ -77,6 +78,10 @@ class Compilation:
     """The budget as the user wrote it."""
     budget_bytes: int | None = None
     """The budget in bytes, all GPUs together."""
+    objective: PlanObjective = "balancedness"
+    """What the plan is made to be good at."""
+    step_weight_S: np.ndarray | None = None
+    """How much every step counts in planning, where not all the same."""
     curves: BenefitCurves | None = None
     """Benefit of replicas per layer."""
     validated_curves: BenefitCurves | None = None

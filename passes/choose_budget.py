@@ -40,6 +40,11 @@ class ChooseBudget(Pass):
                 f"budget auto: planner {self.planner} gives every layer the same replicas and cannot buy only those "
                 f"that pay; give a budget such as 8replicas/gpu"
             )
+        if compilation.objective != "balancedness":
+            raise Unsupported(
+                f"budget auto: its rule is about balancedness, not {compilation.objective}; "
+                f"give a budget such as 8replicas/gpu"
+            )
         sizes_L = tuple(layer.expert_bytes for layer in layers)
         curve = budget_curve(curves, sizes_L, topology.gpus, bytes_for_empty_gpus(layers, topology))
         chosen_bytes = curve.chosen * topology.gpus * max(sizes_L)

@@ -26,5 +26,12 @@ def planning_problem(compilation: Compilation) -> PlanningProblem:
             )
     sizes_L = tuple(layer.expert_bytes for layer in layers)
     return PlanningProblem(
-        loads.counts_SLE, compilation.topology, sizes_L, compilation.budget_bytes, groups=compilation.expert_groups
+        loads.counts_SLE,
+        compilation.topology,
+        sizes_L,
+        compilation.budget_bytes,
+        groups=compilation.expert_groups,
+        # Workloads are weighed by their steps; what each step is worth stays balancedness.
+        objective="step-time" if compilation.objective == "step-time" else "balancedness",
+        step_weight_S=compilation.step_weight_S,
     )

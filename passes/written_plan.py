@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+
+import numpy as np
 
 from craftc.comparison import compare, with_planned
 from craftc.fingerprint import fingerprint_model
 from craftc.passes.base import Compilation
 from craftc.plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
 from craftc.plan_verifier import require_sound
+from craftc.solvers.objectives import step_time, workload_balancedness
 from craftc.solvers.problem import Allocation, BenefitCurves, Planner, PlanningProblem
 from craftc.solvers.replay import replay
 
@@ -29,7 +32,7 @@ def written_plan(
     assert compilation.loads is not None
     model = compilation.model
     placements = [layer.placement for layer in layers]
-    estimate = compare(problem, planner, curves, allocation, placements)
+    estimate = compare(problem, planner, curves, allocation, placements, _judge(compilation))
     if any(layer.shares is not None for layer in layers):
         planned_SL = replay(problem.counts_SLE, placements, [layer.shares for layer in layers])
         estimate = with_planned(estimate, planner.name, planned_SL.mean(axis=0).tolist())
@@ -50,9 +53,21 @@ def written_plan(
             solver=allocation.solver,
             status=allocation.status,
             gap=None if allocation.status == "heuristic" else allocation.gap,
+            objective=compilation.objective,
             curves="own" if compilation.validated_curves is None else "cross-validated",
         ),
         groups=problem.groups,
     )
     require_sound(plan)
     return plan
+
+
+def _judge(compilation: Compilation) -> Callable[[np.ndarray], float] | None:
+    """What the objective makes of `balancedness_SL`; None for balancedness itself."""
+    loads = compilation.loads
+    assert loads is not None
+    if compilation.objective == "step-time":
+        return lambda balancedness_SL: step_time(loads.counts_SLE, balancedness_SL)
+    if compilation.objective == "worst-workload":
+        return lambda balancedness_SL: min(workload_balancedness(balancedness_SL, loads.step_names).values())
+    return None

@@ -16,6 +16,8 @@ from craftc.cli.options import (
     LoadsFormat,
     Model,
     Nodes,
+    Objective,
+    ObjectiveChoice,
     OptionalLoads,
     OutputFormat,
     Planner,
@@ -44,6 +46,7 @@ def optimize(
     groups: Groups = 1,
     loads: OptionalLoads = None,
     loads_format: LoadsFormat = None,
+    objective: ObjectiveChoice = Objective.balancedness,
     shares: SharesChoice = Shares.even,
     validate: Validate = False,
     planner: Planner = DEFAULT_PLANNER,
@@ -87,9 +90,14 @@ def optimize(
     from craftc.topology import Topology
 
     wanted = Compilation(
-        topology=Topology(gpus, nodes), budget_requested=parse_budget(budget).text, expert_groups=groups
+        topology=Topology(gpus, nodes),
+        budget_requested=parse_budget(budget).text,
+        expert_groups=groups,
+        objective=objective.value,
     )
-    planning = planning_pipeline(PlanningOptions(planner, solver.value, time_limit, shares.value, groups, validate))
+    planning = planning_pipeline(
+        PlanningOptions(planner, solver.value, time_limit, shares.value, groups, validate, objective.value)
+    )
     if (out is None) == (stop_after is None):
         raise BadInput("give --out DIR, the folder to write, or --stop-after PASS to look without writing")
     if out is not None:

@@ -25,6 +25,14 @@ class Shares(StrEnum):
     lp = "lp"
 
 
+class Objective(StrEnum):
+    """What a plan is made to be good at."""
+
+    balancedness = "balancedness"
+    step_time = "step-time"
+    worst_workload = "worst-workload"
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -94,6 +102,14 @@ SolverChoice = Annotated[Solver, typer.Option("--solver", help="Solver of the al
 SharesChoice = Annotated[
     Shares,
     typer.Option("--shares", help="lp: copies share tokens unevenly in the layers where unseen steps gain by it."),
+]
+ObjectiveChoice = Annotated[
+    Objective,
+    typer.Option(
+        "--objective",
+        help="step-time: the time that steps wait for their straggler; worst-workload: balancedness of the workload "
+        "(name of steps) that has least.",
+    ),
 ]
 Validate = Annotated[
     bool,

@@ -17,6 +17,8 @@ from craftc.cli.options import (
     LoadsFormat,
     ModelConfig,
     Nodes,
+    Objective,
+    ObjectiveChoice,
     OptionalModel,
     OutputFormat,
     Planner,
@@ -84,6 +86,7 @@ def plan(
             show_default=False,
         ),
     ] = None,
+    objective: ObjectiveChoice = Objective.balancedness,
     shares: SharesChoice = Shares.even,
     validate: Validate = False,
     planner: Planner = DEFAULT_PLANNER,
@@ -112,13 +115,24 @@ def plan(
     if uniform:
         planner = planner.removesuffix(UNIFORM) + UNIFORM
     wanted = Compilation(
-        topology=Topology(gpus, nodes), budget_requested=parse_budget(budget).text, expert_groups=groups
+        topology=Topology(gpus, nodes),
+        budget_requested=parse_budget(budget).text,
+        expert_groups=groups,
+        objective=objective.value,
     )
     in_use = None if old is None else read_plan(old)
     move_bytes = None if max_move is None else parse_size(max_move)
     planning = planning_pipeline(
         PlanningOptions(
-            planner, solver.value, time_limit, shares.value, groups, validate, old=in_use, max_move_bytes=move_bytes
+            planner,
+            solver.value,
+            time_limit,
+            shares.value,
+            groups,
+            validate,
+            objective.value,
+            old=in_use,
+            max_move_bytes=move_bytes,
         )
     )
     _check_curve(curve, budget)

@@ -41,11 +41,13 @@ def comparison_table(plan: ReplicationPlan) -> str:
             f"{arm.balancedness:.3f}",
             f"{arm.replicas_per_gpu:.4g}",
             format_size(arm.bytes_per_gpu),
+            *(() if arm.objective is None else (f"{arm.objective:.3f}",)),
         )
         for arm in plan.estimate.arms
     ]
-    rows.append(("no plan with these replicas exceeds", f"{plan.estimate.bound:.3f}", "", ""))
-    return text_table(("on the plan's own loads", "balancedness", "replicas/GPU", "memory/GPU"), rows)
+    head = ("on the plan's own loads", "balancedness", "replicas/GPU", "memory/GPU", *_objective_heads(plan))
+    bound = ("no plan with these replicas exceeds", f"{plan.estimate.bound:.3f}")
+    return text_table(head, [*rows, (*bound, *[""] * (len(head) - len(bound)))])
 
 
 def validation_text(plan: ReplicationPlan) -> str:
@@ -85,6 +87,11 @@ def layer_table(plan: ReplicationPlan) -> str:
         (*columns, "contiguous", "placement", "planned", "bound"),
         [(*row, *estimate) for row, estimate in zip(rows, estimates, strict=True)],
     )
+
+
+def _objective_heads(plan: ReplicationPlan) -> tuple[str, ...]:
+    heads = {"step-time": ("step time (1 is perfect)",), "worst-workload": ("worst workload",)}
+    return heads.get(plan.provenance.objective, ())
 
 
 def _option_lines(plan: ReplicationPlan) -> list[str]:

@@ -1,0 +1,53 @@
+"""Steps weighed for the worst workload, and what the plan then says of its objective."""
+
+from dataclasses import replace
+
+import pytest
+
+from craftc.errors import BadInput
+from craftc.passes.base import Pipeline
+from craftc.passes.weigh_workloads import WeighWorkloads
+from craftc.plan_file import parse_plan, plan_bytes
+from craftc.report.plan_report import comparison_table
+from tests.passes.planning import compilation, pipeline
+
+
+def named(**changes):
+    start = compilation(**changes)
+    return replace(start, loads=replace(start.loads, step_names=("prefill",) * 5 + ("decode",)))
+
+
+def planned(start, *before):
+    done, _ = Pipeline((*before, *pipeline("craftc").passes)).run(start)
+    return done.plan
+
+
+def objectives(plan):
+    return {arm.arm: arm.objective for arm in plan.estimate.arms}
+
+
+def test_the_plan_states_its_worst_workload_beside_those_of_the_baselines():
+    plan = planned(named(objective="worst-workload"), WeighWorkloads())
+    stated = objectives(plan)
+    assert set(stated) == {"contiguous", "placement", "eplb", "craft", "craftc"}
+    assert stated["craftc"] > stated["contiguous"]
+    assert "worst workload" in comparison_table(plan).splitlines()[0]
+    assert parse_plan(plan_bytes(plan)) == plan
+
+
+def test_the_plan_states_its_step_time():
+    plan = planned(named(objective="step-time"))
+    assert 1 <= objectives(plan)["craftc"] < objectives(plan)["contiguous"]
+    assert plan.provenance.objective == "step-time"
+    assert parse_plan(plan_bytes(plan)) == plan
+
+
+def test_a_plan_for_balancedness_says_nothing_more():
+    plan = planned(named())
+    assert set(objectives(plan).values()) == {None}
+    assert b"objective" not in plan_bytes(plan)
+
+
+def test_steps_without_names_are_refused():
+    with pytest.raises(BadInput, match="give loads with step_names"):
+        planned(compilation(objective="worst-workload"), WeighWorkloads())
