@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from craftc.errors import BadInput
 
@@ -22,16 +22,18 @@ def prepare(
     *,
     group: ProcessGroup | DeviceMesh | None = None,
     copy_rule: CopyRule = "planned",
+    inputs: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Replace, in place, every planned experts module by a replicated one; gives `model` back.
 
     group: the ranks that share the experts, one per planned GPU, or a one-dimensional DeviceMesh; each rank keeps only
     its own slots' weights, and the others are freed. Without a group the GPUs are virtual, in this process.
     copy_rule: `planned` (the plan's shares, even ones by default) or `local-first` (needs a group).
+    inputs: one call of the model, by keyword; needed only where experts are kept one module each. The block that
+    dispatches to them is then traced on that call, and replaced by its graph.
 
-    Raises BadInput where plan and model, or plan and ranks, do not belong together; the model is then as it was.
-    Experts kept one module each are dispatched by their owner's own code and cannot be replaced in place:
-    `craftc.optimize` and `craftc.load` handle them in the traced graph.
+    Raises BadInput where plan and model, or plan and ranks, do not belong together, Unsupported where such a block
+    cannot be traced; the model is then as it was.
     """
     from craftc.runtime.agreement import check_ranks_agree
     from craftc.runtime.rank_group import rank_group
@@ -40,34 +42,48 @@ def prepare(
     if group is None:
         if copy_rule != "planned":
             raise BadInput(f"copy rule {copy_rule!r} needs ranks: give a process group")
-        return replace_experts(model, plan, virtual_experts)
+        return replace_experts(model, plan, virtual_experts, inputs)
     ranks = rank_group(group)
     check_ranks_agree(plan, ranks)
-    return replace_experts(model, plan, lambda experts, layer: distributed_experts(experts, layer, ranks, copy_rule))
+
+    def replicate(experts: nn.Module, layer: LayerPlan) -> nn.Module:
+        return distributed_experts(experts, layer, ranks, copy_rule)
+
+    return replace_experts(model, plan, replicate, inputs)
 
 
 def replace_experts(
-    model: nn.Module, plan: ReplicationPlan, replicate: Callable[[nn.Module, LayerPlan], nn.Module]
+    model: nn.Module,
+    plan: ReplicationPlan,
+    replicate: Callable[[nn.Module, LayerPlan], nn.Module],
+    inputs: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Put `replicate(experts, layer)` in the place of every planned layer's experts; gives `model` back.
 
-    Raises BadInput, before anything is replaced, where the model's experts are not the planned ones.
+    inputs: as for `prepare`. Raises BadInput or Unsupported, before anything is replaced, where the model's experts are
+    not the planned ones or cannot be replaced.
     """
     from torch import nn
 
+    from craftc.owner_graphs import owner_graphs
     from craftc.passes.tracing_experts import find_experts
     from craftc.runtime.plan_match import check_layer_fits, check_same_layers
 
     found, _ = find_experts(model)
     check_same_layers(plan, (one.path for one in found))
     modules = {layer.name: model.get_submodule(layer.name) for layer in plan.layers}
+    lists = [name for name, module in modules.items() if isinstance(module, nn.ModuleList)]
+    if lists and inputs is None:
+        raise BadInput(
+            f"layer {lists[0]}: its experts are a ModuleList, dispatched by their owner's own code: give "
+            f"prepare(..., inputs=...), one call's keyword arguments, to trace it"
+        )
+    graphs = owner_graphs(model, lists, inputs or {}) if lists else {}
+    modules |= {name: graph.get_submodule(name.rpartition(".")[2]) for name, graph in graphs.items()}
     for layer in plan.layers:
-        if isinstance(modules[layer.name], nn.ModuleList):
-            raise BadInput(
-                f"layer {layer.name}: its experts are a ModuleList, dispatched by their owner's own code: they cannot "
-                f"be replaced in place; use craftc.optimize(...).model, or craftc.load"
-            )
         check_layer_fits(layer, modules[layer.name])
+    for name, graph in graphs.items():
+        model.set_submodule(name.rpartition(".")[0], graph)
     for layer in plan.layers:  # one after the other, so that at most one layer's weights exist twice
         model.set_submodule(layer.name, replicate(modules.pop(layer.name), layer))
     return model

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch._dynamo
 from torch import nn
 
 from craftc.backend.model_plan import ModelPlan
@@ -32,7 +33,10 @@ class Session:
     def model_plan(self, root: nn.Module) -> ModelPlan:
         """The plan of `root`, made or read on first use."""
         if root not in self._models:
-            self._models[root] = ModelPlan.of(root, self.options)
+            made = ModelPlan.of(root, self.options)
+            if made.ranks.group is not None or self.options.strict:
+                _fail_at_recompile_limit()
+            self._models[root] = made
         return self._models[root]
 
     def keep_as_they_were(self, layers: Sequence[Unmatched]) -> None:
@@ -51,6 +55,14 @@ _SESSIONS: weakref.WeakValueDictionary[int, Session] = weakref.WeakValueDictiona
 """Sessions by the identity of their options. Dynamo calls a backend once per graph and carries nothing from one call to
 the next, so this is the one place where craftc keeps state by itself; compiled graphs keep their session alive, and it
 ends with the last of them."""
+
+
+def _fail_at_recompile_limit() -> None:
+    """At its limit of graphs Dynamo runs the original model, and there the other ranks would wait for this one's tokens
+    until their time-out. Dynamo decides that without asking the backend, so its own setting is the one way to have an
+    error instead; it holds for the whole process. Dynamo refuses it together with `suppress_errors`."""
+    if not torch._dynamo.config.suppress_errors:
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
 def session_for(options: Mapping[str, Any] | None, mode: str | None) -> Session:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.exc import BackendCompilerFailed
+from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit
 
 import craftc.backend.compiler as compiler
 from craftc.errors import BadInput, Unsupported
@@ -19,7 +19,8 @@ from tests.backend.tiny_moe import TOP_K, Experts, TinyMoE, batch, round_robin_p
 @pytest.fixture(autouse=True)
 def fresh_dynamo():
     torch._dynamo.reset()
-    yield
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=False):  # what `strict` sets ends with the test
+        yield
     torch._dynamo.reset()
 
 
@@ -179,3 +180,13 @@ def test_experts_that_break_graphs_are_named_with_what_to_do(caplog):
     with caplog.at_level(logging.WARNING, "craftc.backend"):
         assert torch.allclose(run(batch()), model(batch()), atol=1e-6)
     assert caplog.text.count("rewrite the model with craftc.optimize(model, ...)") == 1
+
+
+def test_strict_raises_at_dynamos_limit_of_graphs():
+    model = TinyMoE()
+    options: dict[str, Any] = {"plan": round_robin_plan(model), "inner": "eager", "strict": True}
+    run = torch.compile(model, backend="craftc", options=options, dynamic=False)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        run(batch(2, 5))
+        with pytest.raises(FailOnRecompileLimitHit):
+            run(batch(3, 5))

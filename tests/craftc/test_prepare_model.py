@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from craftc import inspect
 from craftc.errors import BadInput
+from craftc.plan import ReplicationPlan
 from craftc.prepare_model import prepare
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from examples.plain_moe import model as plain_moe
@@ -48,8 +53,44 @@ def test_a_plan_of_another_model_leaves_the_model_alone():
     assert not any(isinstance(module, ReplicatedExperts) for module in model.modules())
 
 
-def test_experts_in_a_module_list_are_refused_with_the_way_out():
+def module_list_plan() -> ReplicationPlan:
     model = plain_moe.build_model()
-    layers = tuple(random_layer(f"blocks.{block}.mlp.experts", 8, 2, 0) for block in (1, 2, 3))
-    with pytest.raises(BadInput, match=r"experts are a ModuleList.*or craftc\.load"):
-        prepare(model, plan_of(layers, 2))
+    layers = inspect(model, next(iter(plain_moe.calibration_inputs()))).layers
+    return plan_of(tuple(replace(random_layer(one.name, 8, 2, 3), expert_bytes=one.expert_bytes) for one in layers), 2)
+
+
+def test_a_module_list_needs_a_call_to_trace_its_owner():
+    model = plain_moe.build_model()
+    with pytest.raises(
+        BadInput, match=r"blocks\.1\.mlp\.experts: its experts are a ModuleList.*prepare\(\.\.\., inputs"
+    ):
+        prepare(model, module_list_plan())
+    assert isinstance(model.get_submodule("blocks.1.mlp.experts"), nn.ModuleList)
+
+
+def test_owners_of_module_lists_become_graphs_with_replicated_experts():
+    model = plain_moe.build_model()
+    first, second = islice(plain_moe.calibration_inputs(), 2)
+    other = {name: one[:1, :3] for name, one in second.items()}
+    with torch.no_grad():
+        expected = model(**other)
+        prepared = prepare(model, module_list_plan(), inputs=first)
+        assert prepared is model
+        torch.testing.assert_close(model(**other), expected, rtol=1e-5, atol=1e-5)
+    assert sum(isinstance(module, ReplicatedExperts) for module in model.modules()) == 3
+    assert isinstance(model.get_submodule("blocks.1.mlp.experts"), ReplicatedExperts)
+    kept = {id(parameter) for parameter in model.parameters()}
+    assert len(kept) == len(list(plain_moe.build_model().parameters()))
+
+
+def test_ranks_keep_only_their_own_modules(one_rank):  # noqa: F811
+    model = plain_moe.build_model()
+    inputs = next(iter(plain_moe.calibration_inputs()))
+    with torch.no_grad():
+        expected = model(**inputs)
+        planned = module_list_plan()
+        held = (tuple(range(8)),)
+        layers = tuple(replace(one, placement=held, replicas=0) for one in planned.layers)
+        prepare(model, plan_of(layers, 1), group=one_rank.process_group, inputs=inputs)
+        torch.testing.assert_close(model(**inputs), expected, rtol=1e-5, atol=1e-5)
+    assert isinstance(model.get_submodule("blocks.2.mlp.experts"), ReplicatedExperts)
