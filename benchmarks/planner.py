@@ -15,11 +15,12 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
+from craftc.solvers.cross_validation import deal_steps, seen_and_unseen
 from craftc.solvers.dynamic_program import allocate_exactly
 from craftc.solvers.eplb import eplb_placements, uniform_replicas
 from craftc.solvers.integer_program import solve_allocation
-from craftc.solvers.planners import PLANNERS
-from craftc.solvers.problem import BenefitCurves, PlanningProblem
+from craftc.solvers.planners import PLANNERS, quick_form
+from craftc.solvers.problem import BenefitCurves, Planner, PlanningProblem
 from craftc.solvers.replay import placements_of, replay
 from craftc.solvers.verifier import PlacedLayer, violations
 from craftc.topology import Topology
@@ -61,14 +62,14 @@ def compare_planners(shape: Shape) -> Iterator[str]:
     problem = problem_of(shape)
     yield f"\n{shape}, {shape.replicas_per_gpu} replicas/GPU"
     yield (
-        f"{'planner':<10}{'curves':>10}{'allocate':>10}{'place':>10}{'verify':>10}{'total':>10}{'x EPLB':>8}"
-        f"{'balancedness':>14}{'replicas/GPU':>14}"
+        f"{'planner':<10}{'curves':>10}{'allocate':>10}{'place':>10}{'verify':>10}{'validate':>10}{'total':>10}"
+        f"{'x EPLB':>8}{'balancedness':>14}{'replicas/GPU':>14}"
     )
     replicas = uniform_replicas(shape.experts, shape.topology)
     eplb_s, placements = timed(
         lambda: placements_of(eplb_placements(problem.counts_SLE.sum(axis=0), replicas, shape.topology))
     )
-    yield row("eplb", ("", "", eplb_s, ""), eplb_s, 1.0, problem, placements)
+    yield row("eplb", ("", "", eplb_s, "", ""), eplb_s, 1.0, problem, placements)
     for name, planner in PLANNERS.items():
         if name != "eplb":
             curves_s, curves = timed(planner.estimate, problem)
@@ -77,8 +78,19 @@ def compare_planners(shape: Shape) -> Iterator[str]:
             verify_s, found = timed(violations, placed_layers(problem, placements), shape.topology.gpus)
             if found:
                 raise SystemExit(f"{name}: {found[0]}")
-            stages = (curves_s, allocate_s, place_s, verify_s)
+            validate_s, _ = timed(cross_validated, problem, planner, allocation.replicas_L)
+            stages = (curves_s, allocate_s, place_s, verify_s, validate_s)
             yield row(name, stages, sum(stages), sum(stages) / eplb_s, problem, placements)
+
+
+def cross_validated(problem: PlanningProblem, planner: Planner, replicas_L: tuple[int, ...]) -> tuple[float, float]:
+    """What the pass `cross_validate` does: balancedness on steps left out, without replicas and with them."""
+    fold_S = deal_steps(len(problem.counts_SLE), folds=2)
+    without, planned = (
+        seen_and_unseen(problem, quick_form(planner), counts_L, fold_S)
+        for counts_L in ((0,) * problem.layers, replicas_L)
+    )
+    return float(without.unseen_FL.mean()), float(planned.unseen_FL.mean())
 
 
 def compare_allocations() -> Iterator[str]:
