@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from craftc.errors import BadInput
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import fx, nn
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
@@ -65,7 +65,6 @@ def replace_experts(
     """
     from torch import nn
 
-    from craftc.owner_graphs import owner_graphs
     from craftc.passes.tracing_experts import find_experts
     from craftc.runtime.plan_match import check_layer_fits, check_same_layers
 
@@ -78,7 +77,7 @@ def replace_experts(
             f"layer {lists[0]}: its experts are a ModuleList, dispatched by their owner's own code: give "
             f"prepare(..., inputs=...), one call's keyword arguments, to trace it"
         )
-    graphs = owner_graphs(model, lists, inputs or {}) if lists else {}
+    graphs = _owner_graphs(model, lists, inputs) if inputs is not None else {}
     modules |= {name: graph.get_submodule(name.rpartition(".")[2]) for name, graph in graphs.items()}
     for layer in plan.layers:
         check_layer_fits(layer, modules[layer.name])
@@ -87,3 +86,11 @@ def replace_experts(
     for layer in plan.layers:  # one after the other, so that at most one layer's weights exist twice
         model.set_submodule(layer.name, replicate(modules.pop(layer.name), layer))
     return model
+
+
+def _owner_graphs(model: nn.Module, lists: list[str], inputs: Mapping[str, Any]) -> dict[str, fx.GraphModule]:
+    if not lists:
+        return {}
+    from craftc.owner_graphs import owner_graphs  # tracing takes memory that ranks with fused experts do not need
+
+    return owner_graphs(model, lists, inputs)
