@@ -79,7 +79,7 @@ class LoadProfile:
     def sha256(self) -> str:
         """Fingerprint of shape and counts, hex."""
         digest = hashlib.sha256(repr(self.counts_SLE.shape).encode())
-        digest.update(np.ascontiguousarray(self.counts_SLE, dtype="<i8"))
+        digest.update(np.ascontiguousarray(self.counts_SLE, dtype="<i8").data)
         return digest.hexdigest()
 
     def select_steps(self, steps: slice) -> LoadProfile:

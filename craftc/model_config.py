@@ -81,6 +81,14 @@ def parse_model_config(document: Mapping[str, Any]) -> ModelConfig:
     )
 
 
+def groups_hint(config: ModelConfig, groups: int, nodes: int) -> tuple[str, ...]:
+    """A line on the router's expert groups, where there are some that nodes could keep and planning was not told."""
+    found = config.expert_groups
+    if found is None or groups > 1 or nodes == 1 or found % nodes:
+        return ()
+    return (f"the model's router has {found} expert groups; --groups {found} keeps each of them on one node",)
+
+
 def name_layers(loads: LoadProfile, config: ModelConfig) -> LoadProfile:
     """`loads` with the model's layer names, decoder indices and top-k.
 

@@ -11,6 +11,8 @@ import typer
 from craftc.cli.options import (
     DEFAULT_PLANNER,
     Budget,
+    Effort,
+    EffortChoice,
     Gpus,
     Groups,
     Loads,
@@ -33,8 +35,10 @@ from craftc.cli.outcome import Format, Result
 from craftc.cli.progress import ShownProgress, shown_progress
 
 if TYPE_CHECKING:
+    from craftc.model_config import ModelConfig as Config
     from craftc.passes.base import Compilation
     from craftc.plan import ReplicationPlan
+    from craftc.topology import Topology
 
 
 def plan(
@@ -68,6 +72,15 @@ def plan(
             show_default=False,
         ),
     ] = None,
+    placement_format: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="FORMAT",
+            help="With --from: it is a server's placement of this format; needs --model-config.",
+            show_default=False,
+        ),
+    ] = None,
     max_move: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +100,7 @@ def plan(
         ),
     ] = None,
     objective: ObjectiveChoice = Objective.balancedness,
+    effort: EffortChoice = Effort.medium,
     shares: SharesChoice = Shares.even,
     validate: Validate = False,
     planner: Planner = DEFAULT_PLANNER,
@@ -102,10 +116,11 @@ def plan(
     from craftc.atomic_write import check_writable
     from craftc.budget import parse_budget
     from craftc.manifests.read_loads import read_loads
+    from craftc.model_config import groups_hint, read_model_config
     from craftc.passes.base import Compilation
     from craftc.pipelines import planning_pipeline, run_pipeline
     from craftc.plan import moe_layer
-    from craftc.plan_file import read_plan, write_plan
+    from craftc.plan_file import write_plan
     from craftc.planning_options import PlanningOptions
     from craftc.report.budget_report import draw_budget_curve
     from craftc.solvers.planners import UNIFORM
@@ -114,13 +129,17 @@ def plan(
 
     if uniform:
         planner = planner.removesuffix(UNIFORM) + UNIFORM
+    topology = Topology(gpus, nodes)
     wanted = Compilation(
-        topology=Topology(gpus, nodes),
+        topology=topology,
         budget_requested=parse_budget(budget).text,
         expert_groups=groups,
         objective=objective.value,
+        effort=effort.value,
     )
-    in_use = None if old is None else read_plan(old)
+    _check_one_source(model, model_config, expert_bytes)
+    config = None if model_config is None else read_model_config(model_config)
+    in_use = _in_use(old, placement_format, config, topology)
     move_bytes = None if max_move is None else parse_size(max_move)
     planning = planning_pipeline(
         PlanningOptions(
@@ -141,11 +160,10 @@ def plan(
             check_writable(path)
     with shown_progress("read loads") as progress:
         wanted = replace(wanted, loads=read_loads(loads, loads_format))
-        _check_one_source(model, model_config, expert_bytes)
         if model is not None:
             start = _with_model(wanted, model, progress)
-        elif model_config is not None:
-            start = _with_config(wanted, model_config)
+        elif config is not None:
+            start = _with_config(wanted, config)
         elif in_use is not None and expert_bytes is None:
             start = replace(wanted, layers=tuple(moe_layer(layer) for layer in in_use.layers))
         else:
@@ -156,10 +174,31 @@ def plan(
         write_plan(done.plan, output)
         if curve is not None and done.budget_curve is not None:
             draw_budget_curve(done.budget_curve, curve)
-    return _result(done, in_use, [str(path) for path in (output, curve) if path is not None], format)
+    hints = () if config is None else groups_hint(config, groups, nodes)
+    return _result(done, in_use, [str(path) for path in (output, curve) if path is not None], hints, format)
 
 
-def _result(done: Compilation, in_use: ReplicationPlan | None, files: list[str], format: Format) -> Result:
+def _in_use(
+    old: Path | None, placement_format: str | None, config: Config | None, topology: Topology
+) -> ReplicationPlan | None:
+    """The plan to replan from: a plan file, or a server's placement."""
+    from craftc.errors import BadInput
+    from craftc.manifests.read_placement import read_placement
+    from craftc.plan_file import read_plan
+    from craftc.plan_verifier import require_sound
+
+    if placement_format is None:
+        return None if old is None else read_plan(old)
+    if old is None or config is None:
+        raise BadInput("--as goes with --from PLACEMENT and --model-config config.json: the file holds no expert sizes")
+    plan = read_placement(old, placement_format, topology, config.layers, config.hidden_layers)
+    require_sound(plan)
+    return plan
+
+
+def _result(
+    done: Compilation, in_use: ReplicationPlan | None, files: list[str], hints: tuple[str, ...], format: Format
+) -> Result:
     """The plan, and where they were asked for the curve behind its budget and the changes from the plan in use."""
     from craftc.plan_diff import diff_plans
     from craftc.plan_file import plan_document
@@ -168,7 +207,8 @@ def _result(done: Compilation, in_use: ReplicationPlan | None, files: list[str],
     from craftc.report.plan_report import comparison_table, plan_summary, validation_text
 
     assert done.plan is not None
-    document = {"plan": plan_document(done.plan), "files": files, "warnings": list(done.plan.warnings)}
+    warnings = (*done.plan.warnings, *hints)
+    document = {"plan": plan_document(done.plan), "files": files, "warnings": list(warnings)}
     parts = [plan_summary(done.plan), comparison_table(done.plan), *filter(None, [validation_text(done.plan)])]
     if done.budget_curve is not None:
         document["budget_curve"] = budget_document(done.budget_curve)
@@ -178,7 +218,7 @@ def _result(done: Compilation, in_use: ReplicationPlan | None, files: list[str],
         document["diff"] = diff_document(changes)
         parts.append(diff_summary(changes))
     parts.append(f"wrote {', '.join(files)}")
-    return Result(document, "\n\n".join(parts), format, warnings=done.plan.warnings)
+    return Result(document, "\n\n".join(parts), format, warnings=warnings)
 
 
 def _check_curve(curve: Path | None, budget: str) -> None:
@@ -198,11 +238,10 @@ def _check_one_source(model: str | None, model_config: Path | None, expert_bytes
         raise BadInput("give MODEL or --model-config, not both: each knows the layers and the size of their experts")
 
 
-def _with_config(wanted: Compilation, model_config: Path) -> Compilation:
-    from craftc.model_config import name_layers, read_model_config
+def _with_config(wanted: Compilation, config: Config) -> Compilation:
+    from craftc.model_config import name_layers
 
     assert wanted.loads is not None
-    config = read_model_config(model_config)
     return replace(wanted, loads=name_layers(wanted.loads, config), layers=config.layers)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from craftc.errors import Unsupported
 from craftc.manifests.onnx_annotations import DOMAIN, annotate
@@ -114,6 +115,29 @@ class ExpertsNode(nn.Module):
         )
 
 
+class AttentionWithHeads(TorchFunctionMode):
+    """Within it attention on three axes `[batch, length, width]` is attention of one head: torch's exporter knows only
+    the four axes with heads."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.functional.scaled_dot_product_attention:
+            return _attention(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *rest: Any, **options: Any
+) -> Tensor:
+    attention: Any = nn.functional.scaled_dot_product_attention
+    if query.dim() != 3:
+        return attention(query, key, value, attn_mask, *rest, **options)
+    if attn_mask is not None and attn_mask.dim() == 3:
+        attn_mask = attn_mask.unsqueeze(1)
+    heads = (one.unsqueeze(1) for one in (query, key, value))
+    return attention(*heads, attn_mask, *rest, **options).squeeze(1)
+
+
 def export_model(plan: ReplicationPlan, model: nn.Module, example: dict[str, Any]) -> onnx.ModelProto:
     """`model` rewritten to `plan` as an annotated ONNX model with free sizes. Raises BadInput where the two do not
     belong
@@ -187,7 +211,7 @@ def _free_axes(value: Any) -> dict[int, Any] | None:
 
 def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], free: Any, what: str) -> onnx.ModelProto:
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), _quiet(), AttentionWithHeads():
             program = torch.onnx.export(
                 module, args, kwargs=kwargs, dynamo=True, dynamic_shapes=free, verbose=False, optimize=True
             )

@@ -173,3 +173,30 @@ def test_a_placement_becomes_the_plan_it_was_written_from(
         assert (before.name, before.index, before.expert_bytes) == (after.name, after.index, after.expert_bytes)
     assert "--as needs --gpus G" in run(capfd, "convert", pattern, "--as", "omni", "-o", again).error_line
     assert "--gpus goes with --as" in run(capfd, "convert", recording, *GPUS, "-o", again).error_line
+
+
+def test_replanning_starts_from_a_servers_own_placement(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, config: str, recording: str
+) -> None:
+    plan, placement, again = (str(tmp_path / name) for name in ("plan.json", "placement.json", "again.json"))
+    planning = ("plan", "--loads", recording, "--model-config", config, *GPUS, "--budget", "4replicas/gpu")
+    assert run(capfd, *planning, "--uniform", "-o", plan).code == 0
+    assert run(capfd, "export", plan, "--to", "sglang", "-o", placement).code == 0
+    ran = run(capfd, *planning, "--from", placement, "--as", "sglang", "--max-move", "0B", "-o", again)
+    assert ran.code == 0, ran.err
+    first, second = (read_plan(Path(path)) for path in (plan, again))
+    assert [layer.placement for layer in second.layers] == [layer.placement for layer in first.layers]
+    assert "--as goes with --from PLACEMENT" in run(capfd, *planning, "--as", "sglang", "-o", again).error_line
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [((), False), (("--nodes", "2"), True), (("--nodes", "2", "--groups", "4"), False)]
+)
+def test_a_routers_groups_are_told_where_nodes_could_keep_them(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, recording: str, options: tuple[str, ...], told: bool
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "n_group": 4, "topk_group": 2}))
+    planning = ("plan", "--loads", recording, "--model-config", str(tmp_path / "config.json"), *GPUS, *options)
+    ran = run(capfd, *planning, "--budget", "1replicas/gpu", "-o", str(tmp_path / "plan.json"))
+    assert ran.code == 0, ran.err
+    assert ("4 expert groups; --groups 4 keeps each of them on one node" in ran.err) == told

@@ -77,7 +77,7 @@ def test_a_fused_model(tmp_path: Path) -> None:
 
 
 def test_a_model_with_a_module_per_expert(tmp_path: Path) -> None:
-    source = load_model_source(str(Path(__file__).parents[1] / "golden" / "model.py"))
+    source = load_model_source(str(Path(__file__).parents[2] / "examples" / "plain_moe" / "model.py"))
     inputs = source.inputs.example
     check_export(source.model, inputs, {name: torch.cat([value, value]) for name, value in inputs.items()}, tmp_path)
 
