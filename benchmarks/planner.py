@@ -19,9 +19,10 @@ from craftc.solvers.cross_validation import deal_steps, seen_and_unseen
 from craftc.solvers.dynamic_program import allocate_exactly
 from craftc.solvers.eplb import eplb_placements, uniform_replicas
 from craftc.solvers.integer_program import solve_allocation
-from craftc.solvers.planners import PLANNERS, quick_form
+from craftc.solvers.planners import PLANNERS, quick_form, with_effort
 from craftc.solvers.problem import BenefitCurves, Planner, PlanningProblem
 from craftc.solvers.replay import placements_of, replay
+from craftc.solvers.search_effort import EffortName
 from craftc.solvers.verifier import PlacedLayer, violations
 from craftc.topology import Topology
 
@@ -38,6 +39,8 @@ class Shape:
     experts: int
     topology: Topology
     replicas_per_gpu: int
+    efforts: tuple[EffortName, ...] = ()
+    """Of `craftc`, beside the default one."""
 
     def __str__(self) -> str:
         gpus = self.topology.gpus
@@ -45,7 +48,7 @@ class Shape:
 
 
 SHAPES = (
-    Shape(12, 58, 256, Topology(64, 8), 8),
+    Shape(12, 58, 256, Topology(64, 8), 8, efforts=("low", "high")),
     Shape(3000, 58, 256, Topology(64, 8), 8),
     Shape(12, 61, 384, Topology(1024, 128), 4),
 )
@@ -58,11 +61,11 @@ def main() -> None:
 
 
 def compare_planners(shape: Shape) -> Iterator[str]:
-    """A table: seconds per stage, ratio to EPLB's time, and balancedness of every planner."""
+    """A table: seconds per stage, ratio to EPLB's time, and balancedness of every planner on the loads it planned from."""
     problem = problem_of(shape)
     yield f"\n{shape}, {shape.replicas_per_gpu} replicas/GPU"
     yield (
-        f"{'planner':<10}{'curves':>10}{'allocate':>10}{'place':>10}{'verify':>10}{'validate':>10}{'total':>10}"
+        f"{'planner':<12}{'curves':>10}{'allocate':>10}{'place':>10}{'verify':>10}{'validate':>10}{'total':>10}"
         f"{'x EPLB':>8}{'balancedness':>14}{'replicas/GPU':>14}"
     )
     replicas = uniform_replicas(shape.experts, shape.topology)
@@ -70,17 +73,18 @@ def compare_planners(shape: Shape) -> Iterator[str]:
         lambda: placements_of(eplb_placements(problem.counts_SLE.sum(axis=0), replicas, shape.topology))
     )
     yield row("eplb", ("", "", eplb_s, "", ""), eplb_s, 1.0, problem, placements)
-    for name, planner in PLANNERS.items():
-        if name != "eplb":
-            curves_s, curves = timed(planner.estimate, problem)
-            allocate_s, allocation = timed(planner.allocate, problem, curves)
-            place_s, placements = timed(planner.place, problem, allocation.replicas_L)
-            verify_s, found = timed(violations, placed_layers(problem, placements), shape.topology.gpus)
-            if found:
-                raise SystemExit(f"{name}: {found[0]}")
-            validate_s, _ = timed(cross_validated, problem, planner, allocation.replicas_L)
-            stages = (curves_s, allocate_s, place_s, verify_s, validate_s)
-            yield row(name, stages, sum(stages), sum(stages) / eplb_s, problem, placements)
+    planners = {name: planner for name, planner in PLANNERS.items() if name != "eplb"}
+    planners |= {f"craftc {effort}": with_effort(PLANNERS["craftc"], effort) for effort in shape.efforts}
+    for name, planner in planners.items():
+        curves_s, curves = timed(planner.estimate, problem)
+        allocate_s, allocation = timed(planner.allocate, problem, curves)
+        place_s, placements = timed(planner.place, problem, allocation.replicas_L)
+        verify_s, found = timed(violations, placed_layers(problem, placements), shape.topology.gpus)
+        if found:
+            raise SystemExit(f"{name}: {found[0]}")
+        validate_s, _ = timed(cross_validated, problem, planner, allocation.replicas_L)
+        stages = (curves_s, allocate_s, place_s, verify_s, validate_s)
+        yield row(name, stages, sum(stages), sum(stages) / eplb_s, problem, placements)
 
 
 def cross_validated(problem: PlanningProblem, planner: Planner, replicas_L: tuple[int, ...]) -> tuple[float, float]:
@@ -115,7 +119,7 @@ def row(name: str, stages: tuple, total_s: float, ratio: float, problem: Plannin
     cells = "".join(f"{stage:>9.3f}s" if stage != "" else f"{'-':>10}" for stage in stages)
     replicas = sum(layer.replicas for layer in placed_layers(problem, placements)) / problem.topology.gpus
     balancedness = replay(problem.counts_SLE, placements).mean()
-    return f"{name:<10}{cells}{total_s:>9.3f}s{ratio:>8.1f}{balancedness:>14.4f}{replicas:>14.1f}"
+    return f"{name:<12}{cells}{total_s:>9.3f}s{ratio:>8.1f}{balancedness:>14.4f}{replicas:>14.1f}"
 
 
 def placed_layers(problem: PlanningProblem, placements: tuple) -> list[PlacedLayer]:

@@ -117,6 +117,7 @@ def plan(
         budget_requested=budget,
         expert_groups=options.groups,
         objective=options.objective,
+        effort=options.effort,
     )
     planned, _ = run_pipeline(planning_pipeline(options), start, on_pass)
     assert planned.plan is not None
@@ -153,6 +154,7 @@ def optimize(
         budget_requested=budget,
         expert_groups=options.groups,
         objective=options.objective,
+        effort=options.effort,
     )
     profiling = ProfileLoads(model_name=type(model).__name__)
     measuring = profiling_pipeline(profiling) if loads is None else analysis_pipeline()

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from craftc.errors import BadInput
 from craftc.plan import PlanObjective, ReplicationPlan
 from craftc.solvers.planners import DEFAULT_PLANNER
+from craftc.solvers.search_effort import EFFORTS, EffortName
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class PlanningOptions:
     """Allocate by benefit curves on steps left out of planning, instead of those on the steps planned from."""
     objective: PlanObjective = "balancedness"
     """What to make the plan good at."""
+    effort: EffortName = "medium"
+    """How hard to search for placements."""
     old: ReplicationPlan | None = field(default=None, repr=False)
     """A plan in use to start from: slots that stay keep their position."""
     max_move_bytes: int | None = None
@@ -40,6 +43,8 @@ class PlanningOptions:
             raise BadInput(f"time limit must be above 0 seconds, got {self.time_limit_s}")
         if self.shares not in ("even", "lp"):
             raise BadInput(f"shares {self.shares!r} are unknown; choose even or lp")
+        if self.effort not in EFFORTS:
+            raise BadInput(f"effort {self.effort!r} is unknown; choose {', '.join(EFFORTS)}")
         if self.objective not in get_args(PlanObjective):
             raise BadInput(f"objective {self.objective!r} is unknown; choose {', '.join(get_args(PlanObjective))}")
         if self.objective != "balancedness" and (self.old is not None or self.shares != "even"):

@@ -15,6 +15,7 @@ from craftc.plan import PlanObjective, ReplicationPlan
 from craftc.plan_verifier import require_sound
 from craftc.solvers.auto_budget import BudgetCurve
 from craftc.solvers.problem import Allocation, BenefitCurves
+from craftc.solvers.search_effort import EffortName
 from craftc.topology import Topology
 
 if TYPE_CHECKING:  # planning from loads alone must not pay for importing torch
@@ -78,6 +79,8 @@ class Compilation:
     """The budget as the user wrote it."""
     budget_bytes: int | None = None
     """The budget in bytes, all GPUs together."""
+    effort: EffortName = "medium"
+    """How hard placements are searched."""
     objective: PlanObjective = "balancedness"
     """What the plan is made to be good at."""
     step_weight_S: np.ndarray | None = None

@@ -34,4 +34,5 @@ def planning_problem(compilation: Compilation) -> PlanningProblem:
         # Workloads are weighed by their steps; what each step is worth stays balancedness.
         objective="step-time" if compilation.objective == "step-time" else "balancedness",
         step_weight_S=compilation.step_weight_S,
+        effort=compilation.effort,
     )

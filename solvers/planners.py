@@ -35,11 +35,11 @@ def planner_named(name: str) -> Planner:
 
 
 def planner_for(name: str, problem: PlanningProblem) -> Planner:
-    """The planner called `name` as `problem` needs it: one that keeps expert groups on nodes where it has some.
+    """The planner called `name` as `problem` needs it: with its effort, keeping its expert groups on nodes.
 
     Raises BadInput naming all planners, and Unsupported where the planner knows no groups, or not the objective.
     """
-    planner = planner_named(name)
+    planner = with_effort(planner_named(name), problem.effort)
     plain = problem.objective == "balancedness" and problem.step_weight_S is None
     if not plain and not (isinstance(planner, StepwisePlanner) and problem.groups == 1):
         raise Unsupported("objectives other than balancedness need planner craftc, and no expert groups")

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from craftc.errors import BadInput
+from craftc.solvers.search_effort import EffortName
 from craftc.topology import Topology
 
 Placement = tuple[tuple[int, ...], ...]
@@ -47,6 +48,8 @@ class PlanningProblem:
     """What the planner `craftc` is after; the baselines know balancedness only."""
     step_weight_S: np.ndarray | None = None
     """How much every step counts, `[S]`, above 0; None is all the same."""
+    effort: EffortName = "medium"
+    """How hard planners that search do so."""
 
     def __post_init__(self) -> None:
         if self.counts_SLE.ndim != 3:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `craftc` with `arguments` (default: the process's own); returns the exit code."""
+    # Planning brings threads of its own: numpy's beside them would only get in their way. Read when numpy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from craftc.cli.app import run
 
     return run(sys.argv[1:] if arguments is None else arguments)

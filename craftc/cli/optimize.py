@@ -11,6 +11,8 @@ import typer
 from craftc.cli.options import (
     DEFAULT_PLANNER,
     Budget,
+    Effort,
+    EffortChoice,
     Gpus,
     Groups,
     LoadsFormat,
@@ -47,6 +49,7 @@ def optimize(
     loads: OptionalLoads = None,
     loads_format: LoadsFormat = None,
     objective: ObjectiveChoice = Objective.balancedness,
+    effort: EffortChoice = Effort.medium,
     shares: SharesChoice = Shares.even,
     validate: Validate = False,
     planner: Planner = DEFAULT_PLANNER,
@@ -94,6 +97,7 @@ def optimize(
         budget_requested=parse_budget(budget).text,
         expert_groups=groups,
         objective=objective.value,
+        effort=effort.value,
     )
     planning = planning_pipeline(
         PlanningOptions(planner, solver.value, time_limit, shares.value, groups, validate, objective.value)

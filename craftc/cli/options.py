@@ -25,6 +25,14 @@ class Shares(StrEnum):
     lp = "lp"
 
 
+class Effort(StrEnum):
+    """How hard placements are searched."""
+
+    low = "low"
+    medium = "medium"
+    high = "high"
+
+
 class Objective(StrEnum):
     """What a plan is made to be good at."""
 
@@ -102,6 +110,9 @@ SolverChoice = Annotated[Solver, typer.Option("--solver", help="Solver of the al
 SharesChoice = Annotated[
     Shares,
     typer.Option("--shares", help="lp: copies share tokens unevenly in the layers where unseen steps gain by it."),
+]
+EffortChoice = Annotated[
+    Effort, typer.Option("--effort", help="How hard to search for placements; more takes longer and is never worse.")
 ]
 ObjectiveChoice = Annotated[
     Objective,

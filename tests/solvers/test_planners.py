@@ -29,3 +29,10 @@ def test_the_quick_form_searches_least_and_is_the_same_planner_otherwise():
     assert quick_form(planner_named("craftc")) == StepwisePlanner(effort=EFFORTS["low"])
     assert quick_form(planner_for("craftc", problem)) == GroupedPlanner(StepwisePlanner(effort=EFFORTS["low"]))
     assert quick_form(planner_named("craftc-uniform")) == UniformPlanner(StepwisePlanner(effort=EFFORTS["low"]))
+
+
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_planners_are_as_hard_at_work_as_the_problem_says(effort):
+    problem = PlanningProblem(np.ones((2, 1, 8)), Topology(4, 2), (1,), 0, effort=effort)
+    assert planner_for("craftc", problem) == StepwisePlanner(effort=EFFORTS[effort])
+    assert planner_for("craft", problem) is planner_named("craft")
