@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def compare_planners(shape: Shape) -> Iterator[str]:
-    """A table: seconds per stage, ratio to EPLB's time, and balancedness of every planner on the loads it planned from."""
+    """A table: seconds per stage, ratio to EPLB's time, and balancedness on the loads planned from."""
     problem = problem_of(shape)
     yield f"\n{shape}, {shape.replicas_per_gpu} replicas/GPU"
     yield (
