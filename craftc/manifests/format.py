@@ -80,7 +80,9 @@ class PlacementFormat:
     write.
     """
     flags: Callable[[ExportSource, Path], tuple[str, ...]]
-    """Server flags, environment variables and settings that go with the file, one line each."""
+    """Server flags, environment variables and settings that go with the file, one line each, quoted to be copied into a
+    shell or a YAML file as they are.
+    """
 
 
 def target_of_plan(plan: ReplicationPlan, hidden_layers: int | None = None) -> Target:

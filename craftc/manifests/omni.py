@@ -8,6 +8,7 @@ within a GPU is lost: the server takes ascending expert ids.
 from __future__ import annotations
 
 import io
+import json
 import warnings
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
     """A model setting and one key of the placement configuration."""
     return (
         "use_omni_placement: true",
-        f"pattern_path: {path}",
+        f"pattern_path: {json.dumps(str(path))}",
         f"max_moe_layer_num: {len(source.plan.layers)}",
     )
 

@@ -7,6 +7,7 @@ expert E-1.
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -67,7 +68,7 @@ def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
     return (
         f"--ep-size {source.target.gpus}",
         f"--ep-num-redundant-experts {redundant_experts(source.plan)}",
-        f"--init-expert-location {path}",
+        f"--init-expert-location {shlex.quote(str(path))}",
         "--ep-dispatch-algorithm dynamic",
     )
 

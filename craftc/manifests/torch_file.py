@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def load_torch_zip(path: Path) -> Any:
 
     _refuse_bombs(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings(action="ignore"):  # on pickles that torch would not write
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise BadInput(f"{path}: refused: {why_refused(error)}") from None
     except Exception as error:  # a broken file makes torch raise whatever its parsing trips over

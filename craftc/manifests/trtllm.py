@@ -6,6 +6,7 @@ must be there.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -61,7 +62,7 @@ def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
     return (
         f"moe_expert_parallel_size: {source.target.gpus}",
         "enable_attention_dp: true",
-        f"moe_config: {{load_balancer: {path}}}",
+        f"moe_config: {{load_balancer: {json.dumps(str(path))}}}",
     )
 
 

@@ -7,6 +7,7 @@ without an error.
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -81,7 +82,7 @@ def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
     config = {"expert_map_path": str(path), "num_redundant_experts": redundant_experts(source.plan)}
     return (
         "--enable-expert-parallel",
-        f"--additional-config '{json.dumps({'eplb_config': config})}'",
+        f"--additional-config {shlex.quote(json.dumps({'eplb_config': config}))}",
     )
 
 

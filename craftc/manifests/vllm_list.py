@@ -6,6 +6,7 @@ Source: FORMATS, "vLLM" (the pull request was read). No released vLLM reads a pl
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 from pydantic import ConfigDict, RootModel
@@ -49,7 +50,7 @@ def decode(data: bytes, target: Target) -> tuple[Placement, ...]:
 def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
     """Only a build with pull request 49572 knows the last setting."""
     config = {"num_redundant_experts": redundant_experts(source.plan), "initial_expert_map_path": str(path)}
-    return ("--enable-expert-parallel", "--enable-eplb", f"--eplb-config '{json.dumps(config)}'")
+    return ("--enable-expert-parallel", "--enable-eplb", f"--eplb-config {shlex.quote(json.dumps(config))}")
 
 
 FORMAT = PlacementFormat(

@@ -6,6 +6,7 @@ Source: FORMATS, "vLLM" (the branch's source was read). No released vLLM reads a
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -74,7 +75,7 @@ def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
         "initial_mapping_path": str(path),
         "disable_online_rebalancing": True,
     }
-    return ("--enable-expert-parallel", "--enable-eplb", f"--eplb-config '{json.dumps(config)}'")
+    return ("--enable-expert-parallel", "--enable-eplb", f"--eplb-config {shlex.quote(json.dumps(config))}")
 
 
 FORMAT = PlacementFormat(

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from craftc.errors import BadInput
 from craftc.manifests.format import ExportSource, target_of_plan
@@ -166,3 +169,16 @@ def test_a_header_that_promises_more_than_there_is_allocates_nothing() -> None:
         placement_format("omni").decode(data, target_of_plan(toy_plan()))
     with pytest.raises(BadInput, match="bytes of values"):
         placement_format("omni").decode(npy(np.array(OMNI))[:-1], target_of_plan(toy_plan()))
+
+
+@pytest.mark.parametrize("name", ["sglang", "trtllm", "vllm", "vllm-list", "vllm-ascend", "omni"])
+def test_printed_flags_can_be_copied_whatever_the_path_is(name: str) -> None:
+    plan, path = toy_plan(), Path('it\'s a: folder, #1/{placement} "x".json')
+    flags = placement_format(name).flags(ExportSource(plan, target_of_plan(plan)), path)
+    if name in ("trtllm", "omni"):
+        settings = yaml.safe_load("\n".join(flags))
+        assert str(path) in (settings.get("pattern_path"), settings.get("moe_config", {}).get("load_balancer"))
+        return
+    words = shlex.split(" ".join(flags))
+    documents = [repr(json.loads(word)) for word in words if word.startswith("{")]
+    assert str(path) in words or any(repr(str(path)) in document for document in documents)
