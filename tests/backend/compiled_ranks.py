@@ -1,4 +1,4 @@
-"""Program of `test_ranks.py`, run by torchrun: the compiled model on real ranks against the model itself.
+"""Program of `test_ranks.py`: the compiled model on real ranks against the model itself.
 
 Prints nothing; the first failed check raises on its rank. Ranks have other batches, and at times none.
 """
@@ -123,7 +123,3 @@ def main() -> None:
         ):
             torch._dynamo.reset()  # beyond 8 graphs of one forward Dynamo gives up and runs the model itself
             check()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Run by torchrun on 8 ranks: the runtime on real gloo ranks, all checks in one start, because a start costs seconds.
+"""Run on 8 ranks: the runtime on real gloo ranks, all checks in one start, because a start costs seconds.
 
 Groups of 1, 2, 4 and 8 ranks are dimensions of device meshes over the same 8 processes. Every check compares this
 rank's results with the original module run here alone; what is measured is written as JSON to the file in the first
@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +163,3 @@ def _relative(got: Tensor | None, expected: Tensor | None) -> float:
     if not expected.numel():
         return 0.0
     return ((got - expected).abs().max() / expected.abs().max().clamp(min=1e-3)).item()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

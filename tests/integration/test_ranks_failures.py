@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
 
 import pytest
 
 from craftc.errors import BadInput, RankFailed
 from craftc.launch import launch_ranks
+from tests.forked_ranks import Ended, start_ranks
+from tests.integration.rank_faults import main
 
 RANKS = 2
 TIMEOUT_S = 4.0
@@ -22,59 +19,19 @@ LIMIT_S = 90.0
 FAULTS = ("raise", "bug", "kill", "stuck", "other plan", "other size")
 
 
-@dataclass
-class Ended:
-    """How a rank ended."""
-
-    code: int
-    errors: str
-
-
 @pytest.fixture(scope="module")
 def ended() -> dict[str, list[Ended]]:
-    """All faults at once, because a start costs seconds. The ranks are plain processes: no agent ends the others."""
-    started = {fault: _start(fault) for fault in FAULTS}
+    """All faults at once, because ranks wait for time-outs. No agent such as torchrun's ends the healthy ones."""
+    started = {fault: start_ranks(main, RANKS, fault, TIMEOUT_S) for fault in FAULTS}
     deadline = time.monotonic() + LIMIT_S
     try:
-        ends = {fault: [_end(one, deadline) for one in processes[:-1]] for fault, processes in started.items()}
+        ends = {fault: [one.end(deadline) for one in ranks[:-1]] for fault, ranks in started.items()}
         started["stuck"][-1].kill()
-        return {fault: [*ends[fault], _end(processes[-1], deadline)] for fault, processes in started.items()}
+        return {fault: [*ends[fault], ranks[-1].end(deadline)] for fault, ranks in started.items()}
     finally:
-        for processes in started.values():
-            for one in processes:
+        for ranks in started.values():
+            for one in ranks:
                 one.kill()
-                one.wait()
-
-
-def _start(fault: str) -> list[subprocess.Popen[str]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.rank_faults", fault, str(TIMEOUT_S)],
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "RANK": str(rank),
-                "WORLD_SIZE": str(RANKS),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(RANKS)
-    ]
-
-
-def _end(process: subprocess.Popen[str], deadline: float) -> Ended:
-    try:
-        _, errors = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return Ended(-999, "did not end")
-    return Ended(process.returncode, errors)
 
 
 @pytest.mark.parametrize(

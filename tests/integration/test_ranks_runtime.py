@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from craftc.launch import launch_ranks
+from tests.forked_ranks import run_ranks
 from tests.integration.families import replaceable_families
+from tests.integration.rank_checks import main
 
 SIZES = ("1", "2", "4", "8")
 LIMIT_S = 240.0
@@ -18,7 +19,7 @@ LIMIT_S = 240.0
 def measured(tmp_path_factory) -> list[dict[str, Any]]:
     """By rank and size of its group. Checks without figures fail in the ranks themselves."""
     result = tmp_path_factory.mktemp("ranks") / "measured.json"
-    launch_ranks(8, "tests.integration.rank_checks", [str(result)], LIMIT_S)
+    run_ranks(main, 8, LIMIT_S, result)
     return json.loads(result.read_text())
 
 
