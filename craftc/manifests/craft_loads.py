@@ -68,7 +68,7 @@ class _TensorUnpickler(pickle._Unpickler):
             ("_codecs", "encode"): _latin_bytes,
         }
         if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, not only a tensor")
+            raise pickle.UnpicklingError(f"it holds {f'{module}.{name}'[:80]}, not only a tensor")
         return allowed[module, name]
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # only the ONNX format touches a model; the others must not p
     from torch import nn
 
 
+MAX_DECODER_LAYERS = 10_000
+"""More than any model has; a file with a row for each must not grow on a wrong index's word."""
 SlotRule = Literal["any", "even", "uniform"]
 """`any`: every GPU and layer its own number of slots. `even`: the same number on every GPU within a layer. `uniform`:
 the
@@ -38,6 +40,8 @@ class Target:
         indices = [layer.index for layer in self.layers]
         if indices != sorted(set(indices)):
             raise BadInput(f"layer indices must ascend without repeats, got {indices}")
+        if self.hidden_layers > MAX_DECODER_LAYERS:
+            raise BadInput(f"{self.hidden_layers} decoder layers, expected at most {MAX_DECODER_LAYERS}")
         if indices and self.hidden_layers <= indices[-1]:
             raise BadInput(
                 f"the model has {self.hidden_layers} decoder layers, but the plan holds decoder layer {indices[-1]}; "

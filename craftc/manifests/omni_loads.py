@@ -55,14 +55,14 @@ def read(path: Path) -> LoadProfile:
 def _read_table(file: Path) -> np.ndarray:
     """`[layers, E/G]` int64 of one file."""
     lines = [line for line in decode_text(file.read_bytes(), str(file)).split("\n") if line.strip()]
-    rows = []
+    widths = []
     for number, line in enumerate(lines, start=1):
         if not _NUMBERS.fullmatch(line.rstrip("\r")):
             raise BadInput(f"{file}: line {number} is not whole numbers separated by tabs")
-        rows.append([int(cell) for cell in line.split()])
-    if not rows or len({len(row) for row in rows}) > 1:
-        raise BadInput(f"{file}: {len(rows)} lines of unequal length or none")
-    return np.array(rows, dtype=np.int64)
+        widths.append(line.rstrip().count("\t") + 1)
+    if len(set(widths)) != 1:
+        raise BadInput(f"{file}: {len(lines)} lines of unequal length or none")
+    return np.fromstring(" ".join(lines), sep=" ", dtype=np.int64).reshape(len(lines), widths[0])
 
 
 FORMAT = LoadFormat(

@@ -7,6 +7,7 @@ from pathlib import Path
 from craftc.errors import BadInput
 from craftc.loads import LoadProfile
 from craftc.manifests.registry import load_format, load_names
+from craftc.manifests.strict import require_file_or_folder
 
 _HEAD_BYTES = 64 * 1024
 
@@ -16,6 +17,7 @@ def read_loads(path: Path, format_name: str | None = None) -> LoadProfile:
 
     format_name: insist on a format; None tries the registered ones on the content. Raises BadInput with one clear line.
     """
+    require_file_or_folder(path)
     if format_name is None:
         format_name = detect_loads(path)
     try:
@@ -26,6 +28,7 @@ def read_loads(path: Path, format_name: str | None = None) -> LoadProfile:
 
 def detect_loads(path: Path) -> str:
     """Name of the format of the recording at `path`. Raises BadInput where none fits."""
+    require_file_or_folder(path)
     try:
         head = b"" if path.is_dir() else _head(path)
         found = next((name for name in load_names() if load_format(name).recognises(path, head)), None)

@@ -24,12 +24,19 @@ _Document = TypeVar("_Document", bound=BaseModel)
 
 def read_bytes(path: Path) -> bytes:
     """The whole file. Raises BadInput where it cannot be read or is larger than any placement."""
+    require_file_or_folder(path)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise BadInput(f"{path}: {path.stat().st_size} bytes, more than any placement file ({MAX_FILE_BYTES})")
         return path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def require_file_or_folder(path: Path) -> None:
+    """Raise BadInput for pipes and devices: they have no size, and some no end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise BadInput(f"{path}: a pipe or a device; give a file")
 
 
 def decode_text(data: bytes, where: str) -> str:

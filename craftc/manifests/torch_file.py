@@ -82,7 +82,11 @@ def _array(value: Any, axes: int, dtypes: tuple[str, ...], where: str) -> np.nda
 def why_refused(error: pickle.UnpicklingError) -> str:
     """What torch's long message comes down to: the foreign name in the pickle, where there is one."""
     name = re.search(r"GLOBAL (\S+)", str(error))
-    return f"it holds {name[1]}, not only tensors and plain values" if name else "it holds no plain tensors and values"
+    return (
+        f"it holds {name[1][:80]}, not only tensors and plain values"
+        if name
+        else "it holds no plain tensors and values"
+    )
 
 
 def _refuse_bombs(path: Path) -> None:

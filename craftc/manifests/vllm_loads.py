@@ -173,7 +173,8 @@ def _quick_matrix(text: bytes) -> np.ndarray | None:
         flat = np.fromstring(numbers, sep=",", dtype=np.int64)
     except ValueError:
         return None
-    return flat.reshape(len(rows), width) if flat.size == len(rows) * width else None
+    full = flat.size == len(rows) * width and flat.max() < 2**53
+    return flat.reshape(len(rows), width) if full else None
 
 
 def _matrix(value: Any, where: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +183,10 @@ def test_printed_flags_can_be_copied_whatever_the_path_is(name: str) -> None:
     words = shlex.split(" ".join(flags))
     documents = [repr(json.loads(word)) for word in words if word.startswith("{")]
     assert str(path) in words or any(repr(str(path)) in document for document in documents)
+
+
+def test_an_index_no_model_has_writes_no_rows() -> None:
+    plan = toy_plan()
+    far = replace(plan, layers=(plan.layers[0], replace(plan.layers[1], index=10**12)))
+    with pytest.raises(BadInput, match="expected at most 10000"):
+        target_of_plan(far)

@@ -121,6 +121,17 @@ def test_csv_of_cells_may_leave_out_zeros_and_order(tmp_path: Path) -> None:
     check(path, "csv", (1, 2))
 
 
+@pytest.mark.parametrize("text", ["{}\n", "{}", "{}\n\n", " {}\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_csv_quick_and_careful_reading_agree(tmp_path: Path, text: str, end: str) -> None:
+    lines = [f"{step},{layer},{step + 1},{layer + 7},0" for step in (3, 9) for layer in (1, 4)]
+    path = tmp_path / "loads.csv"
+    path.write_bytes(("step,layer,0,1,2" + end + text.format(end.join(lines))).encode())
+    loads = read_loads(path)
+    assert loads.layer_indices == (1, 4)
+    assert loads.counts_SLE.tolist() == [[[4, 8, 0], [4, 11, 0]], [[10, 8, 0], [10, 11, 0]]]
+
+
 def test_csv_of_rows_with_a_dense_layer(tmp_path: Path) -> None:
     path = tmp_path / "loads.csv"
     rows = [

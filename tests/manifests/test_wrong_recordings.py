@@ -242,6 +242,20 @@ def test_vllm_wrong_records(tmp_path: Path, change: Callable[[list], object], me
     refused(path, message)
 
 
+def test_vllm_numbers_too_large_to_be_counts(tmp_path: Path) -> None:
+    records = [json.loads(line) for line in vllm_lines(COUNTS_SLE, MAP_LP[1:, :4], redundant=0)]
+    records[2]["expert_load"][0][1] = 2**70
+    path = tmp_path / "stats.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    refused(path, "expert_load: expected whole numbers from 0 on")
+
+
+def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in (None, "csv", "npz", "craft"):
+        refused(tmp_path / "pipe", "a pipe or a device; give a file", name)
+
+
 def test_vllm_cut_off_line(tmp_path: Path) -> None:
     path = tmp_path / "stats.jsonl"
     path.write_text("\n".join(vllm_lines(physical_counts(COUNTS_SLE, MAP_LP[1:], 1)[0], MAP_LP[1:], 2))[:-30])
@@ -260,6 +274,10 @@ def test_vllm_cut_off_line(tmp_path: Path) -> None:
         ("step,layer,expert,tokens\n", "no lines after line 1"),
         ("step,layer,expert,count\n0,1,0,5\n", "line 1 must be step,layer,expert,tokens or"),
         ("step,layer,0,1\n0,1,3,5\n1,1,3,5\n1,2,3,5\n", "3 lines for 2 steps x 2 layers: a partial recording"),
+        ("step,layer,0,1\n0,1,3\n1,1,3,5,7\n", "after line 1: the number of columns changed"),
+        ("step,layer,0,1\n0,1,3,5\n1,1,3,,\n", "after line 1: "),
+        (f"step,layer,0,1\n0,1,3,{10**18}0\n", "after line 1: could not convert|larger than 2"),
+        (f"step,layer,0,1\n0,1,3,{10**30}\n", "after line 1: could not convert"),
         ("step,layer,0,1\n0,1,3,5\n1,1,0,0\n", "1 of 2 steps hold no tokens, the first is step 1"),
     ],
 )
