@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-DENSE, LAYERS, EXPERTS, SLOTS = 3, 58, 256, 288
+DENSE, LAYERS, EXPERTS, SLOTS, OMNI_RANKS = 3, 58, 256, 288, 8
 
 
 def counts(steps: int) -> np.ndarray:
@@ -101,6 +101,26 @@ def write_vllm(folder: Path, counts_SLE: np.ndarray) -> Path:
     return folder / "stats.jsonl"
 
 
+def write_csv(folder: Path, counts_SLE: np.ndarray) -> Path:
+    with (folder / "loads.csv").open("w") as file:
+        file.write(",".join(["step", "layer", *map(str, range(EXPERTS))]) + "\n")
+        for step, counts_LE in enumerate(counts_SLE[:, DENSE:].tolist()):
+            file.writelines(
+                f"{step},{DENSE + layer},{','.join(map(str, row))}\n" for layer, row in enumerate(counts_LE)
+            )
+    return folder / "loads.csv"
+
+
+def write_omni(folder: Path, counts_SLE: np.ndarray) -> Path:
+    width = EXPERTS // OMNI_RANKS
+    for step, counts_LE in enumerate(counts_SLE[:, DENSE:]):
+        for rank in range(OMNI_RANKS):
+            rows = counts_LE[:, rank * width : (rank + 1) * width].tolist()
+            text = "".join("\t".join(map(str, row)) + "\t\n" for row in rows)
+            (folder / f"activation_counts_recordstep_{step}_rank_{rank}.txt").write_text(text)
+    return folder
+
+
 WRITERS: Mapping[str, Callable[[Path, np.ndarray], Path]] = {
     "numpy.load alone": write_npy,
     "npz": write_npz,
@@ -108,6 +128,8 @@ WRITERS: Mapping[str, Callable[[Path, np.ndarray], Path]] = {
     "sglang per_pass": write_per_pass,
     "trtllm": write_trtllm,
     "vllm": write_vllm,
+    "omni": write_omni,
+    "csv": write_csv,
 }
 
 
