@@ -17,7 +17,16 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from benchmarks.mid_size_moe import DECODE, EXPERTS, MANY_SEQUENCES, build_model, plain_plan, random_tokens, skewed_plan
+from benchmarks.mid_size_moe import (
+    DECODE,
+    EXPERTS,
+    MANY_SEQUENCES,
+    build_model,
+    calibration_batches,
+    plain_plan,
+    random_tokens,
+    skewed_plan,
+)
 from craftc.passes.output_comparison import replicated_modules
 from craftc.passes.token_prediction import routed_tokens
 from craftc.plan import ReplicationPlan
@@ -27,7 +36,7 @@ from craftc.runtime.local_experts import local_experts
 from craftc.runtime.rank_group import RankGroup
 from craftc.runtime.slot_table import contiguous_placement
 
-ROUNDS = 9
+ROUNDS = 15
 PHASES = ("route", "dispatch", "compute", "combine")
 
 
@@ -37,14 +46,17 @@ def main(group: RankGroup) -> None:
     dtype = torch.bfloat16 if on_gpus else torch.float32
     if group.rank == 0 and not on_gpus:
         print("GPU part skipped: no GPU for every rank (NCCL, bfloat16); these are gloo ranks on CPUs", flush=True)
-    # Loads and plans are the same on every rank: same weights, same tokens, same seed.
     model = build_model(dtype)
-    plans = {"no replicas": plain_plan(model, group.size), "craftc's plan": skewed_plan(model, group.size)}
+    planned = [skewed_plan(model, group.size) if group.rank == 0 else None]
+    dist.broadcast_object_list(planned, group=group.process_group, group_src=0)
+    assert planned[0] is not None
+    plans = {"no replicas": plain_plan(planned[0], model), "craftc's plan": planned[0]}
     ours = {name: prepare(build_model(dtype).to(device), one, group=group.process_group) for name, one in plans.items()}
     theirs = {"transformers all_to_all": transformers_parallel(build_model(dtype).to(device), group)}
     for name, shape in (("prefill", MANY_SEQUENCES), ("decode", DECODE)):
         tokens = random_tokens(shape, seed=1 + group.rank).to(device)
         say(group, compare(f"{name} {shape[0]} x {shape[1]} tokens a rank", ours, theirs, plans, tokens, group))
+    say(group, compare_with_plan(ours["craftc's plan"], planned[0], device, group))
 
 
 def compare(
@@ -55,9 +67,11 @@ def compare(
     tokens: torch.Tensor,
     group: RankGroup,
 ) -> Iterator[str]:
-    """A table: milliseconds per step of the slowest rank, its phases, tokens of the busiest rank, and ratios."""
+    """A table: milliseconds per step of the slowest rank, processor time of all ranks together, phases, tokens of the
+    busiest rank, and ratios (medians over rounds of a step's time to that of the plain step in the same round)."""
     phases = {name: PhaseTimes(model) for name, model in ours.items()}
     times: dict[str, list[float]] = defaultdict(list)
+    processor: dict[str, list[float]] = defaultdict(list)
     for model in (*ours.values(), *theirs.values()):
         step_ms(model, tokens, group)
     busiest = {name: busiest_over_mean(model, tokens, group) for name, model in ours.items()}
@@ -65,23 +79,48 @@ def compare(
         phases[name].start()
     for _ in range(ROUNDS):  # in turn, so that a busy moment of the machine meets all
         for name, model in (ours | theirs).items():
+            before = time.process_time()
             times[name].append(step_ms(model, tokens, group))
+            spent = torch.tensor(1000 * (time.process_time() - before), device=tokens.device)
+            dist.all_reduce(spent, group=group.process_group)
+            processor[name].append(float(spent))
     yield f"\n{title}, {group.size} ranks, {dist.get_backend(group.process_group)}, {next(iter(ours.values())).dtype}"
     yield (
-        f"{'':<28}{'step ms':>9}{'x plain':>9}"
+        f"{'':<28}{'step ms':>9}{'x plain':>9}{'CPU ms':>9}"
         + "".join(f"{phase:>10}" for phase in PHASES)
         + f"{'busiest/mean':>14}{'predicted':>11}{'estimate':>10}"
     )
-    base = statistics.median(times["no replicas"])
-    for name in times:
-        step = statistics.median(times[name])
-        line = f"{name:<28}{step:>9.1f}{step / base:>9.2f}"
+    for name, steps in times.items():
+        ratio = statistics.median(step / plain for step, plain in zip(steps, times["no replicas"], strict=True))
+        line = f"{name:<28}{statistics.median(steps):>9.1f}{ratio:>9.2f}{statistics.median(processor[name]):>9.1f}"
         if name in ours:
             line += "".join(f"{ms:>10.1f}" for ms in phases[name].slowest(ROUNDS, group))
             estimate = plans[name].estimate
             line += f"{busiest[name][0]:>14.3f}{busiest[name][1]:>11.3f}"
             line += "" if estimate is None else f"{1 / estimate.balancedness:>10.3f}"
         yield line
+
+
+def compare_with_plan(model: nn.Module, plan: ReplicationPlan, device: str, group: RankGroup) -> Iterator[str]:
+    """Tokens of the busiest rank on the batches that the plan was made from, against what the plan says of them."""
+    assert plan.estimate is not None
+    modules = replicated_modules(model)
+    balancedness = []
+    for batch in calibration_batches():
+        for module in modules:
+            module.reset_counters()
+        rows = batch["input_ids"].tensor_split(group.size)[group.rank].to(device)
+        with torch.no_grad():
+            model(rows, use_cache=False)
+        tokens_LW = torch.zeros(len(modules), group.size, device=device)
+        tokens_LW[:, group.rank] = torch.tensor([module.tokens_per_gpu()[group.rank] for module in modules])
+        dist.all_reduce(tokens_LW, group=group.process_group)
+        balancedness.append(float((tokens_LW.mean(1) / tokens_LW.amax(1)).mean()))
+    counted, planned = statistics.mean(balancedness), plan.estimate.balancedness
+    yield (
+        f"\ntokens of the plan's own batches: the busiest rank has {1 / counted:.4f} x the mean, "
+        f"1 / the plan's balancedness is {1 / planned:.4f} (ratio {planned / counted:.4f})"
+    )
 
 
 def step_ms(model: nn.Module, tokens: torch.Tensor, group: RankGroup) -> float:
