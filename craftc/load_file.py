@@ -113,7 +113,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:
         # Zip, deflate, npy and safetensors each raise their own errors on broken bytes; all mean one thing to the user.
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"{path}: broken or incomplete file ({reason}); write or copy it again") from None
+        raise BadInput(f"{path}: broken or incomplete file ({reason[:200]}); write or copy it again") from None
 
 
 def _names(arrays: dict[str, np.ndarray]) -> str:

@@ -59,11 +59,13 @@ def export(
     from craftc.model_file import load_model_source
     from craftc.plan_file import read_plan
 
-    rule = placement_format(to).slots
+    server_format = placement_format(to)
+    rule = server_format.slots
     if loads is not None and not pad:
         raise BadInput("--loads says what to pad with: give --pad as well")
-    if (model is None) == (to == "onnx"):
-        raise BadInput("--to onnx needs --model MODEL, the model to write; other formats take none")
+    if (model is not None) != server_format.needs_model:
+        needs = "needs --model MODEL, the model to write" if server_format.needs_model else "takes no --model"
+        raise BadInput(f"--to {to} {needs}")
     written = read_plan(plan)
     cost = padding_cost(written, rule) if pad and not fits(written, rule) else None
     if cost is not None:

@@ -65,7 +65,7 @@ def _add_line(homes: dict[int, dict[tuple[int, int], int]], names: dict[int, str
     index, expert, copies, *_ = (_number(cell, where) for cell in line[1:4])
     gpus, slots = ([_number(cell, where) for cell in cells.split()] for cells in line[4:])
     if names.get(index) != line[0]:
-        raise BadInput(f"{where}: layer {line[0]!r} with index {index} is no layer of this model")
+        raise BadInput(f"{where}: layer {line[0][:80]!r} with index {index} is no layer of this model")
     if not copies == len(gpus) == len(slots):
         raise BadInput(f"{where}: {copies} copies, but {len(gpus)} gpus and {len(slots)} slots")
     for home in zip(gpus, slots, strict=True):

@@ -97,9 +97,9 @@ def _notes(source: ExportSource, fmt: PlacementFormat, hidden_layers: int | None
         notes.append("the plan's unequal shares are not in the file: the server spreads tokens over copies its own way")
     if not fmt.keeps_slot_order:
         notes.append("slot order within a GPU is not in the file: the server takes ascending expert ids")
-    if fmt.name == "sglang" and hidden_layers is None:
+    if fmt.covers_dense_layers and hidden_layers is None:
         notes.append(
-            f"the file has {source.target.hidden_layers} rows, up to the last MoE layer; "
-            f"give --model-config if decoder layers follow it"
+            f"the file is for {source.target.hidden_layers} decoder layers, up to the last MoE layer; "
+            f"give --model-config if others follow it"
         )
     return tuple(notes)

@@ -87,6 +87,10 @@ class PlacementFormat:
     """Server flags, environment variables and settings that go with the file, one line each, quoted to be copied into a
     shell or a YAML file as they are.
     """
+    covers_dense_layers: bool = False
+    """The file has something for every decoder layer, so it depends on how many the model has."""
+    needs_model: bool = False
+    """The model is written with the plan."""
 
 
 def target_of_plan(plan: ReplicationPlan, hidden_layers: int | None = None) -> Target:

@@ -95,6 +95,7 @@ FORMAT = PlacementFormat(
     slots="even",
     suffix=None,
     keeps_slot_order=True,
+    needs_model=True,
     encode=encode,
     decode=decode,
     flags=flags,

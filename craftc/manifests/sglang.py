@@ -79,6 +79,7 @@ FORMAT = PlacementFormat(
     slots="uniform",
     suffix=".json",
     keeps_slot_order=True,
+    covers_dense_layers=True,
     encode=encode,
     decode=decode,
     flags=flags,

@@ -114,7 +114,7 @@ def test_a_plan_with_counts_per_layer_is_refused_with_both_prices(
     [
         (["--to", "sglong"], "format 'sglong': expected one of sglang, "),
         (["--to", "onnx"], "--to onnx needs --model MODEL"),
-        (["--to", "csv", "--model", MODEL], "--to onnx needs --model MODEL"),
+        (["--to", "csv", "--model", MODEL], "--to csv takes no --model"),
         (["--to", "csv", "--loads", PLAN], "--loads says what to pad with"),
         (["--to", "csv", "-o", "no/such/folder/x"], "there is no folder no/such/folder"),
         (["--to", "sglang", "--model-config", "no.json"], "no.json: cannot be read (No such file or directory)"),

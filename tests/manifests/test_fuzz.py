@@ -75,6 +75,11 @@ def mutations(data: bytes, seed: int) -> Iterator[bytes]:
         yield bytes(changed)
 
 
+def answer(error: CraftcError) -> str:
+    """`refused` where the error is one line that fits on a screen, whatever the file held."""
+    return "refused" if "\n" not in str(error) and len(str(error)) < 600 else "several lines"
+
+
 @pytest.fixture(autouse=True)
 def bounded_memory() -> Iterator[None]:
     """Fails a test that needs half a gigabyte more than there was before."""
@@ -93,7 +98,7 @@ def test_broken_placements(name: str) -> None:
         try:
             placements = fmt.decode(changed, target)
         except CraftcError as error:
-            outcomes.append("refused" if "\n" not in str(error) else "several lines")
+            outcomes.append(answer(error))
         else:
             assert all(set().union(*placement) == {0, 1, 2, 3} for placement in placements)
             outcomes.append("read")
@@ -144,7 +149,7 @@ def test_broken_recordings(kind: str, tmp_path: Path) -> None:
         try:
             loads = read_loads(path)
         except CraftcError as error:
-            outcomes.append("refused" if "\n" not in str(error) else "several lines")
+            outcomes.append(answer(error))
         else:
             assert loads.counts_SLE.ndim == good.counts_SLE.ndim
             outcomes.append("read")
