@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,17 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from craftc.prepare_model import prepare
+from craftc.runtime.module_list_experts import ModuleListExperts
+from craftc.runtime.plan_match import expert_bytes
 from craftc.runtime.process_group import rank_process_group
 from craftc.runtime.rank_group import RankGroup, rank_group
 from craftc.runtime.replica_gradients import sum_replica_gradients
 from craftc.runtime.replicated_experts import ReplicatedExperts, distributed_experts
+from examples.plain_moe import model as plain_moe
 from tests.integration.families import plan_for, replaceable_families
 from tests.model_families import FAMILIES, example_inputs
 from tests.runtime.layers import experts_of, routing
-from tests.runtime.plans import random_layer
+from tests.runtime.plans import plan_of, random_layer
 
 
 def main(output: Path) -> None:
@@ -47,6 +51,8 @@ def measure(mesh: DeviceMesh, group: RankGroup) -> dict[str, Any]:
     check_copies_of_the_module(group)
     check_contexts(group)
     check_local_first(group)
+    if group.size == 2:
+        check_module_lists(mesh, group)
     return {
         "families": {name: family_difference(name, mesh, group) for name in replaceable_families()},
         "bfloat16": bfloat16_difference(group),
@@ -149,6 +155,24 @@ def check_local_first(group: RankGroup) -> None:
     args = routing(experts, 5 + group.rank, seed=group.rank)
     torch.testing.assert_close(replicated(*args), experts(*args), rtol=1e-5, atol=1e-5)
     assert replicated.tokens_per_gpu() == {group.rank: args[1].numel()}
+
+
+def check_module_lists(mesh: DeviceMesh, group: RankGroup) -> None:
+    """Blocks with a loop over a ModuleList are traced and keep only this rank's expert modules."""
+    model = plain_moe.build_model()
+    inputs = next(iter(plain_moe.calibration_inputs()))
+    size = expert_bytes(ModuleListExperts(model.get_submodule("blocks.1.mlp.experts").children()))
+    layers = tuple(
+        replace(random_layer(f"blocks.{block}.mlp.experts", 8, group.size, 3, seed=block), expert_bytes=size)
+        for block in (1, 2, 3)
+    )
+    with torch.no_grad():
+        expected = model(**inputs)
+        prepare(model, plan_of(layers, group.size), group=mesh, inputs=inputs)
+        torch.testing.assert_close(model(**inputs), expected, rtol=1e-5, atol=1e-5)
+    for layer in layers:
+        own: Any = model.get_submodule(f"{layer.name}.experts.experts")
+        assert len(own) == len(layer.placement[group.rank])
 
 
 def distributed(experts: nn.Module, group: RankGroup) -> ReplicatedExperts:
