@@ -92,8 +92,8 @@ def _broken_layers(root: nn.Module) -> list[Unmatched]:
     for experts in find_experts(root)[0]:
         if experts.layout == "module_list":
             reason = (
-                "torch.compile breaks the graph in its loop over experts: rewrite the model with "
-                "craftc.optimize(model, ...) and use the result's model instead"
+                "torch.compile breaks the graph in its loop over experts: call craftc.prepare(model, plan, inputs=...) "
+                "and compile the result with any other backend, or use the model of craftc.optimize(model, ...)"
             )
             broken.append(Unmatched(experts.path, reason))
             continue

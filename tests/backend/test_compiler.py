@@ -179,7 +179,7 @@ def test_experts_that_break_graphs_are_named_with_what_to_do(caplog):
     run = compiled(model, plan=round_robin_plan(TinyMoE()))
     with caplog.at_level(logging.WARNING, "craftc.backend"):
         assert torch.allclose(run(batch()), model(batch()), atol=1e-6)
-    assert caplog.text.count("rewrite the model with craftc.optimize(model, ...)") == 1
+    assert caplog.text.count("call craftc.prepare(model, plan, inputs=...)") == 1
 
 
 def test_strict_raises_at_dynamos_limit_of_graphs():
