@@ -12,7 +12,7 @@ from tests.cli.command_line import ROOT, run
 MODEL = str(ROOT / "examples" / "tiny_moe" / "model.py")
 
 
-_ROW = re.compile(r"^(\S.*?) +([01]\.\d{3})(?: +([\d.]+) +[\d.]+ \w+)?$", re.MULTILINE)
+_ROW = re.compile(r"^(\S.*?) +([01]\.\d{3})(?: +([\d.]+) +[\d.]+ \w+| +[01]\.\d{3})?$", re.MULTILINE)
 
 
 def assert_same_table(printed: str, readme: str) -> None:
