@@ -19,8 +19,8 @@ from craftc.solvers.smoothed_peak import ExpertLoads, Float, squarings_for, stan
 from craftc.solvers.step_compression import RepresentativeSteps
 from craftc.solvers.swaps import swap_best
 
-_AT_ONCE = 64
-"""Problems of a batch: enough to hide the cost of a call, few enough to share among threads."""
+_AT_ONCE = 256
+"""Problems of a batch: so many that numpy works without Python's lock, which threads otherwise wait for."""
 _ROUNDS = 300
 """Rounds of a descent at most; nearly all end earlier."""
 _WANTED = 4

@@ -69,6 +69,6 @@ _MEDIUM = (*_LOW, SearchStage(8, 16, work=1.2e9, most=24))
 _HIGH = (*_MEDIUM, SearchStage(16, 32, work=2e10, least=6, most=60))
 EFFORTS: dict[EffortName, SearchEffort] = {
     "low": SearchEffort(_LOW),
-    "medium": SearchEffort(_MEDIUM, final_restarts=5),
+    "medium": SearchEffort(_MEDIUM, final_restarts=3),
     "high": SearchEffort(_HIGH, final_restarts=10, all_counts=True),
 }
