@@ -14,7 +14,7 @@ def test_few_steps_stand_for_themselves():
     expected_SLE = counts_SLE * 4 / counts_SLE.sum(axis=2, keepdims=True)
     np.testing.assert_allclose(steps.load_LKE, expected_SLE.transpose(1, 0, 2), rtol=1e-5)
     np.testing.assert_allclose(steps.weight_LK, 1 / 5)
-    np.testing.assert_allclose(steps.risk_LE, 3 / 6 * expected_SLE.var(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(steps.risk_LE, 1.5 / 6 * expected_SLE.var(axis=0), rtol=1e-4)
 
 
 def test_representatives_keep_mean_and_variance():
