@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-servers lint format clean
+.PHONY: setup demo test test-servers package lint format clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,18 @@ SERVERS := build/servers
 test-servers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(SERVERS) sglang==0.5.23
 	CRAFTC_SERVERS=$(SERVERS) $(BIN)/python -m pytest tests/servers
+
+# Wheel and sdist, and the wheel in an environment of its own: alone, then with the libraries of this one.
+PACKAGE := build/package
+package: $(STAMP)
+	rm -rf $(PACKAGE)
+	$(BIN)/python -m build --quiet --outdir $(PACKAGE)/dist
+	$(PYTHON) -m venv $(PACKAGE)/venv
+	$(PACKAGE)/venv/bin/python -m pip install --quiet --no-deps $(PACKAGE)/dist/craftc-*.whl
+	cd $(PACKAGE) && venv/bin/python -c 'import craftc, craftc.passes, craftc.solvers'
+	cp tests/import_everything.py $(PACKAGE)
+	cd $(PACKAGE) && PYTHONPATH=$$($(abspath $(BIN))/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+		venv/bin/python import_everything.py
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
