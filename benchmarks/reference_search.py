@@ -15,11 +15,11 @@ import numpy as np
 
 from craftc.solvers.craft import doubling_candidates
 from craftc.solvers.integer_program import solve_allocation
-from craftc.solvers.placement import greedy_placement
+from craftc.solvers.placement.copies import greedy_copies
+from craftc.solvers.placement.greedy import greedy_placement
+from craftc.solvers.placement.slots import layer_slots
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
 from craftc.solvers.replay import gpu_loads, step_balancedness
-from craftc.solvers.replication import greedy_copies
-from craftc.solvers.slots import layer_slots
 from craftc.topology import Topology
 
 _LEAST_GAIN = 1e-9

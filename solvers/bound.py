@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
-from craftc.solvers.replication import greedy_copies
+from craftc.solvers.placement.copies import greedy_copies
 
 _ROUNDING = 1e-12
 """Added to every bound for the rounding of its own arithmetic."""

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from craftc.errors import BadInput, Infeasible
-from craftc.solvers.placement import greedy_placements
+from craftc.solvers.placement.copies import greedy_copies
+from craftc.solvers.placement.greedy import greedy_placements
+from craftc.solvers.placement.slots import assign_slots
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
 from craftc.solvers.replay import placements_of, replay_batch
-from craftc.solvers.replication import greedy_copies
-from craftc.solvers.slots import assign_slots
 from craftc.topology import Topology
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 from craftc.solvers.batch_of_placements import PlacementBatch
-from craftc.solvers.placement import greedy_placements
-from craftc.solvers.replication import greedy_copies
-from craftc.solvers.slots import layer_slots
+from craftc.solvers.placement.copies import greedy_copies
+from craftc.solvers.placement.greedy import greedy_placements
+from craftc.solvers.placement.slots import layer_slots
 from craftc.solvers.smoothed_peak import ExpertLoads, standing
 from craftc.topology import Topology
 

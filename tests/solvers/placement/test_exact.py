@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from craftc.solvers.contiguous import contiguous_placement
-from craftc.solvers.exact_placement import exact_placements
+from craftc.solvers.placement.exact import exact_placements
+from craftc.solvers.placement.slots import layer_slots
 from craftc.solvers.replay import placement_array, placements_of, replay_batch
-from craftc.solvers.slots import layer_slots
 from craftc.solvers.verifier import PlacedLayer, violations
 from craftc.topology import Topology
 from tests.solvers.brute_force import best_balancedness

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import BadInput
-from craftc.solvers.replication import greedy_copies
+from craftc.solvers.placement.copies import greedy_copies
 
 
 def slow_greedy_copies(load_E, replicas, max_copies):

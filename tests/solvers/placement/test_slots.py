@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craftc.solvers.slots import assign_slots, layer_slots
+from craftc.solvers.placement.slots import assign_slots, layer_slots
 from craftc.topology import Topology
 
 topologies = st.tuples(st.integers(1, 5), st.integers(1, 4)).map(lambda t: Topology(t[0] * t[1], t[1]))

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craftc.solvers.placement import greedy_placement, greedy_placements
+from craftc.solvers.placement.copies import greedy_copies
+from craftc.solvers.placement.greedy import greedy_placement, greedy_placements
+from craftc.solvers.placement.slots import layer_slots
 from craftc.solvers.replay import gpu_loads, placements_of
-from craftc.solvers.replication import greedy_copies
-from craftc.solvers.slots import layer_slots
 from craftc.topology import Topology
 
 problems = st.tuples(
@@ -83,7 +83,7 @@ def test_a_batch_is_its_rows(monkeypatch):
     slots_BG = layer_slots((7 + replicas_B).tolist(), topology)
     alone = [greedy_placement(load_BE[b], copies_BE[b], slots_BG[b], topology) for b in range(9)]
     assert list(placements_of(greedy_placements(load_BE, copies_BE, slots_BG, topology))) == alone
-    monkeypatch.setattr("craftc.solvers.placement._MAX_CELLS", 12)
+    monkeypatch.setattr("craftc.solvers.placement.greedy._MAX_CELLS", 12)
     assert list(placements_of(greedy_placements(load_BE, copies_BE, slots_BG, topology))) == alone
 
 

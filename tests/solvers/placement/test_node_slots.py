@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import Infeasible
-from craftc.solvers.node_slots import assign_node_slots, wanted_extras
+from craftc.solvers.placement.node_slots import assign_node_slots, wanted_extras
 from craftc.topology import Topology
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from craftc.errors import Infeasible
-from craftc.solvers.slots import assign_slots
+from craftc.solvers.placement.slots import assign_slots
 from craftc.topology import Topology
 
 
