@@ -16,7 +16,7 @@ import numpy as np
 from craftc.solvers.craft import doubling_candidates
 from craftc.solvers.integer_program import solve_allocation
 from craftc.solvers.placement.copies import greedy_copies
-from craftc.solvers.placement.greedy import greedy_placement
+from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.slots import layer_slots
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
 from craftc.solvers.replay import gpu_loads, step_balancedness
@@ -78,8 +78,8 @@ def _greedy_start(counts_SE: np.ndarray, replicas: int, topology: Topology) -> n
     copies_E = greedy_copies(load_E[None], np.array([replicas]), topology.gpus)[0]
     slots_G = layer_slots([len(load_E) + replicas], topology)[0]
     holds_EG = np.zeros((len(load_E), topology.gpus), dtype=bool)
-    for gpu, experts in enumerate(greedy_placement(load_E, copies_E, slots_G, topology)):
-        holds_EG[list(experts), gpu] = True
+    for gpu, expert_K in enumerate(greedy_placements(load_E[None], copies_E[None], slots_G[None], topology)[0]):
+        holds_EG[expert_K[expert_K >= 0], gpu] = True
     return holds_EG
 
 

@@ -9,17 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from craftc.solvers.problem import Placement
-from craftc.solvers.replay import placements_of
 from craftc.topology import Topology
 
 _MAX_CELLS = 32_768
 """Cells [B, G] worked on at once: what fits the processor's cache is four times as fast."""
-
-
-def greedy_placement(load_E: np.ndarray, copies_E: np.ndarray, slots_G: np.ndarray, topology: Topology) -> Placement:
-    """One placement: `greedy_placements` for a batch of one."""
-    return placements_of(greedy_placements(load_E[None], copies_E[None], slots_G[None], topology))[0]
 
 
 def greedy_placements(
