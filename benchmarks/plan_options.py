@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from craftc.solvers.auto_budget import budget_curve
+from craftc.solvers.allocation.auto_budget import budget_curve
 from craftc.solvers.eplb import eplb_placements, eplb_placements_without_duplicates, uniform_replicas
 from craftc.solvers.placement.node_spread import pairs_on_a_node
 from craftc.solvers.planners import planner_for

@@ -15,10 +15,10 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
+from craftc.solvers.allocation.dynamic_program import allocate_exactly
+from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.cross_validation import deal_steps, seen_and_unseen
-from craftc.solvers.dynamic_program import allocate_exactly
 from craftc.solvers.eplb import eplb_placements, uniform_replicas
-from craftc.solvers.integer_program import solve_allocation
 from craftc.solvers.planners import PLANNERS, quick_form, with_effort
 from craftc.solvers.problem import BenefitCurves, Planner, PlanningProblem
 from craftc.solvers.replay import placements_of, replay

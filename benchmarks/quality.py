@@ -26,7 +26,7 @@ from benchmarks.quality_traces import RECORDED, Trace, known_traces, trace_of
 from benchmarks.reference_search import ReferencePlanner
 from craftc.comparison import contiguous_placements
 from craftc.errors import CraftcError
-from craftc.solvers.auto_budget import budget_curve
+from craftc.solvers.allocation.auto_budget import budget_curve
 from craftc.solvers.bound import balancedness_bounds
 from craftc.solvers.eplb import eplb_placements, uniform_replicas
 from craftc.solvers.planners import planner_for

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.craft import doubling_candidates
-from craftc.solvers.integer_program import solve_allocation
 from craftc.solvers.placement.copies import greedy_copies
 from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.slots import layer_slots

@@ -13,7 +13,7 @@ from craftc.loads import LoadProfile
 from craftc.moe_layer import MoELayer
 from craftc.plan import PlanObjective, ReplicationPlan
 from craftc.plan_verifier import require_sound
-from craftc.solvers.auto_budget import BudgetCurve
+from craftc.solvers.allocation.auto_budget import BudgetCurve
 from craftc.solvers.problem import Allocation, BenefitCurves
 from craftc.solvers.search_effort import EffortName
 from craftc.topology import Topology

@@ -8,7 +8,7 @@ from typing import ClassVar
 from craftc.budget import bytes_for_empty_gpus, parse_budget
 from craftc.errors import Unsupported
 from craftc.passes.base import Compilation, Pass
-from craftc.solvers.auto_budget import budget_curve
+from craftc.solvers.allocation.auto_budget import budget_curve
 from craftc.solvers.planners import DEFAULT_PLANNER, UNIFORM
 
 
@@ -24,7 +24,7 @@ class ChooseBudget(Pass):
     """Name in `craftc.solvers.planners`."""
 
     def run(self, compilation: Compilation) -> Compilation:
-        """The rule is in `craftc.solvers.auto_budget`; until here `budget_bytes` was the largest budget of use.
+        """The rule is in `craftc.solvers.allocation.auto_budget`; until here `budget_bytes` was the largest of use.
 
         Raises Unsupported for planners that give every layer the same: they cannot follow the curve.
         """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from craftc.solvers.integer_program import solve_allocation
+from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.placement.copies import greedy_copies
 from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.slots import assign_slots, layer_slots

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from craftc.errors import Infeasible
-from craftc.solvers.integer_program import solve_allocation
+from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.moves import fit_slots, held_experts, keep_positions, match_gpus, match_nodes, moves_per_gpu
 from craftc.solvers.problem import BenefitCurves, Placement, Planner, PlanningProblem
 from craftc.solvers.replay import Shares, placement_array, placements_of, replay, replay_batch

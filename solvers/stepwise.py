@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.eplb import eplb_placements_without_duplicates
-from craftc.solvers.integer_program import solve_allocation
 from craftc.solvers.local_search import search_stages
 from craftc.solvers.objectives import score, step_weights
 from craftc.solvers.placement.copies import greedy_copies

@@ -8,7 +8,7 @@ from typing import Any
 
 from craftc.atomic_write import atomic_file
 from craftc.report.text_table import text_table
-from craftc.solvers.auto_budget import RULE, BudgetCurve
+from craftc.solvers.allocation.auto_budget import RULE, BudgetCurve
 from craftc.units import format_size
 
 _MOST_ROWS = 16

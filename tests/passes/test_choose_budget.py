@@ -7,7 +7,7 @@ from craftc.passes.base import Pipeline, run_checked
 from craftc.passes.choose_budget import ChooseBudget
 from craftc.passes.estimate_benefit import EstimateBenefit
 from craftc.passes.resolve_budget import ResolveBudget
-from craftc.solvers.auto_budget import budget_curve
+from craftc.solvers.allocation.auto_budget import budget_curve
 from tests.passes.planning import compilation
 
 

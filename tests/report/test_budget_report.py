@@ -8,7 +8,7 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.report.budget_report import budget_document, budget_text, draw_budget_curve
-from craftc.solvers.auto_budget import budget_curve
+from craftc.solvers.allocation.auto_budget import budget_curve
 from craftc.solvers.problem import BenefitCurves
 
 COUNTS = tuple(range(65))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from craftc.errors import BadInput
+from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.cross_validation import cross_validated_curves, deal_steps, seen_and_unseen
-from craftc.solvers.integer_program import solve_allocation
 from craftc.solvers.planners import planner_named, quick_form
 from craftc.solvers.problem import BenefitCurves, PlanningProblem
 from craftc.solvers.replay import replay

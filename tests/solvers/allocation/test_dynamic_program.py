@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import Unsupported
-from craftc.solvers.dynamic_program import allocate_exactly
+from craftc.solvers.allocation.dynamic_program import allocate_exactly
 from craftc.solvers.problem import BenefitCurves
 
 

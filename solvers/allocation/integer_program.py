@@ -21,7 +21,7 @@ from typing import Any
 import pulp
 
 from craftc.errors import BadInput
-from craftc.solvers.greedy_allocation import candidates_that_matter, greedy_allocation
+from craftc.solvers.allocation.greedy import candidates_that_matter, greedy_allocation
 from craftc.solvers.problem import Allocation, BenefitCurves, SolverName, Status
 
 _TOLERANCE = 1e-7

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import Infeasible
-from craftc.solvers.auto_budget import budget_curve, knee
-from craftc.solvers.dynamic_program import allocate_exactly, best_benefits
+from craftc.solvers.allocation.auto_budget import budget_curve, knee
+from craftc.solvers.allocation.dynamic_program import allocate_exactly, best_benefits
 from craftc.solvers.problem import BenefitCurves
 
 

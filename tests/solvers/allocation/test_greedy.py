@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craftc.solvers.dynamic_program import allocate_exactly
-from craftc.solvers.greedy_allocation import candidates_that_matter, greedy_allocation
+from craftc.solvers.allocation.dynamic_program import allocate_exactly
+from craftc.solvers.allocation.greedy import candidates_that_matter, greedy_allocation
 from craftc.solvers.problem import BenefitCurves
 
 instances = st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 7), st.floats(0, 1.2))

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from craftc.errors import Infeasible, Unsupported
-from craftc.solvers.dynamic_program import best_benefits
-from craftc.solvers.greedy_allocation import greedy_allocation
+from craftc.solvers.allocation.dynamic_program import best_benefits
+from craftc.solvers.allocation.greedy import greedy_allocation
 from craftc.solvers.problem import BenefitCurves
 
 RULE = (

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import BadInput
-from craftc.solvers.dynamic_program import allocate_exactly
-from craftc.solvers.integer_program import solve_allocation
+from craftc.solvers.allocation.dynamic_program import allocate_exactly
+from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.problem import BenefitCurves
-from tests.solvers.test_greedy_allocation import random_instance
+from tests.solvers.allocation.test_greedy import random_instance
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @settings(deadline=None, max_examples=25)
@@ -63,7 +63,7 @@ def test_a_time_out_never_claims_optimality(solver):
 SOLVE = """
 import sys
 import numpy as np
-from craftc.solvers.integer_program import solve_allocation
+from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.problem import BenefitCurves
 curves = BenefitCurves(tuple(range(9)), np.sort(np.random.default_rng(1).random((8, 9)), axis=1))
 solve_allocation(curves, (1,) * 8, 11, solver=sys.argv[1])

@@ -1,0 +1,1 @@
+"""How many replicas every layer gets under one budget, and budgets that choose themselves."""
