@@ -22,7 +22,7 @@ from craftc.solvers.eplb import eplb_placements, uniform_replicas
 from craftc.solvers.planners import PLANNERS, quick_form, with_effort
 from craftc.solvers.problem import BenefitCurves, Planner, PlanningProblem
 from craftc.solvers.replay import placements_of, replay
-from craftc.solvers.search_effort import EffortName
+from craftc.solvers.search.effort import EffortName
 from craftc.solvers.verifier import PlacedLayer, violations
 from craftc.topology import Topology
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from craftc.errors import BadInput
 from craftc.plan import PlanObjective, ReplicationPlan
 from craftc.solvers.planners import DEFAULT_PLANNER
-from craftc.solvers.search_effort import EFFORTS, EffortName
+from craftc.solvers.search.effort import EFFORTS, EffortName
 
 
 @dataclass(frozen=True)

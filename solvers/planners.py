@@ -9,7 +9,7 @@ from craftc.solvers.craft import CraftPlanner
 from craftc.solvers.eplb import EplbPlanner
 from craftc.solvers.grouped import GroupedPlanner
 from craftc.solvers.problem import Planner, PlanningProblem
-from craftc.solvers.search_effort import EFFORTS, EffortName
+from craftc.solvers.search.effort import EFFORTS, EffortName
 from craftc.solvers.stepwise import StepwisePlanner
 from craftc.solvers.uniform import UniformPlanner
 

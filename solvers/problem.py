@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from craftc.errors import BadInput
-from craftc.solvers.search_effort import EffortName
+from craftc.solvers.search.effort import EffortName
 from craftc.topology import Topology
 
 Placement = tuple[tuple[int, ...], ...]

@@ -11,7 +11,6 @@ import numpy as np
 
 from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.eplb import eplb_placements_without_duplicates
-from craftc.solvers.local_search import search_stages
 from craftc.solvers.objectives import score, step_weights
 from craftc.solvers.placement.copies import greedy_copies
 from craftc.solvers.placement.exact import exact_placements
@@ -20,8 +19,9 @@ from craftc.solvers.placement.node_spread import spread_over_nodes
 from craftc.solvers.placement.slots import assign_slots, layer_slots
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
 from craftc.solvers.replay import placements_of, replay_steps
-from craftc.solvers.search_effort import EFFORTS, SearchEffort
-from craftc.solvers.step_compression import RepresentativeSteps, compress_steps
+from craftc.solvers.search.effort import EFFORTS, SearchEffort
+from craftc.solvers.search.local_search import search_stages
+from craftc.solvers.search.step_compression import RepresentativeSteps, compress_steps
 from craftc.topology import Topology
 
 _MOST_STEPS = 16

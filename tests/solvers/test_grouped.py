@@ -11,7 +11,7 @@ from craftc.solvers.grouped import GroupedPlanner
 from craftc.solvers.planners import planner_for
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import placements_of, replay
-from craftc.solvers.search_effort import EFFORTS
+from craftc.solvers.search.effort import EFFORTS
 from craftc.solvers.stepwise import StepwisePlanner
 from craftc.solvers.verifier import PlacedLayer, group_violations, violations
 from craftc.topology import Topology

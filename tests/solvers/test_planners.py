@@ -7,7 +7,7 @@ from craftc.errors import BadInput
 from craftc.solvers.grouped import GroupedPlanner
 from craftc.solvers.planners import DEFAULT_PLANNER, PLANNERS, planner_for, planner_named, quick_form
 from craftc.solvers.problem import PlanningProblem
-from craftc.solvers.search_effort import EFFORTS
+from craftc.solvers.search.effort import EFFORTS
 from craftc.solvers.stepwise import StepwisePlanner
 from craftc.solvers.uniform import UniformPlanner
 from craftc.topology import Topology

@@ -13,7 +13,7 @@ from craftc.solvers.moves import moves_per_gpu
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replanning import OldLayer, replan
 from craftc.solvers.replay import replay
-from craftc.solvers.search_effort import EFFORTS
+from craftc.solvers.search.effort import EFFORTS
 from craftc.solvers.stepwise import StepwisePlanner
 from craftc.solvers.verifier import PlacedLayer, group_violations, violations
 from craftc.topology import Topology

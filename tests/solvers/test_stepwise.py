@@ -7,7 +7,7 @@ from craftc.solvers.craft import CraftPlanner
 from craftc.solvers.eplb import eplb_placements_without_duplicates
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import placements_of, replay
-from craftc.solvers.search_effort import EFFORTS
+from craftc.solvers.search.effort import EFFORTS
 from craftc.solvers.stepwise import StepwisePlanner, replica_candidates
 from craftc.topology import Topology
 from tests.solvers.brute_force import best_balancedness

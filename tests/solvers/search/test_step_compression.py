@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from craftc.solvers.step_compression import compress_steps
+from craftc.solvers.search.step_compression import compress_steps
 
 
 def counts_of(steps, layers=2, experts=12, seed=0):

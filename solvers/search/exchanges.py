@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from craftc.solvers.batch_of_placements import PlacementBatch
-from craftc.solvers.smoothed_peak import Standing, standing, sum_by_expert, to_the_power
+from craftc.solvers.search.batch import PlacementBatch
+from craftc.solvers.search.smoothed_peak import Standing, standing, sum_by_expert, to_the_power
 
 _LEAST_GAIN = 1e-5
 

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from craftc.solvers.batch_of_placements import PlacementBatch
-from craftc.solvers.exchanges import exchange_best
-from craftc.solvers.search_effort import SearchEffort, SearchStage
-from craftc.solvers.smoothed_peak import ExpertLoads, Float, squarings_for, standing
-from craftc.solvers.step_compression import RepresentativeSteps
-from craftc.solvers.swaps import swap_best
+from craftc.solvers.search.batch import PlacementBatch
+from craftc.solvers.search.effort import SearchEffort, SearchStage
+from craftc.solvers.search.exchanges import exchange_best
+from craftc.solvers.search.smoothed_peak import ExpertLoads, Float, squarings_for, standing
+from craftc.solvers.search.step_compression import RepresentativeSteps
+from craftc.solvers.search.swaps import swap_best
 
 _AT_ONCE = 256
 """Problems of a batch: so many that numpy works without Python's lock, which threads otherwise wait for."""

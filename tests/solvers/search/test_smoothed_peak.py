@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from craftc.solvers.smoothed_peak import copies_of, root, squarings_for, standing, sum_by_expert, to_the_power
-from tests.solvers.batches import random_batch, stand
+from craftc.solvers.search.smoothed_peak import copies_of, root, squarings_for, standing, sum_by_expert, to_the_power
+from tests.solvers.search.batches import random_batch, stand
 
 
 def test_value_is_the_weighted_sum_of_inverse_power_means():

@@ -1,6 +1,6 @@
 import pytest
 
-from craftc.solvers.search_effort import EFFORTS, SearchStage
+from craftc.solvers.search.effort import EFFORTS, SearchStage
 
 
 def test_a_harder_effort_begins_with_the_easier_one():

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from craftc.solvers.local_search import search_placements, search_stages
 from craftc.solvers.placement.copies import greedy_copies
 from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.slots import layer_slots
 from craftc.solvers.replay import placements_of, replay_batch
-from craftc.solvers.search_effort import EFFORTS, SearchEffort, SearchStage
-from craftc.solvers.step_compression import compress_steps
+from craftc.solvers.search.effort import EFFORTS, SearchEffort, SearchStage
+from craftc.solvers.search.local_search import search_placements, search_stages
+from craftc.solvers.search.step_compression import compress_steps
 from craftc.solvers.verifier import PlacedLayer, violations
 from craftc.topology import Topology
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from craftc.solvers.batch_of_placements import PlacementBatch
 from craftc.solvers.placement.copies import greedy_copies
 from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.slots import layer_slots
-from craftc.solvers.smoothed_peak import ExpertLoads, standing
+from craftc.solvers.search.batch import PlacementBatch
+from craftc.solvers.search.smoothed_peak import ExpertLoads, standing
 from craftc.topology import Topology
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from craftc.solvers.batch_of_placements import PlacementBatch
-from craftc.solvers.exchanges import exchange_best
-from craftc.solvers.smoothed_peak import ExpertLoads, Float, squarings_for, standing
-from craftc.solvers.step_compression import compress_steps
-from craftc.solvers.swaps import swap_best
+from craftc.solvers.search.batch import PlacementBatch
+from craftc.solvers.search.exchanges import exchange_best
+from craftc.solvers.search.smoothed_peak import ExpertLoads, Float, squarings_for, standing
+from craftc.solvers.search.step_compression import compress_steps
+from craftc.solvers.search.swaps import swap_best
 
 _FINE_ROUNDS = 40
 """Rounds with one swap per layer each: placements close to the start."""

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from craftc.solvers.batch_of_placements import PlacementBatch
-from craftc.solvers.exchanges import exchange_best
-from craftc.solvers.smoothed_peak import ExpertLoads
-from tests.solvers.batches import assert_consistent, random_batch, stand
+from craftc.solvers.search.batch import PlacementBatch
+from craftc.solvers.search.exchanges import exchange_best
+from craftc.solvers.search.smoothed_peak import ExpertLoads
+from tests.solvers.search.batches import assert_consistent, random_batch, stand
 
 
 def every_exchange(batch, row):

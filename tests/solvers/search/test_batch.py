@@ -1,6 +1,6 @@
 import numpy as np
 
-from tests.solvers.batches import assert_consistent, random_batch
+from tests.solvers.search.batches import assert_consistent, random_batch
 
 
 def test_a_new_batch_is_consistent():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from craftc.solvers.smoothed_peak import ExpertLoads, copies_of
+from craftc.solvers.search.smoothed_peak import ExpertLoads, copies_of
 
 
 @dataclass(frozen=True, eq=False)

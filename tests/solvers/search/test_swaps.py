@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from craftc.solvers.batch_of_placements import PlacementBatch
-from craftc.solvers.swaps import swap_best
-from tests.solvers.batches import assert_consistent, random_batch, stand
+from craftc.solvers.search.batch import PlacementBatch
+from craftc.solvers.search.swaps import swap_best
+from tests.solvers.search.batches import assert_consistent, random_batch, stand
 
 
 def best_single_swap(batch, row):

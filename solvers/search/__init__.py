@@ -1,0 +1,1 @@
+"""Searching placements against every single step: moves, their worth, and how long to go on."""
