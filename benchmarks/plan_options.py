@@ -20,7 +20,7 @@ from craftc.solvers.eplb import eplb_placements, eplb_placements_without_duplica
 from craftc.solvers.placement.node_spread import pairs_on_a_node
 from craftc.solvers.planners import planner_for
 from craftc.solvers.problem import Placement, PlanningProblem
-from craftc.solvers.replanning import OldLayer, replan
+from craftc.solvers.replanning.replan import OldLayer, replan
 from craftc.solvers.replay import Shares, placement_array, placements_of, replay
 from craftc.solvers.shares import best_shares, choose_shares
 from craftc.topology import Topology

@@ -12,7 +12,7 @@ from craftc.passes.written_plan import written_plan
 from craftc.plan import LayerPlan, ReplicationPlan
 from craftc.solvers.planners import DEFAULT_PLANNER, planner_for
 from craftc.solvers.problem import Placement, PlanningProblem
-from craftc.solvers.replanning import OldLayer, replan
+from craftc.solvers.replanning.replan import OldLayer, replan
 from craftc.solvers.verifier import PlacedLayer, group_violations
 
 ANY_MOVE = 2**63

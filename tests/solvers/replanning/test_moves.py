@@ -6,7 +6,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craftc.solvers.moves import fit_slots, held_experts, keep_positions, match_gpus, match_nodes, moves_per_gpu
+from craftc.solvers.replanning.moves import (
+    fit_slots,
+    held_experts,
+    keep_positions,
+    match_gpus,
+    match_nodes,
+    moves_per_gpu,
+)
 from craftc.topology import Topology
 from tests.plans import random_placement
 
