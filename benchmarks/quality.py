@@ -28,8 +28,8 @@ from craftc.comparison import contiguous_placements
 from craftc.errors import CraftcError
 from craftc.solvers.allocation.auto_budget import budget_curve
 from craftc.solvers.bound import balancedness_bounds
-from craftc.solvers.eplb import eplb_placements, uniform_replicas
-from craftc.solvers.planners import planner_for
+from craftc.solvers.planners.eplb import eplb_placements, uniform_replicas
+from craftc.solvers.planners.registry import planner_for
 from craftc.solvers.problem import Placement, Planner, PlanningProblem
 from craftc.solvers.replay import placements_of, replay
 from craftc.topology import Topology

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from craftc.solvers.allocation.integer_program import solve_allocation
-from craftc.solvers.craft import doubling_candidates
 from craftc.solvers.placement.copies import greedy_copies
 from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.slots import layer_slots
+from craftc.solvers.planners.craft import doubling_candidates
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
 from craftc.solvers.replay import gpu_loads, step_balancedness
 from craftc.topology import Topology

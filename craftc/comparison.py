@@ -13,11 +13,11 @@ import numpy as np
 from craftc.errors import Unsupported
 from craftc.plan import ArmEstimate, Estimate, LayerEstimate
 from craftc.solvers.bound import balancedness_bounds
-from craftc.solvers.contiguous import contiguous_placement
-from craftc.solvers.craft import CraftPlanner
-from craftc.solvers.eplb import eplb_placements, uniform_replicas
 from craftc.solvers.placement.slots import assign_slots
-from craftc.solvers.planners import PLANNERS, planner_for
+from craftc.solvers.planners.contiguous import contiguous_placement
+from craftc.solvers.planners.craft import CraftPlanner
+from craftc.solvers.planners.eplb import eplb_placements, uniform_replicas
+from craftc.solvers.planners.registry import PLANNERS, planner_for
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, Planner, PlanningProblem
 from craftc.solvers.replay import placement_array, placements_of, replay_steps
 

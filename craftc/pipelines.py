@@ -17,7 +17,7 @@ from craftc.passes.resolve_budget import ResolveBudget
 from craftc.passes.validate_curves import ValidateCurves
 from craftc.passes.weigh_workloads import WeighWorkloads
 from craftc.planning_options import PlanningOptions
-from craftc.solvers.planners import planner_named
+from craftc.solvers.planners.registry import planner_named
 
 Progress = Callable[[str], None]
 """Called with the name of every pass as it starts."""

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from craftc.errors import BadInput
 from craftc.plan import PlanObjective, ReplicationPlan
-from craftc.solvers.planners import DEFAULT_PLANNER
+from craftc.solvers.planners.registry import DEFAULT_PLANNER
 from craftc.solvers.search.effort import EFFORTS, EffortName
 
 
@@ -16,7 +16,7 @@ class PlanningOptions:
     """Options of every command and function that plans."""
 
     planner: str = DEFAULT_PLANNER
-    """Name in `craftc.solvers.planners`."""
+    """Name in `craftc.solvers.planners.registry`."""
     solver: Literal["highs", "cbc"] = "highs"
     """Solver of the allocation."""
     time_limit_s: float = 30.0

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
-from craftc.solvers.planners import DEFAULT_PLANNER, planner_for
+from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for
 from craftc.solvers.problem import SolverName
 
 
@@ -20,7 +20,7 @@ class AllocateReplicas(Pass):
     gives: ClassVar[tuple[str, ...]] = ("allocation",)
 
     planner: str = DEFAULT_PLANNER
-    """Name in `craftc.solvers.planners`."""
+    """Name in `craftc.solvers.planners.registry`."""
     solver: SolverName = "highs"
     """Solver of the integer program, where the planner has one."""
     time_limit_s: float = 30.0

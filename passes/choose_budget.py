@@ -9,7 +9,7 @@ from craftc.budget import bytes_for_empty_gpus, parse_budget
 from craftc.errors import Unsupported
 from craftc.passes.base import Compilation, Pass
 from craftc.solvers.allocation.auto_budget import budget_curve
-from craftc.solvers.planners import DEFAULT_PLANNER, UNIFORM
+from craftc.solvers.planners.registry import DEFAULT_PLANNER, UNIFORM
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ChooseBudget(Pass):
     gives: ClassVar[tuple[str, ...]] = ("budget_bytes",)
 
     planner: str = DEFAULT_PLANNER
-    """Name in `craftc.solvers.planners`."""
+    """Name in `craftc.solvers.planners.registry`."""
 
     def run(self, compilation: Compilation) -> Compilation:
         """The rule is in `craftc.solvers.allocation.auto_budget`; until here `budget_bytes` was the largest of use.

@@ -9,7 +9,7 @@ from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
 from craftc.plan import CrossValidation
 from craftc.solvers.cross_validation import deal_steps, seen_and_unseen
-from craftc.solvers.planners import DEFAULT_PLANNER, planner_for, quick_form
+from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for, quick_form
 
 _FOLDS = 2
 """Few, since every plan pays for them: each costs two placements at the lowest search effort."""
@@ -24,7 +24,7 @@ class CrossValidate(Pass):
     gives: ClassVar[tuple[str, ...]] = ("plan",)
 
     planner: str = DEFAULT_PLANNER
-    """Name in `craftc.solvers.planners`."""
+    """Name in `craftc.solvers.planners.registry`."""
 
     def run(self, compilation: Compilation) -> Compilation:
         """The plan with the statement in its estimate; unchanged where there is a single step, or no estimate."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
-from craftc.solvers.planners import DEFAULT_PLANNER, planner_for
+from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class EstimateBenefit(Pass):
     gives: ClassVar[tuple[str, ...]] = ("curves",)
 
     planner: str = DEFAULT_PLANNER
-    """Name in `craftc.solvers.planners`."""
+    """Name in `craftc.solvers.planners.registry`."""
 
     def run(self, compilation: Compilation) -> Compilation:
         """Raises BadInput where loads and layers do not belong together, or on an unknown planner."""

@@ -9,7 +9,7 @@ from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
 from craftc.passes.written_plan import written_plan
 from craftc.plan import layer_plan
-from craftc.solvers.planners import DEFAULT_PLANNER, planner_for
+from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class PlaceReplicas(Pass):
     gives: ClassVar[tuple[str, ...]] = ("plan",)
 
     planner: str = DEFAULT_PLANNER
-    """Name in `craftc.solvers.planners`."""
+    """Name in `craftc.solvers.planners.registry`."""
 
     def run(self, compilation: Compilation) -> Compilation:
         """Raises VerificationFailed where the planner broke a rule of DESIGN section 5: a bug, never the user's."""

@@ -10,7 +10,7 @@ from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
 from craftc.passes.written_plan import written_plan
 from craftc.plan import LayerPlan, ReplicationPlan
-from craftc.solvers.planners import DEFAULT_PLANNER, planner_for
+from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for
 from craftc.solvers.problem import Placement, PlanningProblem
 from craftc.solvers.replanning.replan import OldLayer, replan
 from craftc.solvers.verifier import PlacedLayer, group_violations
@@ -32,7 +32,7 @@ class ReplanReplicas(Pass):
     max_move_bytes: int
     """Bytes of weights that GPUs may receive, all together, at least 0."""
     planner: str = DEFAULT_PLANNER
-    """Name in `craftc.solvers.planners`."""
+    """Name in `craftc.solvers.planners.registry`."""
 
     def run(self, compilation: Compilation) -> Compilation:
         """Raises BadInput where the old plan is for other layers or GPUs, Infeasible where it moves too much."""

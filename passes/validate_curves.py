@@ -9,7 +9,7 @@ from craftc.errors import BadInput
 from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
 from craftc.solvers.cross_validation import cross_validated_curves, deal_steps
-from craftc.solvers.planners import DEFAULT_PLANNER, planner_for, quick_form
+from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for, quick_form
 
 _FOLDS = 4
 
@@ -23,7 +23,7 @@ class ValidateCurves(Pass):
     gives: ClassVar[tuple[str, ...]] = ("validated_curves",)
 
     planner: str = DEFAULT_PLANNER
-    """Name in `craftc.solvers.planners`."""
+    """Name in `craftc.solvers.planners.registry`."""
 
     def run(self, compilation: Compilation) -> Compilation:
         """Planned at the lowest search effort. Raises BadInput for a single step, which cannot be left out."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 from craftc.passes.base import Compilation, Pass
 from craftc.passes.planning_problem import planning_problem
 from craftc.solvers.objectives import worst_workload_weights
-from craftc.solvers.planners import DEFAULT_PLANNER, planner_for, quick_form
+from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for, quick_form
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class WeighWorkloads(Pass):
     gives: ClassVar[tuple[str, ...]] = ("step_weight_S",)
 
     planner: str = DEFAULT_PLANNER
-    """Name in `craftc.solvers.planners`."""
+    """Name in `craftc.solvers.planners.registry`."""
 
     def run(self, compilation: Compilation) -> Compilation:
         """Planned at the lowest search effort. Raises BadInput where the loads do not name their steps."""

@@ -15,7 +15,7 @@ from craftc.loads import LoadProfile
 from craftc.manifests.format import SlotRule
 from craftc.manifests.slots import fits, needed_widths
 from craftc.plan import LayerPlan, Placement, PlanBudget, ReplicationPlan
-from craftc.solvers.planners import DEFAULT_PLANNER, planner_named
+from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_named
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import replay
 from craftc.topology import Topology

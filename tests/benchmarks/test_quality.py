@@ -11,8 +11,8 @@ from benchmarks.quality_traces import Aim, Trace, batched, known_traces, trace_o
 from benchmarks.reference_search import reference_placement
 from benchmarks.synthetic_trace import synthetic_counts
 from craftc.errors import BadInput
-from craftc.solvers.craft import CraftPlanner
-from craftc.solvers.planners import planner_for
+from craftc.solvers.planners.craft import CraftPlanner
+from craftc.solvers.planners.registry import planner_for
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import gpu_loads, replay, step_balancedness
 from craftc.solvers.verifier import PlacedLayer, violations

@@ -7,7 +7,7 @@ from craftc import __version__
 from craftc.cli.app import COMMANDS
 from craftc.cli.options import DEFAULT_PLANNER
 from craftc.planning_options import PlanningOptions
-from craftc.solvers.planners import PLANNERS
+from craftc.solvers.planners.registry import PLANNERS
 from tests.cli.command_line import LOADS, PLAN, ROOT, run
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from craftc.solvers import bound as bound_module
 from craftc.solvers.bound import balancedness_bounds
-from craftc.solvers.craft import CraftPlanner
+from craftc.solvers.planners.craft import CraftPlanner
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import replay
 from craftc.topology import Topology

@@ -8,7 +8,7 @@ import pytest
 from craftc.errors import BadInput
 from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.cross_validation import cross_validated_curves, deal_steps, seen_and_unseen
-from craftc.solvers.planners import planner_named, quick_form
+from craftc.solvers.planners.registry import planner_named, quick_form
 from craftc.solvers.problem import BenefitCurves, PlanningProblem
 from craftc.solvers.replay import replay
 from craftc.topology import Topology

@@ -7,7 +7,7 @@ import pytest
 
 from craftc.errors import BadInput, Unsupported
 from craftc.solvers.objectives import score, step_time, step_weights, workload_balancedness, worst_workload_weights
-from craftc.solvers.planners import PLANNERS, planner_for
+from craftc.solvers.planners.registry import PLANNERS, planner_for
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import gpu_loads, replay
 from craftc.topology import Topology

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from craftc.solvers.contiguous import contiguous_placement
 from craftc.solvers.placement.exact import exact_placements
 from craftc.solvers.placement.slots import layer_slots
+from craftc.solvers.planners.contiguous import contiguous_placement
 from craftc.solvers.replay import placement_array, placements_of, replay_batch
 from craftc.solvers.verifier import PlacedLayer, violations
 from craftc.topology import Topology

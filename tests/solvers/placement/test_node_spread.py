@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.solvers.placement.node_spread import pairs_on_a_node, spread_over_nodes
-from craftc.solvers.planners import planner_named
+from craftc.solvers.planners.registry import planner_named
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import placement_array, placements_of
 from craftc.topology import Topology

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import Infeasible
-from craftc.solvers.grouped import GroupedPlanner
+from craftc.solvers.planners.grouped import GroupedPlanner
+from craftc.solvers.planners.stepwise import StepwisePlanner
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replanning.moves import moves_per_gpu
 from craftc.solvers.replanning.replan import OldLayer, replan
 from craftc.solvers.replay import replay
 from craftc.solvers.search.effort import EFFORTS
-from craftc.solvers.stepwise import StepwisePlanner
 from craftc.solvers.verifier import PlacedLayer, group_violations, violations
 from craftc.topology import Topology
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from craftc.solvers.contiguous import contiguous_placement
+from craftc.solvers.planners.contiguous import contiguous_placement
 
 
 def test_experts_in_order():

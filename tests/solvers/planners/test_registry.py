@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from craftc.errors import BadInput
-from craftc.solvers.grouped import GroupedPlanner
-from craftc.solvers.planners import DEFAULT_PLANNER, PLANNERS, planner_for, planner_named, quick_form
+from craftc.solvers.planners.grouped import GroupedPlanner
+from craftc.solvers.planners.registry import DEFAULT_PLANNER, PLANNERS, planner_for, planner_named, quick_form
+from craftc.solvers.planners.stepwise import StepwisePlanner
+from craftc.solvers.planners.uniform import UniformPlanner
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.search.effort import EFFORTS
-from craftc.solvers.stepwise import StepwisePlanner
-from craftc.solvers.uniform import UniformPlanner
 from craftc.topology import Topology
 
 

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import BadInput, Unsupported
-from craftc.solvers.eplb import eplb_placements_without_duplicates, uniform_replicas
-from craftc.solvers.grouped import GroupedPlanner
-from craftc.solvers.planners import planner_for
+from craftc.solvers.planners.eplb import eplb_placements_without_duplicates, uniform_replicas
+from craftc.solvers.planners.grouped import GroupedPlanner
+from craftc.solvers.planners.registry import planner_for
+from craftc.solvers.planners.stepwise import StepwisePlanner
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import placements_of, replay
 from craftc.solvers.search.effort import EFFORTS
-from craftc.solvers.stepwise import StepwisePlanner
 from craftc.solvers.verifier import PlacedLayer, group_violations, violations
 from craftc.topology import Topology
 from tests.cli.command_line import TRACES

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import BadInput, Infeasible
-from craftc.solvers.craft import CraftPlanner
-from craftc.solvers.planners import planner_named
+from craftc.solvers.planners.craft import CraftPlanner
+from craftc.solvers.planners.registry import planner_named
+from craftc.solvers.planners.uniform import UniformPlanner
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import replay
-from craftc.solvers.uniform import UniformPlanner
 from craftc.topology import Topology
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from craftc.errors import BadInput, Unsupported
-from craftc.solvers.craft import CraftPlanner
-from craftc.solvers.eplb import EplbPlanner
-from craftc.solvers.grouped import GroupedPlanner
+from craftc.solvers.planners.craft import CraftPlanner
+from craftc.solvers.planners.eplb import EplbPlanner
+from craftc.solvers.planners.grouped import GroupedPlanner
+from craftc.solvers.planners.stepwise import StepwisePlanner
+from craftc.solvers.planners.uniform import UniformPlanner
 from craftc.solvers.problem import Planner, PlanningProblem
 from craftc.solvers.search.effort import EFFORTS, EffortName
-from craftc.solvers.stepwise import StepwisePlanner
-from craftc.solvers.uniform import UniformPlanner
 
 PLANNERS: dict[str, Planner] = {
     "craft": CraftPlanner(),

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from craftc.solvers.craft import CraftPlanner, doubling_candidates
-from craftc.solvers.eplb import EplbPlanner
+from craftc.solvers.planners.craft import CraftPlanner, doubling_candidates
+from craftc.solvers.planners.eplb import EplbPlanner
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import replay
 from craftc.topology import Topology
 from tests.solvers.brute_force import best_balancedness
 
-TRACE = Path(__file__).parents[3] / "shared/traces/gpt-oss-20b-decode.npz"
+TRACE = Path(__file__).parents[4] / "shared/traces/gpt-oss-20b-decode.npz"
 
 
 def run(planner, problem):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from craftc.errors import Infeasible
 from craftc.solvers.bound import balancedness_bounds
-from craftc.solvers.planners import PLANNERS, planner_named
+from craftc.solvers.planners.registry import PLANNERS, planner_named
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import replay
 from craftc.solvers.verifier import PlacedLayer, violations

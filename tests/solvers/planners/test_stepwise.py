@@ -3,16 +3,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from craftc.solvers.craft import CraftPlanner
-from craftc.solvers.eplb import eplb_placements_without_duplicates
+from craftc.solvers.planners.craft import CraftPlanner
+from craftc.solvers.planners.eplb import eplb_placements_without_duplicates
+from craftc.solvers.planners.stepwise import StepwisePlanner, replica_candidates
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import placements_of, replay
 from craftc.solvers.search.effort import EFFORTS
-from craftc.solvers.stepwise import StepwisePlanner, replica_candidates
 from craftc.topology import Topology
 from tests.solvers.brute_force import best_balancedness
 
-TRACES = Path(__file__).parents[2].parent / "shared" / "traces"
+TRACES = Path(__file__).parents[4] / "shared" / "traces"
 PLANNER = StepwisePlanner()
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import BadInput, Infeasible
-from craftc.solvers.eplb import (
+from craftc.solvers.planners.eplb import (
     EplbPlanner,
     balanced_packing,
     eplb_placements,

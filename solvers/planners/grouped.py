@@ -14,16 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from craftc.solvers.eplb import eplb_placements_without_duplicates
 from craftc.solvers.placement.copies import greedy_copies
 from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.node_slots import assign_node_slots, wanted_extras
+from craftc.solvers.planners.eplb import eplb_placements_without_duplicates
+from craftc.solvers.planners.stepwise import StepwisePlanner, replica_candidates
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
 from craftc.solvers.replay import placements_of, replay_batch
 from craftc.solvers.search.effort import EFFORTS, SearchEffort
 from craftc.solvers.search.local_search import search_placements, search_stages
 from craftc.solvers.search.step_compression import RepresentativeSteps, compress_steps
-from craftc.solvers.stepwise import StepwisePlanner, replica_candidates
 from craftc.topology import Topology
 
 _MOST_STEPS = 16

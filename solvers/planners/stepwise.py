@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from craftc.solvers.allocation.integer_program import solve_allocation
-from craftc.solvers.eplb import eplb_placements_without_duplicates
 from craftc.solvers.objectives import score, step_weights
 from craftc.solvers.placement.copies import greedy_copies
 from craftc.solvers.placement.exact import exact_placements
 from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.node_spread import spread_over_nodes
 from craftc.solvers.placement.slots import assign_slots, layer_slots
+from craftc.solvers.planners.eplb import eplb_placements_without_duplicates
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
 from craftc.solvers.replay import placements_of, replay_steps
 from craftc.solvers.search.effort import EFFORTS, SearchEffort
