@@ -24,7 +24,8 @@ from craftc.moe_layer import MoELayer
 from craftc.passes.tracing_experts import find_experts
 from craftc.plan import ReplicationPlan, layer_plan
 from craftc.runtime.plan_match import expert_bytes
-from craftc.runtime.slot_table import contiguous_placement
+from craftc.solvers.placement.slots import layer_slots
+from craftc.solvers.planners.contiguous import contiguous_placement
 from craftc.topology import Topology
 
 LAYERS, EXPERTS, TOP_K, HIDDEN, INTERMEDIATE, VOCABULARY = 8, 32, 2, 256, 512, 512
@@ -107,7 +108,7 @@ def skewed_plan(model: nn.Module, gpus: int) -> ReplicationPlan:
 
 def plain_plan(planned: ReplicationPlan, model: nn.Module) -> ReplicationPlan:
     """Experts in order, no replicas: what expert parallelism does without a plan."""
-    placement = contiguous_placement(EXPERTS, planned.topology.gpus)
+    placement = contiguous_placement(layer_slots([EXPERTS], planned.topology)[0])
     layers = tuple(layer_plan(layer, placement) for layer in moe_layers(model))
     return replace(planned, layers=layers, estimate=None)
 

@@ -19,9 +19,9 @@ from craftc.solvers.allocation.auto_budget import budget_curve
 from craftc.solvers.placement.node_spread import pairs_on_a_node
 from craftc.solvers.planners.eplb import eplb_placements, eplb_placements_without_duplicates, uniform_replicas
 from craftc.solvers.planners.registry import planner_for
-from craftc.solvers.problem import Placement, PlanningProblem
+from craftc.solvers.problem import Placement, PlanningProblem, Shares
 from craftc.solvers.replanning.replan import OldLayer, replan
-from craftc.solvers.replay import Shares, placement_array, placements_of, replay
+from craftc.solvers.replay import placement_array, placements_of, replay
 from craftc.solvers.shares import best_shares, choose_shares
 from craftc.topology import Topology
 

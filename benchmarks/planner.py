@@ -20,9 +20,8 @@ from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.cross_validation import deal_steps, seen_and_unseen
 from craftc.solvers.planners.eplb import eplb_placements, uniform_replicas
 from craftc.solvers.planners.registry import PLANNERS, quick_form, with_effort
-from craftc.solvers.problem import BenefitCurves, Planner, PlanningProblem
+from craftc.solvers.problem import BenefitCurves, EffortName, Planner, PlanningProblem
 from craftc.solvers.replay import placements_of, replay
-from craftc.solvers.search.effort import EffortName
 from craftc.solvers.verifier import PlacedLayer, violations
 from craftc.topology import Topology
 

@@ -24,10 +24,10 @@ import numpy as np
 from benchmarks.quality_chart import Panel, draw_chart
 from benchmarks.quality_traces import RECORDED, Trace, known_traces, trace_of
 from benchmarks.reference_search import ReferencePlanner
-from craftc.comparison import contiguous_placements
 from craftc.errors import CraftcError
 from craftc.solvers.allocation.auto_budget import budget_curve
 from craftc.solvers.bound import balancedness_bounds
+from craftc.solvers.planners.contiguous import contiguous_placements
 from craftc.solvers.planners.eplb import eplb_placements, uniform_replicas
 from craftc.solvers.planners.registry import planner_for
 from craftc.solvers.problem import Placement, Planner, PlanningProblem

@@ -34,7 +34,9 @@ from craftc.prepare_model import prepare
 from craftc.rank_program import run_on_rank
 from craftc.runtime.local_experts import local_experts
 from craftc.runtime.rank_group import RankGroup
-from craftc.runtime.slot_table import contiguous_placement
+from craftc.solvers.placement.slots import layer_slots
+from craftc.solvers.planners.contiguous import contiguous_placement
+from craftc.topology import Topology
 
 ROUNDS = 15
 PHASES = ("route", "dispatch", "compute", "combine")
@@ -200,7 +202,7 @@ def transformers_parallel(model: Any, group: RankGroup) -> nn.Module:
     from transformers.distributed.expert_parallel import AllToAllEP
 
     mesh = init_device_mesh(model.device.type, (group.size, 1), mesh_dim_names=("ep", "tp"))
-    held = contiguous_placement(EXPERTS, group.size)[group.rank]
+    held = contiguous_placement(layer_slots([EXPERTS], Topology(group.size))[0])[group.rank]
     for block in model.model.layers:
         block.mlp.experts = local_experts(block.mlp.experts, held)
         block.mlp.experts.forward = AllToAllEP(block.mlp.experts, mesh["ep"], mesh["tp"])

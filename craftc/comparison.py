@@ -13,8 +13,7 @@ import numpy as np
 from craftc.errors import Unsupported
 from craftc.plan import ArmEstimate, Estimate, LayerEstimate
 from craftc.solvers.bound import balancedness_bounds
-from craftc.solvers.placement.slots import assign_slots
-from craftc.solvers.planners.contiguous import contiguous_placement
+from craftc.solvers.planners.contiguous import contiguous_placements
 from craftc.solvers.planners.craft import CraftPlanner
 from craftc.solvers.planners.eplb import eplb_placements, uniform_replicas
 from craftc.solvers.planners.registry import PLANNERS, planner_for
@@ -93,12 +92,6 @@ def with_planned(estimate: Estimate, planner: str, planned_L: Sequence[float]) -
             replace(layer, planned=float(planned)) for layer, planned in zip(estimate.layers, planned_L, strict=True)
         ),
     )
-
-
-def contiguous_placements(problem: PlanningProblem) -> tuple[Placement, ...]:
-    """Experts in order in every layer, no replicas."""
-    slots_LG = assign_slots([problem.experts] * problem.layers, problem.expert_bytes_L, problem.topology)
-    return tuple(contiguous_placement(slots_G) for slots_G in slots_LG)
 
 
 def _plan(problem: PlanningProblem, name: str) -> tuple[Placement, ...]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from craftc.comparison import contiguous_placements
 from craftc.load_match import check_loads_fit
 from craftc.loads import LoadProfile
 from craftc.plan import ReplicationPlan
 from craftc.solvers.bound import balancedness_bounds
+from craftc.solvers.planners.contiguous import contiguous_placements
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import replay
 

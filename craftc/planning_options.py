@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from craftc.errors import BadInput
 from craftc.plan import PlanObjective, ReplicationPlan
 from craftc.solvers.planners.registry import DEFAULT_PLANNER
-from craftc.solvers.search.effort import EFFORTS, EffortName
+from craftc.solvers.problem import EffortName, SolverName
+from craftc.solvers.search.effort import EFFORTS
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class PlanningOptions:
 
     planner: str = DEFAULT_PLANNER
     """Name in `craftc.solvers.planners.registry`."""
-    solver: Literal["highs", "cbc"] = "highs"
+    solver: SolverName = "highs"
     """Solver of the allocation."""
     time_limit_s: float = 30.0
     """Seconds the solver may take, above 0; it never claims more than it proved by then."""
@@ -37,8 +38,8 @@ class PlanningOptions:
     """With `old`: bytes of weights that GPUs may receive, all together; None is no limit."""
 
     def __post_init__(self) -> None:
-        if self.solver not in ("highs", "cbc"):
-            raise BadInput(f"solver {self.solver!r} is unknown; choose highs or cbc")
+        if self.solver not in get_args(SolverName):
+            raise BadInput(f"solver {self.solver!r} is unknown; choose {' or '.join(get_args(SolverName))}")
         if not self.time_limit_s > 0:
             raise BadInput(f"time limit must be above 0 seconds, got {self.time_limit_s}")
         if self.shares not in ("even", "lp"):

@@ -14,8 +14,7 @@ from craftc.moe_layer import MoELayer
 from craftc.plan import PlanObjective, ReplicationPlan
 from craftc.plan_verifier import require_sound
 from craftc.solvers.allocation.auto_budget import BudgetCurve
-from craftc.solvers.problem import Allocation, BenefitCurves
-from craftc.solvers.search.effort import EffortName
+from craftc.solvers.problem import Allocation, BenefitCurves, EffortName
 from craftc.topology import Topology
 
 if TYPE_CHECKING:  # planning from loads alone must not pay for importing torch

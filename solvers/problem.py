@@ -11,13 +11,16 @@ from typing import Literal, Protocol
 import numpy as np
 
 from craftc.errors import BadInput
-from craftc.solvers.search.effort import EffortName
 from craftc.topology import Topology
 
 Placement = tuple[tuple[int, ...], ...]
 """One tuple per GPU: the experts it holds copies of, in slot order."""
+Shares = tuple[tuple[float, ...], ...]
+"""Share of its expert's tokens for every slot, shaped like a Placement."""
 ObjectiveName = Literal["balancedness", "step-time"]
 """What a planner makes large, step by step: mean / max GPU load; or what it makes small: the max GPU load itself."""
+EffortName = Literal["low", "medium", "high"]
+"""How hard planners that search do so; the stages behind a name are in `craftc.solvers.search.effort`."""
 SolverName = Literal["highs", "cbc"]
 """Solver of the allocation's integer program."""
 Status = Literal["optimal", "feasible", "heuristic"]

@@ -9,13 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from craftc.solvers.problem import Placement
+from craftc.solvers.problem import Placement, Shares
 
 _MAX_CELLS = 4_000_000
 """Cells of a temporary array; bounds the memory of a replay whatever the number of steps."""
-
-Shares = tuple[tuple[float, ...], ...]
-"""Share of its expert's tokens for every slot, shaped like a Placement."""
 
 
 def placement_array(placements: Sequence[Placement]) -> np.ndarray:

@@ -17,8 +17,8 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
 from craftc.solvers.cross_validation import deal_steps
-from craftc.solvers.problem import Placement
-from craftc.solvers.replay import Shares, given_shares, gpu_loads, step_balancedness
+from craftc.solvers.problem import Placement, Shares
+from craftc.solvers.replay import given_shares, gpu_loads, step_balancedness
 
 _MOST_STEPS = 256
 """Steps of a program; where there are more, so many evenly spaced ones."""

@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from craftc.solvers.problem import Placement
-from craftc.solvers.replay import Shares
+from craftc.solvers.problem import Placement, Shares
 from craftc.topology import Topology
 
 _SHARE_TOLERANCE = 1e-6

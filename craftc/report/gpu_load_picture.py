@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from craftc.atomic_write import atomic_file
-from craftc.comparison import contiguous_placements
 from craftc.load_match import check_loads_fit
 from craftc.loads import LoadProfile
 from craftc.plan import Placement, ReplicationPlan
-from craftc.solvers.problem import PlanningProblem
-from craftc.solvers.replay import Shares, gpu_loads, replay
+from craftc.solvers.planners.contiguous import contiguous_placements
+from craftc.solvers.problem import PlanningProblem, Shares
+from craftc.solvers.replay import gpu_loads, replay
 
 _Panel = tuple[str, Sequence[Placement], Sequence[Shares | None]]
 """Title, and placement and shares of every layer."""

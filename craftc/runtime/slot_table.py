@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from craftc.errors import BadInput
-from craftc.plan import LayerPlan, Placement
+from craftc.plan import LayerPlan
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,6 @@ def slot_table(layer: LayerPlan) -> SlotTable:
         copies_E=layer.copies_E,
         slots_by_expert_S=tuple(sorted(range(len(expert_S)), key=lambda slot: expert_S[slot])),
     )
-
-
-def contiguous_placement(experts: int, gpus: int) -> Placement:
-    """Experts in order without replicas, the first `experts % gpus` GPUs holding one more: plain expert parallelism."""
-    bounds = [gpu * (experts // gpus) + min(gpu, experts % gpus) for gpu in range(gpus + 1)]
-    return tuple(tuple(range(bounds[gpu], bounds[gpu + 1])) for gpu in range(gpus))
 
 
 def _shares(layer: LayerPlan) -> tuple[float, ...]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from craftc.solvers.problem import Placement
+from craftc.solvers.placement.slots import assign_slots
+from craftc.solvers.problem import Placement, PlanningProblem
 
 
 def contiguous_placement(slots_G: np.ndarray) -> Placement:
@@ -16,3 +17,9 @@ def contiguous_placement(slots_G: np.ndarray) -> Placement:
     return tuple(
         tuple(range(int(end - slots), int(end))) for slots, end in zip(slots_G.tolist(), ends_G.tolist(), strict=True)
     )
+
+
+def contiguous_placements(problem: PlanningProblem) -> tuple[Placement, ...]:
+    """Experts in order in every layer, no replicas."""
+    slots_LG = assign_slots([problem.experts] * problem.layers, problem.expert_bytes_L, problem.topology)
+    return tuple(contiguous_placement(slots_G) for slots_G in slots_LG)

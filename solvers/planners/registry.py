@@ -10,8 +10,8 @@ from craftc.solvers.planners.eplb import EplbPlanner
 from craftc.solvers.planners.grouped import GroupedPlanner
 from craftc.solvers.planners.stepwise import StepwisePlanner
 from craftc.solvers.planners.uniform import UniformPlanner
-from craftc.solvers.problem import Planner, PlanningProblem
-from craftc.solvers.search.effort import EFFORTS, EffortName
+from craftc.solvers.problem import EffortName, Planner, PlanningProblem
+from craftc.solvers.search.effort import EFFORTS
 
 PLANNERS: dict[str, Planner] = {
     "craft": CraftPlanner(),

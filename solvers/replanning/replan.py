@@ -16,7 +16,7 @@ import numpy as np
 
 from craftc.errors import Infeasible
 from craftc.solvers.allocation.integer_program import solve_allocation
-from craftc.solvers.problem import BenefitCurves, Placement, Planner, PlanningProblem
+from craftc.solvers.problem import BenefitCurves, Placement, Planner, PlanningProblem, Shares
 from craftc.solvers.replanning.moves import (
     fit_slots,
     held_experts,
@@ -25,7 +25,7 @@ from craftc.solvers.replanning.moves import (
     match_nodes,
     moves_per_gpu,
 )
-from craftc.solvers.replay import Shares, placement_array, placements_of, replay, replay_batch
+from craftc.solvers.replay import placement_array, placements_of, replay, replay_batch
 from craftc.solvers.search.path import search_path
 
 

@@ -7,9 +7,8 @@ never worse. Work is bounded by counts of rounds and restarts, never by a clock:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
-EffortName = Literal["low", "medium", "high"]
+from craftc.solvers.problem import EffortName
 
 _COUNTS = 9
 """Replica counts per layer that are searched, about."""

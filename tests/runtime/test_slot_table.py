@@ -6,7 +6,7 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.plan import LayerPlan
-from craftc.runtime.slot_table import contiguous_placement, slot_table
+from craftc.runtime.slot_table import slot_table
 
 LAYER = LayerPlan("mlp.experts", 0, 3, 1, 1, 2, ((2, 0), (1,), (0, 2)))
 
@@ -35,10 +35,3 @@ def test_expert_without_a_copy_is_refused():
 def test_unknown_expert_is_refused():
     with pytest.raises(BadInput, match=r"places expert 3, but its experts are 0\.\.2"):
         slot_table(replace(LAYER, placement=((2, 0), (1,), (3, 2))))
-
-
-@pytest.mark.parametrize(("experts", "gpus"), [(8, 4), (7, 3), (2, 4)])
-def test_contiguous_placement_is_even_and_in_order(experts, gpus):
-    placement = contiguous_placement(experts, gpus)
-    assert [expert for gpu in placement for expert in gpu] == list(range(experts))
-    assert max(map(len, placement)) - min(map(len, placement)) <= 1
