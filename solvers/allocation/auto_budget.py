@@ -25,6 +25,7 @@ import numpy as np
 from craftc.errors import Infeasible, Unsupported
 from craftc.solvers.allocation.dynamic_program import best_benefits
 from craftc.solvers.allocation.greedy import greedy_allocation
+from craftc.solvers.allocation.hull import concave_hull
 from craftc.solvers.problem import BenefitCurves
 
 RULE = (
@@ -105,23 +106,10 @@ def knee(balancedness_R: np.ndarray) -> int:
         return 0
     end = int(np.argmax(gain_R >= _ATTAINED * gain_R[-1]))
     average = gain_R[end] / end
-    corners = _hull(gain_R[: end + 1])
+    corners = concave_hull(range(end + 1), gain_R[: end + 1].tolist())
     paying = [
         after
         for before, after in itertools.pairwise(corners)
         if gain_R[after] - gain_R[before] >= (after - before) * average * (1 - 1e-12)
     ]
     return paying[-1]
-
-
-def _hull(gain_R: np.ndarray) -> list[int]:
-    """Corners of the concave hull from above."""
-    corners: list[int] = []
-    for last in range(len(gain_R)):
-        while len(corners) > 1:
-            first, middle = corners[-2:]
-            if (gain_R[middle] - gain_R[first]) * (last - first) > (gain_R[last] - gain_R[first]) * (middle - first):
-                break
-            corners.pop()
-        corners.append(last)
-    return corners

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from craftc.solvers.allocation.hull import concave_hull
 from craftc.solvers.problem import Allocation, BenefitCurves
 
 
@@ -73,25 +74,12 @@ def _hull_steps(curves: BenefitCurves, expert_bytes_L: Sequence[int]) -> list[tu
     steps = []
     for layer, expert_bytes in enumerate(expert_bytes_L):
         benefit_C = curves.benefit_LC[layer].tolist()
-        corners = _hull_corners(curves.candidates_C, benefit_C, _undominated(curves.benefit_LC[layer]))
-        for before, after in itertools.pairwise(corners):
+        kept = _undominated(curves.benefit_LC[layer])
+        corners = concave_hull([curves.candidates_C[c] for c in kept], [benefit_C[c] for c in kept])
+        for before, after in itertools.pairwise(kept[corner] for corner in corners):
             size = (curves.candidates_C[after] - curves.candidates_C[before]) * expert_bytes
             steps.append(((benefit_C[after] - benefit_C[before]) / size, layer, after, size))
     return sorted(steps, key=lambda step: (-step[0], step[1], step[2]))
-
-
-def _hull_corners(counts_C: Sequence[int], benefit_C: Sequence[float], kept: Sequence[int]) -> list[int]:
-    """Those of the `kept` positions that lie on the concave hull."""
-    corners: list[int] = []
-    for last in kept:
-        while len(corners) > 1:
-            first, middle = corners[-2:]
-            rise = (benefit_C[middle] - benefit_C[first]) * (counts_C[last] - counts_C[first])
-            if rise > (benefit_C[last] - benefit_C[first]) * (counts_C[middle] - counts_C[first]):
-                break
-            corners.pop()
-        corners.append(last)
-    return corners
 
 
 def _price_per_byte(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int) -> float:
