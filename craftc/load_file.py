@@ -18,8 +18,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save as save_safetensors
 
-from craftc.atomic_write import check_writable, write_bytes
 from craftc.errors import BadInput
+from craftc.files.atomic_write import check_writable, write_bytes
 from craftc.loads import LoadProfile
 
 _METADATA_KEY = "craftc.loads"

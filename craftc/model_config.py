@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from craftc.errors import BadInput, Unsupported
+from craftc.files.outside_documents import parse_json, read_bytes
 from craftc.loads import LoadProfile
-from craftc.manifests.strict import parse_json, read_bytes
 from craftc.moe_layer import MoELayer
 from craftc.quantized_size import DTYPE_BYTES, ExpertShape, Quantization, expert_bytes
 

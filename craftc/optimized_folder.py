@@ -6,11 +6,11 @@ from pathlib import Path
 
 from torch import nn
 
+from craftc.files.output_folder import output_folder
 from craftc.load_file import safetensors_bytes
 from craftc.loads import LoadProfile
 from craftc.model_reference import FILE as MODEL
 from craftc.model_reference import reference_bytes
-from craftc.output_folder import output_folder
 from craftc.plan import ReplicationPlan
 from craftc.plan_file import plan_bytes
 from craftc.weights import write_weights

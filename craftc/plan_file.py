@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from craftc.atomic_write import write_bytes
 from craftc.errors import BadInput
+from craftc.files.atomic_write import write_bytes
 from craftc.moe_layer import MoELayer
 from craftc.plan import Estimate, LayerPlan, PlanBudget, Provenance, ReplicationPlan
 from craftc.plan_verifier import verify_plan

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from craftc.atomic_write import write_bytes
 from craftc.errors import BadInput
+from craftc.files.atomic_write import write_bytes
 from craftc.load_model import load
 from craftc.passes.tracing_model import call_model
 from craftc.rank_program import run_on_rank

@@ -26,7 +26,7 @@ def inspect(
     there are only such near misses.
     """
     from craftc.api import inspect as inspect_model
-    from craftc.atomic_write import check_writable
+    from craftc.files.atomic_write import check_writable
     from craftc.model_file import load_model_source
     from craftc.report.inspection_report import inspection_document, inspection_text
 

@@ -73,10 +73,10 @@ def optimize(
     """
     from craftc.budget import parse_budget
     from craftc.errors import BadInput
+    from craftc.files.output_folder import check_replaceable
     from craftc.manifests.read_loads import read_loads
     from craftc.model_file import load_model_source, model_name
     from craftc.optimized_folder import OURS
-    from craftc.output_folder import check_replaceable
     from craftc.passes.base import Compilation
     from craftc.passes.profile_loads import ProfileLoads
     from craftc.pipelines import (

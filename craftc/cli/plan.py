@@ -113,8 +113,8 @@ def plan(
     Layers and expert sizes come from MODEL, from --model-config, from --expert-bytes and the loads, or from the plan in
     use.
     """
-    from craftc.atomic_write import check_writable
     from craftc.budget import parse_budget
+    from craftc.files.atomic_write import check_writable
     from craftc.manifests.read_loads import read_loads
     from craftc.model_config import groups_hint, read_model_config
     from craftc.passes.base import Compilation

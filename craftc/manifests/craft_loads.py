@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from craftc.errors import BadInput
+from craftc.files.outside_documents import read_bytes
+from craftc.files.torch_file import float_or_integer_array, is_torch_zip, load_torch_zip, why_refused
 from craftc.loads import LoadProfile
 from craftc.manifests.load_format import LoadFormat
 from craftc.manifests.recording import check_cells, profile_of_layers, refuse_idle_steps
-from craftc.manifests.strict import read_bytes
-from craftc.manifests.torch_file import float_or_integer_array, is_torch_zip, load_torch_zip, why_refused
 
 
 def recognises(path: Path, head: bytes) -> bool:

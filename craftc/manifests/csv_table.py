@@ -7,9 +7,9 @@ import io
 from pathlib import Path
 
 from craftc.errors import BadInput
+from craftc.files.outside_documents import decode_text
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import check_placement
-from craftc.manifests.strict import decode_text
 from craftc.moe_layer import MoELayer
 from craftc.plan import LayerPlan, Placement
 

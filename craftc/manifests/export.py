@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from craftc.atomic_write import write_bytes
 from craftc.errors import BadInput, Refused, VerificationFailed
+from craftc.files.atomic_write import write_bytes
 from craftc.manifests.format import ExportSource, PlacementFormat, target_of_plan
 from craftc.manifests.padding import padding_cost
 from craftc.manifests.registry import placement_format

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from craftc.files.torch_file import is_torch_zip
 from craftc.load_file import read_loads
 from craftc.manifests.load_format import LoadFormat
-from craftc.manifests.torch_file import is_torch_zip
 
 
 def recognises(path: Path, head: bytes) -> bool:

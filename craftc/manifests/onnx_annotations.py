@@ -15,8 +15,8 @@ from typing import Any
 from onnx import ModelProto, NodeProto, ShardedDimProto, ShardingSpecProto
 
 from craftc.errors import BadInput
+from craftc.files.outside_documents import parse_json
 from craftc.manifests.slots import join_row, split_row
-from craftc.manifests.strict import parse_json
 from craftc.plan import LayerPlan, Placement
 
 DOMAIN = "craftc"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from craftc.errors import BadInput
+from craftc.files.outside_documents import require_file_or_folder
 from craftc.loads import LoadProfile
 from craftc.manifests.registry import load_format, load_names
-from craftc.manifests.strict import require_file_or_folder
 
 _HEAD_BYTES = 64 * 1024
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from craftc.errors import BadInput
+from craftc.files.outside_documents import parse_json, validate
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import (
     check_placement,
@@ -22,7 +23,6 @@ from craftc.manifests.slots import (
     split_row,
     uniform_slots,
 )
-from craftc.manifests.strict import parse_json, validate
 from craftc.plan import Placement
 
 

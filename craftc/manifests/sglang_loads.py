@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from craftc.errors import BadInput
+from craftc.files.torch_file import integer_array, is_torch_zip, load_torch_zip, pickle_head
 from craftc.loads import LoadProfile
 from craftc.manifests.load_format import LoadFormat
 from craftc.manifests.recording import check_cells, check_ranks, fold_slots, profile_of_layers, without_idle_steps
-from craftc.manifests.torch_file import integer_array, is_torch_zip, load_torch_zip, pickle_head
 
 _NAME = re.compile(r"expert_distribution_recorder_[0-9.]+?(?:_(?P<rank>[0-9]+))?\.pt")
 _PASSES_AT_ONCE = 32

@@ -12,9 +12,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from craftc.errors import BadInput
+from craftc.files.outside_documents import parse_yaml, validate
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import check_placement, join_row, redundant_experts, split_row, uniform_slots
-from craftc.manifests.strict import parse_yaml, validate
 from craftc.plan import Placement
 
 

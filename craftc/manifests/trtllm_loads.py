@@ -16,10 +16,10 @@ from pydantic import BaseModel, Field
 from safetensors import SafetensorError, safe_open
 
 from craftc.errors import BadInput
+from craftc.files.outside_documents import parse_json, read_bytes, validate
 from craftc.loads import LoadProfile
 from craftc.manifests.load_format import LoadFormat
 from craftc.manifests.recording import check_cells, check_ranks, profile_of_layers, refuse_idle_steps
-from craftc.manifests.strict import parse_json, read_bytes, validate
 
 _RANK_FILE = re.compile(r"rank([0-9]{1,6})\.safetensors")
 _KEY = re.compile(r"([0-9]{1,9})_([0-9]{1,6})")

@@ -13,9 +13,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from craftc.errors import BadInput
+from craftc.files.outside_documents import parse_json, validate
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import check_placement, check_widths, redundant_experts
-from craftc.manifests.strict import parse_json, validate
 from craftc.plan import Placement
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from pydantic import ConfigDict, RootModel
 
 from craftc.errors import BadInput
+from craftc.files.outside_documents import parse_json, validate
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import check_placement, check_widths, join_row, redundant_experts, split_row
-from craftc.manifests.strict import parse_json, validate
 from craftc.plan import Placement
 
 

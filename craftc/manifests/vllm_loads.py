@@ -19,10 +19,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from craftc.errors import BadInput
+from craftc.files.outside_documents import parse_json, validate
 from craftc.loads import LoadProfile
 from craftc.manifests.load_format import LoadFormat
 from craftc.manifests.recording import check_cells, fold_slots, profile_of_layers, refuse_idle_steps
-from craftc.manifests.strict import parse_json, validate
 
 _ARRAYS = ("expert_load", "p2l_map")
 _MAX_LINE_BYTES = 64 * 2**20

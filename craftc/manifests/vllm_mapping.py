@@ -13,9 +13,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from craftc.errors import BadInput
+from craftc.files.outside_documents import parse_json, validate
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import check_placement, join_row, redundant_experts, split_row, uniform_slots
-from craftc.manifests.strict import parse_json, validate
 from craftc.plan import Placement
 
 

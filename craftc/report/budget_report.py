@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from craftc.atomic_write import atomic_file
+from craftc.files.atomic_write import atomic_file
 from craftc.report.text_table import text_table
 from craftc.solvers.allocation.auto_budget import RULE, BudgetCurve
 from craftc.units import format_size

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from craftc.atomic_write import atomic_file
+from craftc.files.atomic_write import atomic_file
 from craftc.load_match import check_loads_fit
 from craftc.loads import LoadProfile
 from craftc.plan import Placement, ReplicationPlan

@@ -10,7 +10,7 @@ from typing import Any
 import networkx as nx
 from torch import fx
 
-from craftc.atomic_write import atomic_file
+from craftc.files.atomic_write import atomic_file
 from craftc.moe_layer import MoELayer
 from craftc.passes.dataflow import as_digraph
 

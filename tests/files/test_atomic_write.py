@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from craftc.atomic_write import atomic_file, check_writable, write_bytes
 from craftc.errors import BadInput
+from craftc.files.atomic_write import atomic_file, check_writable, write_bytes
 
 
 def test_replaces_the_old_file_and_leaves_nothing_else(tmp_path: Path):

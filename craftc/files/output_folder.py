@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from craftc.atomic_write import naming_the_path, sync
 from craftc.errors import BadInput
+from craftc.files.atomic_write import naming_the_path, sync
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2

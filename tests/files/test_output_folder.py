@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from craftc import output_folder as module
 from craftc.errors import BadInput
-from craftc.output_folder import check_replaceable, output_folder
+from craftc.files import output_folder as module
+from craftc.files.output_folder import check_replaceable, output_folder
 
 OURS = ("plan.json", "weights/*.safetensors")
 
 KILLED = """
 import sys, time
 from pathlib import Path
-from craftc.output_folder import output_folder
-from craftc import output_folder as module
+from craftc.files.output_folder import output_folder
+from craftc.files import output_folder as module
 with output_folder(Path(sys.argv[1]), ("plan.json", "weights/*.safetensors")) as folder:
     (folder / "plan.json").write_text("half")
     if sys.argv[2] == "swapping":

@@ -1,0 +1,1 @@
+"""Reading and writing files safely; knows nothing of what is in them."""
