@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
 
-from craftc.errors import BadInput, Unsupported
+from craftc.files.plugins import find_format, format_names
 from craftc.manifests.format import PlacementFormat
-
-if TYPE_CHECKING:
-    from craftc.manifests.load_format import LoadFormat
+from craftc.manifests.load_format import LoadFormat
 
 PLACEMENTS: Mapping[str, str] = {
     "sglang": "craftc.manifests.sglang",
@@ -45,48 +40,19 @@ LOADS_GROUP = "craftc.load_formats"
 
 def placement_names() -> tuple[str, ...]:
     """Names for `craftc export --to` and `craftc evaluate --as`, built-in ones first."""
-    return _names(PLACEMENTS, PLACEMENT_GROUP)
+    return format_names(PLACEMENTS, PLACEMENT_GROUP)
 
 
 def load_names() -> tuple[str, ...]:
     """Names for `--loads-format`, built-in ones first, in the order in which content is tried."""
-    return _names(LOADS, LOADS_GROUP)
+    return format_names(LOADS, LOADS_GROUP)
 
 
 def placement_format(name: str) -> PlacementFormat:
     """The format called `name`. Raises BadInput where there is none, Unsupported where a plug-in is broken."""
-    found = _find(name, PLACEMENTS, PLACEMENT_GROUP)
-    if not isinstance(found, PlacementFormat):
-        raise Unsupported(f"format {name!r}: entry point of group {PLACEMENT_GROUP} is no PlacementFormat")
-    return found
+    return find_format(name, PLACEMENTS, PLACEMENT_GROUP, PlacementFormat)
 
 
 def load_format(name: str) -> LoadFormat:
     """The format called `name`. Raises BadInput where there is none, Unsupported where a plug-in is broken."""
-    from craftc.manifests.load_format import LoadFormat
-
-    found = _find(name, LOADS, LOADS_GROUP)
-    if not isinstance(found, LoadFormat):
-        raise Unsupported(f"format {name!r}: entry point of group {LOADS_GROUP} is no LoadFormat")
-    return found
-
-
-def _names(built_in: Mapping[str, str], group: str) -> tuple[str, ...]:
-    return (*built_in, *sorted(set(entry_points(group=group).names) - set(built_in)))
-
-
-def _find(name: str, built_in: Mapping[str, str], group: str) -> object:
-    """Built-in formats cannot be replaced: what `sglang` means does not depend on what else is installed."""
-    if name in built_in:
-        return import_module(built_in[name]).FORMAT
-    plugins = entry_points(group=group, name=name)
-    if not plugins:
-        raise BadInput(f"format {name!r}: expected one of {', '.join(_names(built_in, group))}")
-    return _load(next(iter(plugins)), group)
-
-
-def _load(plugin: EntryPoint, group: str) -> object:
-    try:
-        return plugin.load()
-    except Exception as error:  # whatever a foreign package raises on import
-        raise Unsupported(f"format {plugin.name!r} ({group}, {plugin.value}) cannot be loaded: {error!r}") from error
+    return find_format(name, LOADS, LOADS_GROUP, LoadFormat)

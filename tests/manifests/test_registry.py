@@ -48,7 +48,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
             EntryPoint("theirs", "their_formats:LOADS", LOADS_GROUP),
         ]
     )
-    monkeypatch.setattr("craftc.manifests.registry.entry_points", known.select)
+    monkeypatch.setattr("craftc.files.plugins.entry_points", known.select)
     return module
 
 
