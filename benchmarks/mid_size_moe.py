@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from craftc.api import plan, profile
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.passes.tracing_experts import find_experts
 from craftc.plan import ReplicationPlan, layer_plan
 from craftc.runtime.plan_match import expert_bytes

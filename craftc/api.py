@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from craftc.errors import BadInput
 from craftc.loads import LoadProfile
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.passes.base import Compilation, NearMiss, Pass, PassTiming, Verification, WorkloadInputs
 from craftc.pipelines import (
     Progress,

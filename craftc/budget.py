@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Literal
 
 from craftc.errors import BadInput, Infeasible
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.topology import Topology
 from craftc.units import format_size, parse_size
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from craftc.errors import BadInput
 from craftc.loads import LoadProfile
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.plan import LayerPlan
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from craftc.errors import BadInput
-from craftc.model_file import ModelSource, load_model_source
 from craftc.model_reference import read_reference
+from craftc.models.model_file import ModelSource, load_model_source
 from craftc.optimized_folder import PLAN, WEIGHTS
 from craftc.passes.base import Compilation
 from craftc.passes.rewrite_experts import Replicate, rewrite_experts

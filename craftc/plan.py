@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.topology import Topology
 
 Placement = tuple[tuple[int, ...], ...]

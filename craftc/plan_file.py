@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from craftc.errors import BadInput
 from craftc.files.atomic_write import write_bytes
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.plan import Estimate, LayerPlan, PlanBudget, Provenance, ReplicationPlan
 from craftc.plan_verifier import verify_plan
 from craftc.topology import Topology

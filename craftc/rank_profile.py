@@ -19,7 +19,7 @@ import torch.distributed as dist
 from craftc.errors import BadInput
 from craftc.load_file import write_loads
 from craftc.loads import LoadProfile
-from craftc.model_file import load_model_source
+from craftc.models.model_file import load_model_source
 from craftc.passes.base import Compilation, WorkloadInputs
 from craftc.passes.profile_loads import ProfileLoads
 from craftc.pipelines import profiling_pipeline, run_pipeline

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, fx, nn
 
-from craftc.model_file import load_model_source
+from craftc.models.model_file import load_model_source
 from craftc.passes.base import Compilation, Verification
 from craftc.passes.output_comparison import (
     RELATIVE_TOLERANCE,

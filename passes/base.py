@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from craftc.errors import BadInput, CraftcError
 from craftc.loads import LoadProfile
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.plan import PlanObjective, ReplicationPlan
 from craftc.plan_verifier import require_sound
 from craftc.solvers.allocation.auto_budget import BudgetCurve

@@ -9,7 +9,7 @@ import networkx as nx
 import torch
 from torch import fx, nn
 
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.passes.base import Compilation, NearMiss, Pass
 from craftc.passes.dataflow import as_digraph, backwards, other_readers_of
 from craftc.passes.tracing_experts import ABI, experts_of, why_not_fused

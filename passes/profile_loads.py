@@ -19,7 +19,7 @@ from torch import fx
 
 from craftc.errors import BadInput, CraftcError, Unsupported
 from craftc.loads import LoadProfile
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.passes.base import Compilation, Pass, WorkloadInputs
 from craftc.passes.find_moe_layers import INDICES
 from craftc.passes.no_moe_layer import require_moe_layers

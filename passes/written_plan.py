@@ -8,7 +8,7 @@ from importlib.metadata import version
 import numpy as np
 
 from craftc.comparison import compare, with_planned
-from craftc.fingerprint import fingerprint_model
+from craftc.models.fingerprint import fingerprint_model
 from craftc.passes.base import Compilation
 from craftc.plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
 from craftc.plan_verifier import require_sound

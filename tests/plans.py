@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.plan import Placement, PlanBudget, Provenance, ReplicationPlan, layer_plan
 from craftc.topology import Topology
 

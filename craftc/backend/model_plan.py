@@ -16,7 +16,7 @@ from craftc.backend.planning import check_plannable, model_layers, plan_from_cou
 from craftc.backend.ranks import Ranks
 from craftc.backend.regions import Unmatched
 from craftc.errors import CraftcError
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.plan import LayerPlan, ReplicationPlan
 from craftc.runtime.plan_match import check_layer_fits
 

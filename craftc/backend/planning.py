@@ -16,7 +16,7 @@ from craftc.budget import parse_budget, resolve_budget
 from craftc.errors import BadInput, Unsupported
 from craftc.load_file import read_loads
 from craftc.loads import LoadProfile
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.passes.tracing_experts import find_experts
 from craftc.plan import ReplicationPlan
 from craftc.plan_file import read_plan

@@ -56,7 +56,7 @@ def _loads(
 ) -> Result:
     from craftc.load_file import write_loads
     from craftc.manifests.read_loads import detect_loads, read_loads
-    from craftc.model_config import name_layers, read_model_config
+    from craftc.models.model_config import name_layers, read_model_config
 
     name = loads_format or detect_loads(recording)
     loads = read_loads(recording, name)
@@ -85,7 +85,7 @@ def _placement(
     placement: Path, output: Path, name: str, gpus: int, nodes: int, model_config: Path, format: Format
 ) -> Result:
     from craftc.manifests.read_placement import read_placement
-    from craftc.model_config import read_model_config
+    from craftc.models.model_config import read_model_config
     from craftc.plan_file import plan_document, write_plan
     from craftc.plan_verifier import require_sound
     from craftc.topology import Topology

@@ -12,7 +12,7 @@ from craftc.cli.outcome import Format, Result
 
 if TYPE_CHECKING:
     from craftc.loads import LoadProfile
-    from craftc.moe_layer import MoELayer
+    from craftc.models.moe_layer import MoELayer
 
 
 def evaluate(
@@ -82,7 +82,7 @@ def _model(
     """Loads with the model's names, its MoE layers, and its decoder layers where known."""
     from craftc.api import layers_of_loads
     from craftc.errors import BadInput
-    from craftc.model_config import name_layers, read_model_config
+    from craftc.models.model_config import name_layers, read_model_config
     from craftc.units import parse_size
 
     if (model_config is None) == (expert_bytes is None):

@@ -55,8 +55,8 @@ def export(
     from craftc.manifests.read_loads import read_loads
     from craftc.manifests.registry import placement_format
     from craftc.manifests.slots import fits
-    from craftc.model_config import read_model_config
-    from craftc.model_file import load_model_source
+    from craftc.models.model_config import read_model_config
+    from craftc.models.model_file import load_model_source
     from craftc.plan_file import read_plan
 
     server_format = placement_format(to)

@@ -27,7 +27,7 @@ def inspect(
     """
     from craftc.api import inspect as inspect_model
     from craftc.files.atomic_write import check_writable
-    from craftc.model_file import load_model_source
+    from craftc.models.model_file import load_model_source
     from craftc.report.inspection_report import inspection_document, inspection_text
 
     if graph is not None:

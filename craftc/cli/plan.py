@@ -35,7 +35,7 @@ from craftc.cli.outcome import Format, Result
 from craftc.cli.progress import ShownProgress, shown_progress
 
 if TYPE_CHECKING:
-    from craftc.model_config import ModelConfig as Config
+    from craftc.models.model_config import ModelConfig as Config
     from craftc.passes.base import Compilation
     from craftc.plan import ReplicationPlan
     from craftc.topology import Topology
@@ -116,7 +116,7 @@ def plan(
     from craftc.budget import parse_budget
     from craftc.files.atomic_write import check_writable
     from craftc.manifests.read_loads import read_loads
-    from craftc.model_config import groups_hint, read_model_config
+    from craftc.models.model_config import groups_hint, read_model_config
     from craftc.passes.base import Compilation
     from craftc.pipelines import planning_pipeline, run_pipeline
     from craftc.plan import moe_layer
@@ -239,7 +239,7 @@ def _check_one_source(model: str | None, model_config: Path | None, expert_bytes
 
 
 def _with_config(wanted: Compilation, config: Config) -> Compilation:
-    from craftc.model_config import name_layers
+    from craftc.models.model_config import name_layers
 
     assert wanted.loads is not None
     return replace(wanted, loads=name_layers(wanted.loads, config), layers=config.layers)
@@ -255,7 +255,7 @@ def _with_layers(wanted: Compilation, expert_bytes: str | None) -> Compilation:
 
 
 def _with_model(wanted: Compilation, model: str, progress: ShownProgress) -> Compilation:
-    from craftc.model_file import load_model_source
+    from craftc.models.model_file import load_model_source
     from craftc.pipelines import analysis_pipeline, run_pipeline
 
     progress("load model")

@@ -51,7 +51,7 @@ def profile(
 
 
 def _profile_here(model: str, steps: int | None, mask_input: str | None, progress: ShownProgress) -> LoadProfile:
-    from craftc.model_file import load_model_source
+    from craftc.models.model_file import load_model_source
     from craftc.passes.base import Compilation
     from craftc.passes.profile_loads import ProfileLoads
     from craftc.pipelines import profiling_pipeline, run_pipeline

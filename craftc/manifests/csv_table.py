@@ -10,7 +10,7 @@ from craftc.errors import BadInput
 from craftc.files.outside_documents import decode_text
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import check_placement
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.plan import LayerPlan, Placement
 
 _COLUMNS = ["layer", "index", "expert", "copies", "gpus", "slots"]

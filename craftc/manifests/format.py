@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from craftc.errors import BadInput
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.plan import Placement, ReplicationPlan
 
 if TYPE_CHECKING:  # only the ONNX format touches a model; the others must not pay for importing torch

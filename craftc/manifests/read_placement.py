@@ -8,7 +8,7 @@ from pathlib import Path
 from craftc.files.outside_documents import read_bytes
 from craftc.manifests.format import Target
 from craftc.manifests.registry import placement_format
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.plan import PlanBudget, Provenance, ReplicationPlan, layer_plan
 from craftc.topology import Topology
 

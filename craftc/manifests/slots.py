@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from craftc.errors import BadInput, Refused
 from craftc.manifests.format import SlotRule, Target
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.plan import Placement, ReplicationPlan
 
 

@@ -11,7 +11,7 @@ import networkx as nx
 from torch import fx
 
 from craftc.files.atomic_write import atomic_file
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.passes.dataflow import as_digraph
 
 _COLLAPSE_ABOVE = 40

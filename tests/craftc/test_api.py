@@ -12,7 +12,7 @@ import torch
 import craftc
 from craftc.errors import BadInput, Infeasible
 from craftc.loads import LoadProfile
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.plan import ReplicationPlan
 from craftc.topology import Topology
 from tests.golden.model import build_model, calibration_inputs, example_inputs

@@ -13,7 +13,7 @@ from craftc.budget import (
     resolve_budget,
 )
 from craftc.errors import BadInput, CraftcError, Infeasible
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.topology import Topology
 
 MIB = 2**20

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from craftc.errors import BadInput
 from craftc.load_model import load
 from craftc.loads import LoadProfile
-from craftc.model_file import load_model_source
+from craftc.models.model_file import load_model_source
 from craftc.optimized_folder import write_optimized
 from craftc.passes.base import Compilation
 from craftc.pipelines import analysis_pipeline, run_pipeline

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from craftc.model_file import ModelSource, load_model_source
+from craftc.models.model_file import ModelSource, load_model_source
 from craftc.passes.base import Compilation, run_checked
 from craftc.passes.find_moe_layers import FindMoELayers
 from craftc.passes.profile_loads import ProfileLoads
@@ -21,7 +21,7 @@ MODEL = Path(__file__).parents[2] / "examples" / "plain_moe" / "model.py"
 WITHOUT_TRANSFORMERS = f"""
 import sys
 sys.modules["transformers"] = None
-from craftc.model_file import load_model_source
+from craftc.models.model_file import load_model_source
 from craftc.passes.base import Compilation, run_checked
 from craftc.passes.find_moe_layers import FindMoELayers
 from craftc.passes.profile_loads import ProfileLoads

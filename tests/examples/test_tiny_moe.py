@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from craftc.fingerprint import fingerprint_model
-from craftc.model_file import load_model_source
+from craftc.models.fingerprint import fingerprint_model
+from craftc.models.model_file import load_model_source
 from craftc.passes.base import Compilation, WorkloadInputs, run_checked
 from craftc.passes.find_moe_layers import FindMoELayers
 from craftc.passes.profile_loads import ProfileLoads

@@ -18,8 +18,8 @@ from craftc.errors import BadInput, Refused, Unsupported  # noqa: E402
 from craftc.manifests.export import export_plan  # noqa: E402
 from craftc.manifests.onnx_annotations import violations  # noqa: E402
 from craftc.manifests.read_placement import read_placement  # noqa: E402
-from craftc.model_file import load_model_source  # noqa: E402
-from craftc.moe_layer import MoELayer  # noqa: E402
+from craftc.models.model_file import load_model_source  # noqa: E402
+from craftc.models.moe_layer import MoELayer  # noqa: E402
 from craftc.passes.base import Compilation, WorkloadInputs  # noqa: E402
 from craftc.pipelines import analysis_pipeline, run_pipeline  # noqa: E402
 from tests.model_families import FAMILIES, VOCABULARY  # noqa: E402

@@ -13,7 +13,7 @@ from craftc.manifests.export import export_plan
 from craftc.manifests.format import ExportSource, PlacementFormat, target_of_plan
 from craftc.manifests.read_placement import read_placement
 from craftc.manifests.registry import placement_format, placement_names
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.plan import PlanBudget, ReplicationPlan
 from tests.plans import random_plan, toy_layers, toy_plan, uneven_plan
 

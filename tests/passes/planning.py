@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from craftc.loads import LoadProfile
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.passes.allocate_replicas import AllocateReplicas
 from craftc.passes.base import Compilation, Pipeline
 from craftc.passes.estimate_benefit import EstimateBenefit

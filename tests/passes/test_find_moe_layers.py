@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.passes.base import Compilation, NearMiss, Pipeline, WorkloadInputs
 from craftc.passes.find_moe_layers import FindMoELayers, experts_nodes
 from craftc.passes.trace import Trace

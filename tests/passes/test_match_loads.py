@@ -3,7 +3,7 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.loads import LoadProfile
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.passes.base import Compilation, run_checked
 from craftc.passes.match_loads import MatchLoads
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import fx, nn
 
 from craftc.errors import BadInput, Unsupported
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.passes.base import Compilation, WorkloadInputs, run_checked
 from craftc.passes.find_moe_layers import FindMoELayers
 from craftc.passes.profile_loads import ProfileLoads, count_tokens, counting_graph

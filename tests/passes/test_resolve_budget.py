@@ -1,7 +1,7 @@
 import pytest
 
 from craftc.errors import BadInput
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.passes.base import Compilation, run_checked
 from craftc.passes.resolve_budget import ResolveBudget
 from craftc.topology import Topology

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 from craftc.errors import BadInput, Unsupported
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 from craftc.passes.base import Compilation, PassContractError, Pipeline, WorkloadInputs, run_checked
 from craftc.passes.find_moe_layers import FindMoELayers, experts_nodes
 from craftc.passes.trace import Trace, call_model, trace

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from craftc.errors import BadInput
-from craftc.moe_layer import MoELayer
+from craftc.models.moe_layer import MoELayer
 
 
 @pytest.mark.parametrize(

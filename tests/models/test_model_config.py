@@ -13,7 +13,7 @@ import pytest
 
 from craftc.errors import BadInput, CraftcError, Unsupported
 from craftc.loads import LoadProfile
-from craftc.model_config import name_layers, parse_model_config, read_model_config
+from craftc.models.model_config import name_layers, parse_model_config, read_model_config
 
 DEEPSEEK: dict[str, Any] = {
     "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "hidden_size": 7168,
@@ -221,7 +221,7 @@ def test_recordings_of_another_model_are_refused() -> None:
 def test_reading_a_config_imports_no_torch(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(DEEPSEEK))
     script = (
-        "import sys, pathlib; from craftc.model_config import read_model_config; "
+        "import sys, pathlib; from craftc.models.model_config import read_model_config; "
         "from craftc.manifests.read_loads import detect_loads; "
         f"read_model_config(pathlib.Path({str(tmp_path)!r})); sys.exit('torch' in sys.modules)"
     )

@@ -13,8 +13,8 @@ from typing import Any
 from craftc.errors import BadInput, Unsupported
 from craftc.files.outside_documents import parse_json, read_bytes
 from craftc.loads import LoadProfile
-from craftc.moe_layer import MoELayer
-from craftc.quantized_size import DTYPE_BYTES, ExpertShape, Quantization, expert_bytes
+from craftc.models.expert_size import DTYPE_BYTES, ExpertShape, Quantization, expert_bytes
+from craftc.models.moe_layer import MoELayer
 
 _MAX_LAYERS = 10_000
 _MAX_EXPERTS = 65_536

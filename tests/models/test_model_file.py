@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from craftc.errors import BadInput
-from craftc.model_file import fingerprint_model, load_model_source
+from craftc.models.model_file import fingerprint_model, load_model_source
 
 GOOD = """\
 import torch
@@ -171,6 +171,6 @@ def test_the_fingerprint_follows_names_shapes_dtypes_and_content(write):
 
 
 def test_importing_model_file_does_not_import_torch():
-    code = "import sys, craftc.model_file; print('torch' in sys.modules)"
+    code = "import sys, craftc.models.model_file; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "False"

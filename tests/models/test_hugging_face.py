@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from craftc.errors import BadInput, Unsupported
-from craftc.model_file import fingerprint_model, load_model_source
+from craftc.models.model_file import fingerprint_model, load_model_source
 from tests.model_families import FAMILIES
 
 

@@ -19,8 +19,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from craftc.errors import BadInput
-from craftc.fingerprint import fingerprint_model
-from craftc.hugging_face import load_checkpoint, load_config
+from craftc.models.fingerprint import fingerprint_model
+from craftc.models.hugging_face import load_checkpoint, load_config
 from craftc.passes.base import WorkloadInputs
 
 if TYPE_CHECKING:  # importing torch takes longer than most commands need

@@ -1,0 +1,1 @@
+"""Models as users name them, and what planning needs to know of one."""
