@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import torch
 
-from craftc.passes.base import Compilation, WorkloadInputs, run_checked
+from craftc.models.workload import WorkloadInputs
+from craftc.passes.base import Compilation, run_checked
 from craftc.passes.find_moe_layers import FindMoELayers
 from craftc.passes.profile_loads import ProfileLoads
 from craftc.passes.trace import Trace, call_model

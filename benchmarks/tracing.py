@@ -19,7 +19,8 @@ with torch.device("meta"):
 parameters = sum(one.numel() for one in model.parameters())
 found = {"parameters": parameters}
 if sys.argv[1] == "trace":
-    from craftc.passes.base import Compilation, Pipeline, WorkloadInputs
+    from craftc.passes.base import Compilation, Pipeline
+    from craftc.models.workload import WorkloadInputs
     from craftc.passes.find_moe_layers import FindMoELayers
     from craftc.passes.trace import Trace
     pipeline = Pipeline((Trace(), FindMoELayers()))

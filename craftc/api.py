@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from craftc.errors import BadInput
 from craftc.loads import LoadProfile
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.base import Compilation, NearMiss, Pass, PassTiming, Verification, WorkloadInputs
+from craftc.models.workload import WorkloadInputs
+from craftc.passes.base import Compilation, NearMiss, Pass, PassTiming, Verification
 from craftc.pipelines import (
     Progress,
     analysis_pipeline,

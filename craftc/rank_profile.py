@@ -20,7 +20,8 @@ from craftc.errors import BadInput
 from craftc.load_file import write_loads
 from craftc.loads import LoadProfile
 from craftc.models.model_file import load_model_source
-from craftc.passes.base import Compilation, WorkloadInputs
+from craftc.models.workload import WorkloadInputs
+from craftc.passes.base import Compilation
 from craftc.passes.profile_loads import ProfileLoads
 from craftc.pipelines import profiling_pipeline, run_pipeline
 from craftc.rank_program import run_on_rank

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from craftc.errors import BadInput, CraftcError
 from craftc.loads import LoadProfile
 from craftc.models.moe_layer import MoELayer
+from craftc.models.workload import WorkloadInputs
 from craftc.plan import PlanObjective, ReplicationPlan
 from craftc.plan_verifier import require_sound
 from craftc.solvers.allocation.auto_budget import BudgetCurve
@@ -30,16 +31,6 @@ class NearMiss:
     """Module path."""
     reason: str
     """The condition that failed, with the numbers."""
-
-
-@dataclass(frozen=True)
-class WorkloadInputs:
-    """Example and calibration inputs of a model, each one keyword dict of its forward."""
-
-    example: dict[str, Any]
-    """One call of the model."""
-    calibration: Callable[[], Iterable[dict[str, Any]]] | None = None
-    """Starts the stream of calibration batches, one step each."""
 
 
 @dataclass(frozen=True)

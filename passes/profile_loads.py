@@ -20,7 +20,8 @@ from torch import fx
 from craftc.errors import BadInput, CraftcError, Unsupported
 from craftc.loads import LoadProfile
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.base import Compilation, Pass, WorkloadInputs
+from craftc.models.workload import WorkloadInputs
+from craftc.passes.base import Compilation, Pass
 from craftc.passes.find_moe_layers import INDICES
 from craftc.passes.no_moe_layer import require_moe_layers
 from craftc.passes.tracing_model import check_has_weights

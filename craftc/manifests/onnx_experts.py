@@ -24,7 +24,8 @@ from torch.overrides import TorchFunctionMode
 
 from craftc.errors import Unsupported
 from craftc.manifests.onnx_annotations import DOMAIN, annotate
-from craftc.passes.base import Compilation, WorkloadInputs
+from craftc.models.workload import WorkloadInputs
+from craftc.passes.base import Compilation
 from craftc.passes.rewrite_experts import rewrite_experts
 from craftc.pipelines import analysis_pipeline, run_pipeline
 from craftc.plan import LayerPlan, ReplicationPlan

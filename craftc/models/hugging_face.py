@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from craftc.errors import BadInput, Unsupported
-from craftc.passes.base import WorkloadInputs
+from craftc.models.workload import WorkloadInputs
 
 if TYPE_CHECKING:  # importing torch takes longer than most commands need
     from torch import nn

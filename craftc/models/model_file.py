@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from craftc.errors import BadInput
 from craftc.models.fingerprint import fingerprint_model
 from craftc.models.hugging_face import load_checkpoint, load_config
-from craftc.passes.base import WorkloadInputs
+from craftc.models.workload import WorkloadInputs
 
 if TYPE_CHECKING:  # importing torch takes longer than most commands need
     from torch import nn

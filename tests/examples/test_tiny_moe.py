@@ -10,7 +10,8 @@ import torch
 
 from craftc.models.fingerprint import fingerprint_model
 from craftc.models.model_file import load_model_source
-from craftc.passes.base import Compilation, WorkloadInputs, run_checked
+from craftc.models.workload import WorkloadInputs
+from craftc.passes.base import Compilation, run_checked
 from craftc.passes.find_moe_layers import FindMoELayers
 from craftc.passes.profile_loads import ProfileLoads
 from craftc.passes.trace import Trace

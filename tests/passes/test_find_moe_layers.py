@@ -10,7 +10,8 @@ import torch
 from torch import fx, nn
 
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.base import Compilation, NearMiss, Pipeline, WorkloadInputs
+from craftc.models.workload import WorkloadInputs
+from craftc.passes.base import Compilation, NearMiss, Pipeline
 from craftc.passes.find_moe_layers import FindMoELayers, experts_nodes
 from craftc.passes.trace import Trace
 from examples.plain_moe import model as plain_moe

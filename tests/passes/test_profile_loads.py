@@ -14,7 +14,8 @@ from torch import fx, nn
 
 from craftc.errors import BadInput, Unsupported
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.base import Compilation, WorkloadInputs, run_checked
+from craftc.models.workload import WorkloadInputs
+from craftc.passes.base import Compilation, run_checked
 from craftc.passes.find_moe_layers import FindMoELayers
 from craftc.passes.profile_loads import ProfileLoads, count_tokens, counting_graph
 from craftc.passes.trace import Trace

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from craftc.errors import BadInput
-from craftc.passes.base import Compilation, PassContractError, WorkloadInputs, run_checked
+from craftc.models.workload import WorkloadInputs
+from craftc.passes.base import Compilation, PassContractError, run_checked
 from craftc.passes.rewrite_experts import RewriteExperts
 from craftc.plan import ReplicationPlan
 from craftc.runtime.replicated_experts import ReplicatedExperts

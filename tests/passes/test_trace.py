@@ -12,7 +12,8 @@ from torch import fx, nn
 
 from craftc.errors import BadInput, Unsupported
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.base import Compilation, PassContractError, Pipeline, WorkloadInputs, run_checked
+from craftc.models.workload import WorkloadInputs
+from craftc.passes.base import Compilation, PassContractError, Pipeline, run_checked
 from craftc.passes.find_moe_layers import FindMoELayers, experts_nodes
 from craftc.passes.trace import Trace, call_model, trace
 from examples.plain_moe import model as plain_moe

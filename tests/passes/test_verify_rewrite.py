@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from craftc.errors import BadInput, VerificationFailed
-from craftc.passes.base import Compilation, WorkloadInputs, run_checked
+from craftc.models.workload import WorkloadInputs
+from craftc.passes.base import Compilation, run_checked
 from craftc.passes.output_comparison import difference
 from craftc.passes.rewrite_experts import RewriteExperts
 from craftc.passes.verify_rewrite import VerifyRewrite

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from craftc.passes.base import Compilation, Pipeline, WorkloadInputs
+from craftc.models.workload import WorkloadInputs
+from craftc.passes.base import Compilation, Pipeline
 from craftc.passes.find_moe_layers import FindMoELayers
 from craftc.passes.trace import Trace
 from craftc.plan import Placement
