@@ -9,28 +9,28 @@ from craftc.manifests.format import PlacementFormat
 from craftc.manifests.load_format import LoadFormat
 
 PLACEMENTS: Mapping[str, str] = {
-    "sglang": "craftc.manifests.sglang",
-    "trtllm": "craftc.manifests.trtllm",
-    "vllm-ascend": "craftc.manifests.vllm_ascend",
-    "vllm": "craftc.manifests.vllm_mapping",
-    "vllm-list": "craftc.manifests.vllm_list",
-    "omni": "craftc.manifests.omni",
-    "csv": "craftc.manifests.csv_table",
-    "onnx": "craftc.manifests.onnx_model",
+    "sglang": "craftc.manifests.sglang:FORMAT",
+    "trtllm": "craftc.manifests.trtllm:FORMAT",
+    "vllm-ascend": "craftc.manifests.vllm_ascend:FORMAT",
+    "vllm": "craftc.manifests.vllm_mapping:FORMAT",
+    "vllm-list": "craftc.manifests.vllm_list:FORMAT",
+    "omni": "craftc.manifests.omni:FORMAT",
+    "csv": "craftc.manifests.csv_table:FORMAT",
+    "onnx": "craftc.manifests.onnx_model:FORMAT",
 }
-"""Modules with a `FORMAT: PlacementFormat`."""
+"""Where every `PlacementFormat` is, written as entry points are."""
 
 LOADS: Mapping[str, str] = {
-    "npz": "craftc.manifests.npz_loads",
-    "safetensors": "craftc.manifests.safetensors_loads",
-    "sglang": "craftc.manifests.sglang_loads",
-    "trtllm": "craftc.manifests.trtllm_loads",
-    "vllm": "craftc.manifests.vllm_loads",
-    "omni": "craftc.manifests.omni_loads",
-    "craft": "craftc.manifests.craft_loads",
-    "csv": "craftc.manifests.csv_loads",
+    "npz": "craftc.manifests.npz_loads:FORMAT",
+    "safetensors": "craftc.manifests.safetensors_loads:FORMAT",
+    "sglang": "craftc.manifests.sglang_loads:FORMAT",
+    "trtllm": "craftc.manifests.trtllm_loads:FORMAT",
+    "vllm": "craftc.manifests.vllm_loads:FORMAT",
+    "omni": "craftc.manifests.omni_loads:FORMAT",
+    "craft": "craftc.manifests.craft_loads:FORMAT",
+    "csv": "craftc.manifests.csv_loads:FORMAT",
 }
-"""Modules with a `FORMAT: LoadFormat`, in the order in which a file's content is tried."""
+"""Where every `LoadFormat` is, in the order in which a file's content is tried."""
 
 PLACEMENT_GROUP = "craftc.placement_formats"
 """Entry-point group: name = format, value = `package.module:PLACEMENT_FORMAT`."""
