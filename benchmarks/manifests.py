@@ -139,7 +139,7 @@ def read_one(path: Path) -> None:
     if path.suffix == ".npy":
         shape = np.load(path).shape
     else:
-        from craftc.manifests.read_loads import read_loads
+        from craftc.loads.read_loads import read_loads
 
         shape = read_loads(path).counts_SLE.shape
     status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent's memory as well

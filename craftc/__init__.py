@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from craftc.api import inspect, optimize, plan, profile
     from craftc.load_model import load
-    from craftc.loads import LoadProfile
+    from craftc.loads.load_profile import LoadProfile
     from craftc.planning_options import PlanningOptions
     from craftc.prepare_model import prepare
     from craftc.topology import Topology
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "LoadProfile": "craftc.loads",
+    "LoadProfile": "craftc.loads.load_profile",
     "PlanningOptions": "craftc.planning_options",
     "Topology": "craftc.topology",
     "inspect": "craftc.api",

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from craftc.load_match import check_loads_fit
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
+from craftc.loads.match import check_loads_fit
 from craftc.plan import ReplicationPlan
 from craftc.solvers.bound import balancedness_bounds
 from craftc.solvers.planners.contiguous import contiguous_placements

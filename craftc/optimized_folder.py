@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from craftc.files.output_folder import output_folder
-from craftc.load_file import safetensors_bytes
-from craftc.loads import LoadProfile
+from craftc.loads.file import safetensors_bytes
+from craftc.loads.load_profile import LoadProfile
 from craftc.model_reference import FILE as MODEL
 from craftc.model_reference import reference_bytes
 from craftc.plan import ReplicationPlan

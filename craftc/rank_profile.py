@@ -17,8 +17,8 @@ import numpy as np
 import torch.distributed as dist
 
 from craftc.errors import BadInput
-from craftc.load_file import write_loads
-from craftc.loads import LoadProfile
+from craftc.loads.file import write_loads
+from craftc.loads.load_profile import LoadProfile
 from craftc.models.model_file import load_model_source
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import Compilation

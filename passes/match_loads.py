@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from craftc.load_match import check_loads_fit
+from craftc.loads.match import check_loads_fit
 from craftc.passes.base import Compilation, Pass
 from craftc.passes.no_moe_layer import require_moe_layers
 

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from craftc.errors import BadInput, CraftcError, Unsupported
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import Compilation, Pass

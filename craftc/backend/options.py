@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from craftc.budget import parse_budget
 from craftc.errors import BadInput
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.plan import ReplicationPlan
 from craftc.topology import Topology
 

@@ -54,8 +54,8 @@ def convert(
 def _loads(
     recording: Path, output: Path, loads_format: str | None, model_config: Path | None, format: Format
 ) -> Result:
-    from craftc.load_file import write_loads
-    from craftc.manifests.read_loads import detect_loads, read_loads
+    from craftc.loads.file import write_loads
+    from craftc.loads.read_loads import detect_loads, read_loads
     from craftc.models.model_config import name_layers, read_model_config
 
     name = loads_format or detect_loads(recording)

@@ -11,7 +11,7 @@ from craftc.cli.options import Loads, LoadsFormat, ModelConfig, Nodes, OutputFor
 from craftc.cli.outcome import Format, Result
 
 if TYPE_CHECKING:
-    from craftc.loads import LoadProfile
+    from craftc.loads.load_profile import LoadProfile
     from craftc.models.moe_layer import MoELayer
 
 
@@ -52,7 +52,7 @@ def evaluate(
     """
     from craftc.errors import BadInput
     from craftc.evaluation import evaluate_plan
-    from craftc.manifests.read_loads import read_loads
+    from craftc.loads.read_loads import read_loads
     from craftc.manifests.read_placement import read_placement
     from craftc.plan_file import read_plan
     from craftc.report.evaluation_report import evaluation_document, evaluation_text

@@ -50,9 +50,9 @@ def export(
 ) -> Result:
     """Write a plan for a server, checked by reading it back, and print the server's flags."""
     from craftc.errors import BadInput
+    from craftc.loads.read_loads import read_loads
     from craftc.manifests.export import export_plan
     from craftc.manifests.padding import pad_plan, padding_cost
-    from craftc.manifests.read_loads import read_loads
     from craftc.manifests.registry import placement_format
     from craftc.manifests.slots import fits
     from craftc.models.model_config import read_model_config

@@ -74,7 +74,7 @@ def optimize(
     from craftc.budget import parse_budget
     from craftc.errors import BadInput
     from craftc.files.output_folder import check_replaceable
-    from craftc.manifests.read_loads import read_loads
+    from craftc.loads.read_loads import read_loads
     from craftc.models.model_file import load_model_source, model_name
     from craftc.optimized_folder import OURS
     from craftc.passes.base import Compilation

@@ -115,7 +115,7 @@ def plan(
     """
     from craftc.budget import parse_budget
     from craftc.files.atomic_write import check_writable
-    from craftc.manifests.read_loads import read_loads
+    from craftc.loads.read_loads import read_loads
     from craftc.models.model_config import groups_hint, read_model_config
     from craftc.passes.base import Compilation
     from craftc.pipelines import planning_pipeline, run_pipeline

@@ -12,7 +12,7 @@ from craftc.cli.outcome import Format, Result
 from craftc.cli.progress import ShownProgress, shown_progress
 
 if TYPE_CHECKING:
-    from craftc.loads import LoadProfile
+    from craftc.loads.load_profile import LoadProfile
 
 
 def profile(
@@ -34,7 +34,7 @@ def profile(
 
     Runs its calibration inputs and counts the tokens that every expert gets, step by step.
     """
-    from craftc.load_file import check_loads_name, write_loads
+    from craftc.loads.file import check_loads_name, write_loads
     from craftc.rank_jobs import profile_on_ranks
     from craftc.report.loads_report import loads_document, loads_text
 

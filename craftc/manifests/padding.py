@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from craftc.errors import BadInput, Unsupported
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.manifests.format import SlotRule
 from craftc.manifests.slots import fits, needed_widths
 from craftc.plan import LayerPlan, Placement, PlanBudget, ReplicationPlan

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from craftc.files.plugins import find_format, format_names
+from craftc.loads.load_format import LoadFormat
 from craftc.manifests.format import PlacementFormat
-from craftc.manifests.load_format import LoadFormat
 
 PLACEMENTS: Mapping[str, str] = {
     "sglang": "craftc.manifests.sglang:FORMAT",
@@ -23,12 +23,12 @@ PLACEMENTS: Mapping[str, str] = {
 LOADS: Mapping[str, str] = {
     "npz": "craftc.manifests.npz_loads:FORMAT",
     "safetensors": "craftc.manifests.safetensors_loads:FORMAT",
-    "sglang": "craftc.manifests.sglang_loads:FORMAT",
-    "trtllm": "craftc.manifests.trtllm_loads:FORMAT",
-    "vllm": "craftc.manifests.vllm_loads:FORMAT",
-    "omni": "craftc.manifests.omni_loads:FORMAT",
-    "craft": "craftc.manifests.craft_loads:FORMAT",
-    "csv": "craftc.manifests.csv_loads:FORMAT",
+    "sglang": "craftc.loads.recordings.sglang:FORMAT",
+    "trtllm": "craftc.loads.recordings.trtllm:FORMAT",
+    "vllm": "craftc.loads.recordings.vllm:FORMAT",
+    "omni": "craftc.loads.recordings.omni:FORMAT",
+    "craft": "craftc.loads.recordings.craft:FORMAT",
+    "csv": "craftc.loads.recordings.csv_table:FORMAT",
 }
 """Where every `LoadFormat` is, in the order in which a file's content is tried."""
 

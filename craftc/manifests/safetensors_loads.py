@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from craftc.load_file import read_loads
-from craftc.manifests.load_format import LoadFormat
+from craftc.loads.file import read_loads
+from craftc.loads.load_format import LoadFormat
 
 
 def recognises(path: Path, head: bytes) -> bool:

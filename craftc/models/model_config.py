@@ -12,7 +12,7 @@ from typing import Any
 
 from craftc.errors import BadInput, Unsupported
 from craftc.files.outside_documents import parse_json, read_bytes
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.models.expert_size import DTYPE_BYTES, ExpertShape, Quantization, expert_bytes
 from craftc.models.moe_layer import MoELayer
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from craftc.files.atomic_write import atomic_file
-from craftc.load_match import check_loads_fit
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
+from craftc.loads.match import check_loads_fit
 from craftc.plan import Placement, ReplicationPlan
 from craftc.solvers.planners.contiguous import contiguous_placements
 from craftc.solvers.problem import PlanningProblem, Shares

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.report.text_table import text_table
 
 

@@ -10,8 +10,8 @@ from torch._dynamo.exc import BackendCompilerFailed
 
 from craftc.backend.moe_call import MoECall
 from craftc.errors import BadInput, CraftcError, Infeasible
-from craftc.load_file import write_loads
-from craftc.loads import LoadProfile
+from craftc.loads.file import write_loads
+from craftc.loads.load_profile import LoadProfile
 from tests.backend.tiny_moe import EXPERTS, TOP_K, TinyMoE, batch
 
 

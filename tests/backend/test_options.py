@@ -7,7 +7,7 @@ import pytest
 
 from craftc.backend.options import compile_options
 from craftc.errors import BadInput
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 
 PLANNING = {"gpus": 8, "budget": "25%"}
 

@@ -12,7 +12,7 @@ import pytest
 
 from craftc.plan_file import read_plan, write_plan
 from tests.cli.command_line import MODEL, PLAN, run
-from tests.manifests.recordings import write_stat, write_trtllm
+from tests.loads.recordings.writers import write_stat, write_trtllm
 from tests.plans import toy_plan, uneven_plan
 
 CONFIG = {

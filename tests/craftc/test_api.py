@@ -11,7 +11,7 @@ import torch
 
 import craftc
 from craftc.errors import BadInput, Infeasible
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
 from craftc.plan import ReplicationPlan
 from craftc.topology import Topology

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from craftc.errors import BadInput
 from craftc.load_model import load
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.models.model_file import load_model_source
 from craftc.optimized_folder import write_optimized
 from craftc.passes.base import Compilation

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from craftc.errors import BadInput
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.rank_profile import summed_loads
 
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from craftc.errors import CraftcError
-from craftc.load_file import write_loads
-from craftc.loads import LoadProfile
+from craftc.loads.file import write_loads
+from craftc.loads.load_profile import LoadProfile
+from craftc.loads.read_loads import read_loads
 from craftc.manifests.format import ExportSource, target_of_plan
-from craftc.manifests.read_loads import read_loads
 from craftc.manifests.registry import placement_format, placement_names
-from tests.manifests.recordings import (
+from tests.loads.recordings.writers import (
     COUNTS_SLE,
     MAP_LP,
     physical_counts,

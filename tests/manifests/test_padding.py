@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import BadInput, Unsupported
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.manifests.padding import pad_plan, padding_cost
 from craftc.manifests.slots import fits
 from craftc.plan_verifier import verify_plan

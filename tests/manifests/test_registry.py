@@ -9,10 +9,10 @@ from types import ModuleType
 import pytest
 
 from craftc.errors import BadInput, Unsupported
-from craftc.loads import LoadProfile
+from craftc.loads.load_format import LoadFormat
+from craftc.loads.load_profile import LoadProfile
+from craftc.loads.read_loads import read_loads
 from craftc.manifests.format import PlacementFormat
-from craftc.manifests.load_format import LoadFormat
-from craftc.manifests.read_loads import read_loads
 from craftc.manifests.registry import (
     LOADS_GROUP,
     PLACEMENT_GROUP,
@@ -21,7 +21,7 @@ from craftc.manifests.registry import (
     placement_format,
     placement_names,
 )
-from tests.manifests.recordings import COUNTS_SLE
+from tests.loads.recordings.writers import COUNTS_SLE
 
 
 @pytest.fixture

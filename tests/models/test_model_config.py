@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from craftc.errors import BadInput, CraftcError, Unsupported
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.models.model_config import name_layers, parse_model_config, read_model_config
 
 DEEPSEEK: dict[str, Any] = {
@@ -222,7 +222,7 @@ def test_reading_a_config_imports_no_torch(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(DEEPSEEK))
     script = (
         "import sys, pathlib; from craftc.models.model_config import read_model_config; "
-        "from craftc.manifests.read_loads import detect_loads; "
+        "from craftc.loads.read_loads import detect_loads; "
         f"read_model_config(pathlib.Path({str(tmp_path)!r})); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
 from craftc.passes.allocate_replicas import AllocateReplicas
 from craftc.passes.base import Compilation, Pipeline

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from craftc.evaluation import evaluate_plan
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.passes.base import run_checked
 from craftc.passes.choose_shares import ChooseShares
 from craftc.plan_file import parse_plan, plan_bytes

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.passes.base import run_checked
 from craftc.passes.cross_validate import CrossValidate
 from craftc.plan_file import parse_plan, plan_bytes

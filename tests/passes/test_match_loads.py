@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from craftc.errors import BadInput
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
 from craftc.passes.base import Compilation, run_checked
 from craftc.passes.match_loads import MatchLoads

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from craftc.errors import BadInput
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.passes.allocate_replicas import AllocateReplicas
 from craftc.passes.base import Pipeline, run_checked
 from craftc.passes.estimate_benefit import EstimateBenefit

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from craftc.errors import BadInput
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.passes.allocate_replicas import AllocateReplicas
 from craftc.passes.base import run_checked
 from craftc.passes.choose_budget import ChooseBudget

@@ -20,7 +20,7 @@ from safetensors.numpy import save as save_safetensors
 
 from craftc.errors import BadInput
 from craftc.files.atomic_write import check_writable, write_bytes
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 
 _METADATA_KEY = "craftc.loads"
 """One key holds all of our metadata as JSON: safetensors writes several keys in no fixed order."""

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from craftc.errors import BadInput
-from craftc.load_file import write_loads
-from craftc.loads import LoadProfile
-from craftc.manifests.read_loads import detect_loads, read_loads
+from craftc.loads.file import write_loads
+from craftc.loads.load_profile import LoadProfile
+from craftc.loads.read_loads import detect_loads, read_loads
 from craftc.manifests.registry import load_names
-from tests.manifests.recordings import (
+from tests.loads.recordings.writers import (
     COUNTS_SLE,
     MAP_LP,
     physical_counts,

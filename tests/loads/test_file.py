@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
 from craftc.errors import BadInput
-from craftc.load_file import npz_bytes, read_loads, safetensors_bytes, write_loads
-from craftc.loads import LoadProfile
+from craftc.loads.file import npz_bytes, read_loads, safetensors_bytes, write_loads
+from craftc.loads.load_profile import LoadProfile
 
 COUNTS_SLE = np.arange(1, 25, dtype=np.int64).reshape(2, 3, 4)
 TRACES = Path(__file__).parents[3] / "shared" / "traces"
@@ -60,7 +60,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, counts_SLE: np.nda
 
 def test_same_loads_same_bytes():
     script = (
-        "import hashlib; from tests.craftc.test_load_file import *;"
+        "import hashlib; from tests.loads.test_file import *;"
         "print(hashlib.sha256(npz_bytes(named_loads()) + safetensors_bytes(named_loads())).hexdigest())"
     )
     runs = {subprocess.check_output([sys.executable, "-c", script], timeout=60) for _ in range(2)}

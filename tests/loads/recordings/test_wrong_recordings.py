@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from craftc.errors import BadInput
-from craftc.manifests.read_loads import read_loads
-from tests.manifests.recordings import (
+from craftc.loads.read_loads import read_loads
+from tests.loads.recordings.writers import (
     COUNTS_SLE,
     MAP_LP,
     physical_counts,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from craftc.errors import BadInput
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 
 MAX_CELLS = 2**30
 """Largest recording read, in counts: 8 GiB as int64."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from craftc.errors import BadInput
 from craftc.files.outside_documents import require_file_or_folder
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.manifests.registry import load_format, load_names
 
 _HEAD_BYTES = 64 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from craftc.errors import BadInput
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
 from craftc.plan import LayerPlan
 

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 
 from craftc.errors import BadInput
 from craftc.files.outside_documents import parse_json, read_bytes, validate
-from craftc.loads import LoadProfile
-from craftc.manifests.load_format import LoadFormat
-from craftc.manifests.recording import check_cells, check_ranks, profile_of_layers, refuse_idle_steps
+from craftc.loads.load_format import LoadFormat
+from craftc.loads.load_profile import LoadProfile
+from craftc.loads.recordings.folding import check_cells, check_ranks, profile_of_layers, refuse_idle_steps
 
 _RANK_FILE = re.compile(r"rank([0-9]{1,6})\.safetensors")
 _KEY = re.compile(r"([0-9]{1,9})_([0-9]{1,6})")

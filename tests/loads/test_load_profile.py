@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from craftc.errors import BadInput
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 
 COUNTS_SLE = np.arange(1, 25).reshape(4, 2, 3)
 

@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from craftc.errors import BadInput
 from craftc.files.outside_documents import parse_json, validate
-from craftc.loads import LoadProfile
-from craftc.manifests.load_format import LoadFormat
-from craftc.manifests.recording import check_cells, fold_slots, profile_of_layers, refuse_idle_steps
+from craftc.loads.load_format import LoadFormat
+from craftc.loads.load_profile import LoadProfile
+from craftc.loads.recordings.folding import check_cells, fold_slots, profile_of_layers, refuse_idle_steps
 
 _ARRAYS = ("expert_load", "p2l_map")
 _MAX_LINE_BYTES = 64 * 2**20

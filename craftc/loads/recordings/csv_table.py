@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from craftc.errors import BadInput
-from craftc.loads import LoadProfile
-from craftc.manifests.load_format import LoadFormat
-from craftc.manifests.recording import check_cells, profile_of_layers, refuse_idle_steps
+from craftc.loads.load_format import LoadFormat
+from craftc.loads.load_profile import LoadProfile
+from craftc.loads.recordings.folding import check_cells, profile_of_layers, refuse_idle_steps
 
 _LONG = ["step", "layer", "expert", "tokens"]
 _MAX_EXPERTS = 65_536

@@ -18,9 +18,9 @@ import numpy as np
 
 from craftc.errors import BadInput
 from craftc.files.torch_file import integer_array, is_torch_zip, load_torch_zip, pickle_head
-from craftc.loads import LoadProfile
-from craftc.manifests.load_format import LoadFormat
-from craftc.manifests.recording import check_cells, check_ranks, fold_slots, profile_of_layers, without_idle_steps
+from craftc.loads.load_format import LoadFormat
+from craftc.loads.load_profile import LoadProfile
+from craftc.loads.recordings.folding import check_cells, check_ranks, fold_slots, profile_of_layers, without_idle_steps
 
 _NAME = re.compile(r"expert_distribution_recorder_[0-9.]+?(?:_(?P<rank>[0-9]+))?\.pt")
 _PASSES_AT_ONCE = 32

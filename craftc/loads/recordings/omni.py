@@ -14,9 +14,9 @@ import numpy as np
 
 from craftc.errors import BadInput
 from craftc.files.outside_documents import decode_text
-from craftc.loads import LoadProfile
-from craftc.manifests.load_format import LoadFormat
-from craftc.manifests.recording import check_cells, check_ranks, profile_of_layers, refuse_idle_steps
+from craftc.loads.load_format import LoadFormat
+from craftc.loads.load_profile import LoadProfile
+from craftc.loads.recordings.folding import check_cells, check_ranks, profile_of_layers, refuse_idle_steps
 
 _NAME = re.compile(r"activation_counts_recordstep_([0-9]{1,12})_rank_([0-9]{1,6})\.txt")
 _NUMBERS = re.compile(r"[0-9]{1,15}(?:\t[0-9]{1,15})*\t?")

@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 from craftc.errors import BadInput
 from craftc.files.outside_documents import read_bytes
 from craftc.files.torch_file import float_or_integer_array, is_torch_zip, load_torch_zip, why_refused
-from craftc.loads import LoadProfile
-from craftc.manifests.load_format import LoadFormat
-from craftc.manifests.recording import check_cells, profile_of_layers, refuse_idle_steps
+from craftc.loads.load_format import LoadFormat
+from craftc.loads.load_profile import LoadProfile
+from craftc.loads.recordings.folding import check_cells, profile_of_layers, refuse_idle_steps
 
 
 def recognises(path: Path, head: bytes) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from craftc.loads import LoadProfile
+from craftc.loads.load_profile import LoadProfile
 
 
 @dataclass(frozen=True)

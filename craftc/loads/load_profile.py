@@ -1,4 +1,4 @@
-"""Measured expert loads: the value. Files are read and written by `craftc.load_file`.
+"""Measured expert loads: the value. Files are read and written by `craftc.loads.file`.
 
 Axes: S steps, L MoE layers (by ordinal), E logical experts.
 """

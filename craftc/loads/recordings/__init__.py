@@ -1,0 +1,1 @@
+"""Loads as servers record them, one system a file."""
