@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.synthetic_trace import synthetic_counts
 from craftc.errors import BadInput
-from craftc.loads.file import read_loads
+from craftc.loads.read_loads import read_loads
 from craftc.topology import Topology
 
 RECORDED = Path("../shared/traces")

@@ -56,7 +56,7 @@ class Evaluation:
 
 def evaluate_plan(plan: ReplicationPlan, loads: LoadProfile) -> Evaluation:
     """Replay every step of `loads` against `plan`. Raises BadInput where the two do not belong together."""
-    check_loads_fit(loads, plan.layers, "plan")
+    check_loads_fit(loads, plan.moe_layers, "plan")
     counts_SLE = loads.counts_SLE
     sizes_L = tuple(layer.expert_bytes for layer in plan.layers)
     unplanned = PlanningProblem(counts_SLE, plan.topology, sizes_L, budget_bytes=0)

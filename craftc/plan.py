@@ -188,6 +188,13 @@ class ReplicationPlan:
     """Groups of contiguous experts, each with all its copies on one node; 1 is no such rule."""
 
     @property
+    def moe_layers(self) -> tuple[MoELayer, ...]:
+        """The layers that the plan was made for, by ordinal."""
+        return tuple(
+            MoELayer(layer.name, layer.index, layer.experts, layer.expert_bytes, layer.top_k) for layer in self.layers
+        )
+
+    @property
     def replicas(self) -> int:
         """Replicas over all layers."""
         return sum(layer.replicas for layer in self.layers)
@@ -209,8 +216,3 @@ def layer_plan(layer: MoELayer, placement: Placement) -> LayerPlan:
     """The plan of one layer with copies sharing evenly."""
     replicas = sum(len(gpu) for gpu in placement) - layer.experts
     return LayerPlan(layer.name, layer.index, layer.experts, layer.top_k, layer.expert_bytes, replicas, placement)
-
-
-def moe_layer(layer: LayerPlan) -> MoELayer:
-    """What a plan knows of the layer that it was made for."""
-    return MoELayer(layer.name, layer.index, layer.experts, layer.expert_bytes, layer.top_k)

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from craftc.errors import BadInput
 from craftc.files.atomic_write import write_bytes
-from craftc.models.moe_layer import MoELayer
 from craftc.plan import Estimate, LayerPlan, PlanBudget, Provenance, ReplicationPlan
 from craftc.plan_verifier import verify_plan
 from craftc.topology import Topology
@@ -130,9 +129,8 @@ def _json_lines(value: Any, margin: str = "") -> str:
 
 def _check_sizes(plan: ReplicationPlan) -> None:
     """Raise BadInput for numbers out of range: before the verifier counts up to them."""
-    for layer in plan.layers:
-        MoELayer(layer.name, layer.index, layer.experts, layer.expert_bytes, layer.top_k)
-        slots = sum(len(gpu) for gpu in layer.placement)
+    for layer, placed in zip(plan.moe_layers, plan.layers, strict=True):  # a MoELayer checks its own numbers
+        slots = sum(len(gpu) for gpu in placed.placement)
         if layer.experts > slots:
             raise BadInput(f"not a sound plan: layer {layer.name}: {layer.experts} experts in {slots} slots")
 

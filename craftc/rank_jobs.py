@@ -12,8 +12,8 @@ from pathlib import Path
 
 from craftc.errors import BadInput
 from craftc.launch import launch_ranks
-from craftc.loads.file import read_loads
 from craftc.loads.load_profile import LoadProfile
+from craftc.loads.read_loads import read_loads
 from craftc.passes.base import Verification
 from craftc.plan_file import read_plan
 

@@ -14,8 +14,8 @@ from craftc.api import plan
 from craftc.backend.options import CompileOptions
 from craftc.budget import parse_budget, resolve_budget
 from craftc.errors import BadInput, Unsupported
-from craftc.loads.file import read_loads
 from craftc.loads.load_profile import LoadProfile
+from craftc.loads.read_loads import read_loads
 from craftc.models.moe_layer import MoELayer
 from craftc.passes.tracing_experts import find_experts
 from craftc.plan import ReplicationPlan

@@ -119,7 +119,6 @@ def plan(
     from craftc.models.model_config import groups_hint, read_model_config
     from craftc.passes.base import Compilation
     from craftc.pipelines import planning_pipeline, run_pipeline
-    from craftc.plan import moe_layer
     from craftc.plan_file import write_plan
     from craftc.planning_options import PlanningOptions
     from craftc.report.budget_report import draw_budget_curve
@@ -165,7 +164,7 @@ def plan(
         elif config is not None:
             start = _with_config(wanted, config)
         elif in_use is not None and expert_bytes is None:
-            start = replace(wanted, layers=tuple(moe_layer(layer) for layer in in_use.layers))
+            start = replace(wanted, layers=in_use.moe_layers)
         else:
             start = _with_layers(wanted, expert_bytes)
         done, _ = run_pipeline(planning, start, progress)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from safetensors.numpy import save as save_safetensors
 
 from craftc.errors import BadInput
 from craftc.files.atomic_write import check_writable, write_bytes
+from craftc.files.torch_file import is_torch_zip
+from craftc.loads.load_format import LoadFormat
 from craftc.loads.load_profile import LoadProfile
 
 _METADATA_KEY = "craftc.loads"
@@ -33,26 +36,6 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The zip format's first date: same loads, same bytes."""
 
 
-def read_loads(path: Path) -> LoadProfile:
-    """The loads in `path`. Raises BadInput, in one line that begins with the path, for any file that holds none."""
-    arrays = _read_arrays(path)
-    if "counts" not in arrays:
-        raise BadInput(f"{path}: no array named counts; it holds {_names(arrays)}")
-    counts_SLE = arrays["counts"]
-    try:
-        _check_shapes(arrays)
-        return LoadProfile.from_counts(
-            counts_SLE,
-            layer_names=tuple(str(name) for name in arrays["layer_names"]) if "layer_names" in arrays else None,
-            layer_indices=tuple(int(index) for index in arrays["layer_indices"]) if "layer_indices" in arrays else None,
-            top_k=_top_k(arrays["top_k"], counts_SLE) if "top_k" in arrays else None,
-            step_names=tuple(str(name) for name in arrays.get("step_names", ())),
-            provenance=path.name,
-        )
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from None
-
-
 def write_loads(loads: LoadProfile, path: Path) -> None:
     """Write `path`, whole or not at all, in the format its name says. Raises BadInput for another ending."""
     check_loads_name(path)
@@ -64,6 +47,17 @@ def check_loads_name(path: Path) -> None:
     if path.suffix not in (".npz", ".safetensors"):
         raise BadInput(f"cannot write loads to {path}: the name must end in .npz or .safetensors")
     check_writable(path)
+
+
+def why_not_ours(start: bytes) -> str:
+    """What a file with these first bytes is instead of `.npz` or `.safetensors`, and what to do."""
+    if not start:
+        return "is empty: expected .npz or .safetensors with an array named counts"
+    if start.startswith(b"\x80"):
+        return "is a pickle, which could run code when read: save it with numpy.savez(counts=...)"
+    if start.startswith(b"\x93NUMPY"):
+        return "is a bare .npy array: save it with numpy.savez(path, counts=array)"
+    return "is neither .npz nor .safetensors: expected one with an array named counts"
 
 
 def npz_bytes(loads: LoadProfile) -> bytes:
@@ -97,6 +91,26 @@ def _number_arrays(loads: LoadProfile) -> dict[str, np.ndarray]:
     }
 
 
+def _read(path: Path) -> LoadProfile:
+    """The loads in `path`. Raises BadInput, in one line that begins with the path, for any file that holds none."""
+    arrays = _read_arrays(path)
+    if "counts" not in arrays:
+        raise BadInput(f"{path}: no array named counts; it holds {_names(arrays)}")
+    counts_SLE = arrays["counts"]
+    try:
+        _check_shapes(arrays)
+        return LoadProfile.from_counts(
+            counts_SLE,
+            layer_names=tuple(str(name) for name in arrays["layer_names"]) if "layer_names" in arrays else None,
+            layer_indices=tuple(int(index) for index in arrays["layer_indices"]) if "layer_indices" in arrays else None,
+            top_k=_top_k(arrays["top_k"], counts_SLE) if "top_k" in arrays else None,
+            step_names=tuple(str(name) for name in arrays.get("step_names", ())),
+            provenance=path.name,
+        )
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+
+
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     if path.is_dir():
         raise BadInput(f"{path} is a folder: give a file of loads (.npz or .safetensors)")
@@ -121,18 +135,12 @@ def _names(arrays: dict[str, np.ndarray]) -> str:
     return ", ".join(name if name.isprintable() else ascii(name) for name in sorted(arrays)) or "nothing"
 
 
-def _reader(path: Path, start: bytes) -> Any:
-    if not start:
-        raise BadInput(f"{path} is empty: expected .npz or .safetensors with an array named counts")
+def _reader(path: Path, start: bytes) -> Callable[[Path], dict[str, np.ndarray]]:
     if start.startswith(b"PK"):
         return _read_npz
     if start[8:9] == b"{":
         return _read_safetensors
-    if start.startswith(b"\x80"):
-        raise BadInput(f"{path} is a pickle, which could run code when read: save it with numpy.savez(counts=...)")
-    if start.startswith(b"\x93NUMPY"):
-        raise BadInput(f"{path} is a bare .npy array: save it with numpy.savez(path, counts=array)")
-    raise BadInput(f"{path} is neither .npz nor .safetensors: expected one with an array named counts")
+    raise BadInput(f"{path} {why_not_ours(start)}")
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -188,3 +196,17 @@ def _top_k(top_k: np.ndarray, counts_SLE: np.ndarray) -> tuple[int | None, ...]:
     if wrong:
         raise BadInput(f"top_k must be in 1..{experts} (or 0 where unknown), got {wrong[0]}")
     return values
+
+
+def _is_npz(path: Path, head: bytes) -> bool:
+    """A zip file that torch did not make."""
+    return head.startswith(b"PK") and not is_torch_zip(head)
+
+
+def _is_safetensors(path: Path, head: bytes) -> bool:
+    """A JSON header after eight bytes of length."""
+    return head[8:9] == b"{" and not head.startswith(b"{")
+
+
+NPZ = LoadFormat(name="npz", server="craftc, NumPy", recognises=_is_npz, read=_read)
+SAFETENSORS = LoadFormat(name="safetensors", server="craftc", recognises=_is_safetensors, read=_read)

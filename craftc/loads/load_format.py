@@ -1,4 +1,4 @@
-"""What every format of recorded loads is made of, and the one way in: `read_loads`."""
+"""What every format of recorded loads is made of."""
 
 from __future__ import annotations
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
-from craftc.plan import LayerPlan
 
 
-def check_loads_fit(loads: LoadProfile, layers: Sequence[MoELayer | LayerPlan], owner: str) -> None:
+def check_loads_fit(loads: LoadProfile, layers: Sequence[MoELayer], owner: str) -> None:
     """Raise BadInput unless `loads` has the layers of `owner` (`model`, `plan`), by number, experts and names.
 
     Layers without names of their own match by position (`layers.0`, `layers.1`, ...) or by decoder index.

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from craftc.errors import BadInput
 from craftc.files.outside_documents import require_file_or_folder
+from craftc.loads.file import why_not_ours
 from craftc.loads.load_profile import LoadProfile
-from craftc.manifests.registry import load_format, load_names
+from craftc.loads.registry import load_format, load_names
 
 _HEAD_BYTES = 64 * 1024
 
@@ -35,8 +36,9 @@ def detect_loads(path: Path) -> str:
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
     if found is None:
-        what = "a folder, but not" if path.is_dir() else "not"
-        raise BadInput(f"{path}: {what} a recording of expert loads in any known format ({', '.join(load_names())})")
+        what = "is a folder" if path.is_dir() else why_not_ours(head)
+        known = ", ".join(load_names())
+        raise BadInput(f"{path} {what}; not a recording of expert loads in any known format ({known})")
     return found
 
 

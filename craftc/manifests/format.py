@@ -95,9 +95,7 @@ class PlacementFormat:
 
 def target_of_plan(plan: ReplicationPlan, hidden_layers: int | None = None) -> Target:
     """The plan's own target; without `hidden_layers` the last MoE layer is taken for the model's last layer."""
-    layers = tuple(
-        MoELayer(layer.name, layer.index, layer.experts, layer.expert_bytes, layer.top_k) for layer in plan.layers
-    )
+    layers = plan.moe_layers
     if hidden_layers is None:
         hidden_layers = max(layer.index for layer in layers) + 1
     return Target(plan.topology.gpus, layers, hidden_layers)

@@ -1,11 +1,10 @@
-"""The formats craftc reads and writes: one line each, also from other packages through entry points."""
+"""Placement formats that craftc writes and reads: one line each, also from other packages through entry points."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from craftc.files.plugins import find_format, format_names
-from craftc.loads.load_format import LoadFormat
 from craftc.manifests.format import PlacementFormat
 
 PLACEMENTS: Mapping[str, str] = {
@@ -20,22 +19,8 @@ PLACEMENTS: Mapping[str, str] = {
 }
 """Where every `PlacementFormat` is, written as entry points are."""
 
-LOADS: Mapping[str, str] = {
-    "npz": "craftc.manifests.npz_loads:FORMAT",
-    "safetensors": "craftc.manifests.safetensors_loads:FORMAT",
-    "sglang": "craftc.loads.recordings.sglang:FORMAT",
-    "trtllm": "craftc.loads.recordings.trtllm:FORMAT",
-    "vllm": "craftc.loads.recordings.vllm:FORMAT",
-    "omni": "craftc.loads.recordings.omni:FORMAT",
-    "craft": "craftc.loads.recordings.craft:FORMAT",
-    "csv": "craftc.loads.recordings.csv_table:FORMAT",
-}
-"""Where every `LoadFormat` is, in the order in which a file's content is tried."""
-
 PLACEMENT_GROUP = "craftc.placement_formats"
 """Entry-point group: name = format, value = `package.module:PLACEMENT_FORMAT`."""
-LOADS_GROUP = "craftc.load_formats"
-"""Entry-point group: name = format, value = `package.module:LOAD_FORMAT`."""
 
 
 def placement_names() -> tuple[str, ...]:
@@ -43,16 +28,6 @@ def placement_names() -> tuple[str, ...]:
     return format_names(PLACEMENTS, PLACEMENT_GROUP)
 
 
-def load_names() -> tuple[str, ...]:
-    """Names for `--loads-format`, built-in ones first, in the order in which content is tried."""
-    return format_names(LOADS, LOADS_GROUP)
-
-
 def placement_format(name: str) -> PlacementFormat:
     """The format called `name`. Raises BadInput where there is none, Unsupported where a plug-in is broken."""
     return find_format(name, PLACEMENTS, PLACEMENT_GROUP, PlacementFormat)
-
-
-def load_format(name: str) -> LoadFormat:
-    """The format called `name`. Raises BadInput where there is none, Unsupported where a plug-in is broken."""
-    return find_format(name, LOADS, LOADS_GROUP, LoadFormat)

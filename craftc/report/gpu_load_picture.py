@@ -30,7 +30,7 @@ def draw_gpu_loads(plan: ReplicationPlan, loads: LoadProfile, path: Path) -> Non
     """
     import matplotlib
 
-    check_loads_fit(loads, plan.layers, "plan")
+    check_loads_fit(loads, plan.moe_layers, "plan")
     sizes_L = tuple(layer.expert_bytes for layer in plan.layers)
     in_order = contiguous_placements(PlanningProblem(loads.counts_SLE, plan.topology, sizes_L, budget_bytes=0))
     planned = [layer.placement for layer in plan.layers]

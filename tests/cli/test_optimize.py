@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 
 from craftc.errors import VerificationFailed
-from craftc.loads.file import read_loads
+from craftc.loads.read_loads import read_loads
 from craftc.passes.base import Compilation
 from craftc.passes.verify_rewrite import VerifyRewrite
 from craftc.plan_file import read_plan

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from craftc.loads.file import read_loads
+from craftc.loads.read_loads import read_loads
 from tests.cli.command_line import LOADS, MODEL, check_golden, run
 
 

@@ -13,7 +13,7 @@ from craftc.errors import BadInput
 from craftc.loads.file import write_loads
 from craftc.loads.load_profile import LoadProfile
 from craftc.loads.read_loads import detect_loads, read_loads
-from craftc.manifests.registry import load_names
+from craftc.loads.registry import load_names
 from tests.loads.recordings.writers import (
     COUNTS_SLE,
     MAP_LP,
@@ -152,6 +152,13 @@ def test_what_is_nothing_known_is_said(tmp_path: Path) -> None:
         read_loads(tmp_path / "nothing.npz")
     with pytest.raises(BadInput, match="format 'sglong': expected one of npz, "):
         read_loads(path, "sglong")
-    with pytest.raises(BadInput, match="not a recording"):
+    with pytest.raises(BadInput, match="is a folder; not a recording"):
         read_loads(tmp_path)
+
+
+@pytest.mark.parametrize(("data", "message"), [(b"", "is empty"), (b"\x93NUMPY", r"is a bare \.npy array: save")])
+def test_what_comes_close_is_told_how_to_be_one(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "loads").write_bytes(data)
+    with pytest.raises(BadInput, match=message):
+        read_loads(tmp_path / "loads")
     assert load_names()[0] == "npz"
