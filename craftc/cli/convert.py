@@ -55,8 +55,9 @@ def _loads(
     recording: Path, output: Path, loads_format: str | None, model_config: Path | None, format: Format
 ) -> Result:
     from craftc.loads.file import write_loads
+    from craftc.loads.name_layers import name_layers
     from craftc.loads.read_loads import detect_loads, read_loads
-    from craftc.models.model_config import name_layers, read_model_config
+    from craftc.models.model_config import read_model_config
 
     name = loads_format or detect_loads(recording)
     loads = read_loads(recording, name)

@@ -82,7 +82,8 @@ def _model(
     """Loads with the model's names, its MoE layers, and its decoder layers where known."""
     from craftc.api import layers_of_loads
     from craftc.errors import BadInput
-    from craftc.models.model_config import name_layers, read_model_config
+    from craftc.loads.name_layers import name_layers
+    from craftc.models.model_config import read_model_config
     from craftc.units import parse_size
 
     if (model_config is None) == (expert_bytes is None):

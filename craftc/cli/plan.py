@@ -238,7 +238,7 @@ def _check_one_source(model: str | None, model_config: Path | None, expert_bytes
 
 
 def _with_config(wanted: Compilation, config: Config) -> Compilation:
-    from craftc.models.model_config import name_layers
+    from craftc.loads.name_layers import name_layers
 
     assert wanted.loads is not None
     return replace(wanted, loads=name_layers(wanted.loads, config), layers=config.layers)

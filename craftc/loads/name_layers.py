@@ -1,0 +1,49 @@
+"""A recording says which layers it is of by number; the model's config knows their names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from craftc.errors import BadInput
+from craftc.loads.load_profile import LoadProfile
+from craftc.models.model_config import ModelConfig
+
+
+def name_layers(loads: LoadProfile, config: ModelConfig) -> LoadProfile:
+    """`loads` with the model's layer names, decoder indices and top-k.
+
+    Recordings by decoder index must have the model's indices, and what lies behind its last decoder layer
+    (multi-token prediction) is dropped; recordings by MoE ordinal (0, 1, 2, ...) are taken in order. Raises BadInput
+    where the number of layers or experts differs.
+    """
+    layers = config.layers
+    if loads.experts != layers[0].experts:
+        raise BadInput(f"loads are of {loads.experts} experts, the model ({config.model_type}) has {layers[0].experts}")
+    indices = tuple(layer.index for layer in layers)
+    loads = _decoder_layers(loads, config.hidden_layers)
+    if loads.layer_indices not in (indices, tuple(range(len(layers)))):
+        odd = sorted(set(loads.layer_indices) ^ set(indices))
+        raise BadInput(
+            f"loads are of {loads.layers} layers, the model ({config.model_type}) has {len(layers)} MoE layers, "
+            f"{indices[0]}..{indices[-1]}; decoder layer {odd[0]} is in one of the two only"
+        )
+    return replace(
+        loads,
+        layer_names=tuple(layer.name for layer in layers),
+        layer_indices=indices,
+        top_k=tuple(layer.top_k for layer in layers),
+    )
+
+
+def _decoder_layers(loads: LoadProfile, hidden_layers: int) -> LoadProfile:
+    """`loads` without layers behind the model's last decoder layer."""
+    kept = [ordinal for ordinal, index in enumerate(loads.layer_indices) if index < hidden_layers]
+    if len(kept) in (0, loads.layers):
+        return loads
+    return replace(
+        loads,
+        counts_SLE=loads.counts_SLE[:, kept],
+        layer_names=tuple(loads.layer_names[ordinal] for ordinal in kept),
+        layer_indices=tuple(loads.layer_indices[ordinal] for ordinal in kept),
+        top_k=tuple(loads.top_k[ordinal] for ordinal in kept),
+    )
