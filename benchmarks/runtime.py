@@ -19,7 +19,7 @@ import torch
 from benchmarks.mid_size_moe import DECODE, PREFILL, build_model, random_tokens, skewed_plan
 from craftc.launch import launch_ranks
 from craftc.optimized_folder import PLAN, WEIGHTS
-from craftc.plan_file import write_plan
+from craftc.plans.file import write_plan
 from craftc.prepare_model import prepare
 from craftc.weights import write_weights
 

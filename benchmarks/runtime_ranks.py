@@ -29,7 +29,7 @@ from benchmarks.mid_size_moe import (
 )
 from craftc.passes.output_comparison import replicated_modules
 from craftc.passes.token_prediction import routed_tokens
-from craftc.plan import ReplicationPlan
+from craftc.plans.replication_plan import ReplicationPlan
 from craftc.prepare_model import prepare
 from craftc.rank_program import run_on_rank
 from craftc.runtime.local_experts import local_experts

@@ -41,11 +41,6 @@ _MODULE_OF = {
 }
 """Public names by the module that has them, imported on first use: `import craftc` costs nothing."""
 
-# `craftc.plan` is the function. The module of that name is imported once, so that no later import binds its name here
-# again; it is reached by `from craftc.plan import ReplicationPlan`.
-import_module("craftc.plan")
-globals().pop("plan")
-
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:

@@ -20,8 +20,8 @@ from craftc.pipelines import (
     rewriting_pipeline,
     run_pipeline,
 )
-from craftc.plan import ReplicationPlan
 from craftc.planning_options import PlanningOptions
+from craftc.plans.replication_plan import ReplicationPlan
 from craftc.topology import Topology
 
 if TYPE_CHECKING:  # planning from loads must not import torch

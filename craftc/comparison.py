@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from craftc.errors import Unsupported
-from craftc.plan import ArmEstimate, Estimate, LayerEstimate
+from craftc.plans.replication_plan import ArmEstimate, Estimate, LayerEstimate
 from craftc.solvers.bound import balancedness_bounds
 from craftc.solvers.planners.contiguous import contiguous_placements
 from craftc.solvers.planners.craft import CraftPlanner

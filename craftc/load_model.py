@@ -19,8 +19,8 @@ from craftc.optimized_folder import PLAN, WEIGHTS
 from craftc.passes.base import Compilation
 from craftc.passes.rewrite_experts import Replicate, rewrite_experts
 from craftc.pipelines import analysis_pipeline, run_pipeline
-from craftc.plan import LayerPlan, ReplicationPlan
-from craftc.plan_file import read_plan
+from craftc.plans.file import read_plan
+from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.prepare_model import replace_experts
 from craftc.runtime.module_list_experts import ModuleListExperts
 from craftc.weights import METADATA_KEY, SHARED, gpu_file, plan_fingerprint

@@ -11,8 +11,8 @@ from craftc.loads.file import safetensors_bytes
 from craftc.loads.load_profile import LoadProfile
 from craftc.model_reference import FILE as MODEL
 from craftc.model_reference import reference_bytes
-from craftc.plan import ReplicationPlan
-from craftc.plan_file import plan_bytes
+from craftc.plans.file import plan_bytes
+from craftc.plans.replication_plan import ReplicationPlan
 from craftc.weights import write_weights
 
 PLAN, LOADS, REPORT, WEIGHTS = "plan.json", "loads.safetensors", "report.txt", "weights"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from craftc.errors import BadInput
-from craftc.plan import PlanObjective, ReplicationPlan
+from craftc.plans.replication_plan import PlanObjective, ReplicationPlan
 from craftc.solvers.planners.registry import DEFAULT_PLANNER
 from craftc.solvers.problem import EffortName, SolverName
 from craftc.solvers.search.effort import EFFORTS

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
-    from craftc.plan import LayerPlan, ReplicationPlan
+    from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
     from craftc.runtime.copy_choice import CopyRule
 
 

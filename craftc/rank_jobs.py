@@ -15,7 +15,7 @@ from craftc.launch import launch_ranks
 from craftc.loads.load_profile import LoadProfile
 from craftc.loads.read_loads import read_loads
 from craftc.passes.base import Verification
-from craftc.plan_file import read_plan
+from craftc.plans.file import read_plan
 
 WHOLE_JOB_S = 3600.0
 """Longest time for all ranks together; a rank that waits for another one gives up much sooner."""

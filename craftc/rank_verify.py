@@ -32,7 +32,7 @@ from craftc.passes.rewrite_experts import rewrite_experts
 from craftc.passes.token_prediction import RoutedTokens, routed_tokens, token_deviation
 from craftc.passes.tracing_model import call_model
 from craftc.pipelines import analysis_pipeline, run_pipeline
-from craftc.plan_file import read_plan
+from craftc.plans.file import read_plan
 from craftc.rank_program import run_on_rank
 from craftc.rank_rows import rows_of_rank
 from craftc.runtime.agreement import check_ranks_agree

@@ -19,8 +19,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from craftc.errors import BadInput
-from craftc.plan import LayerPlan, ReplicationPlan
-from craftc.plan_file import plan_bytes
+from craftc.plans.file import plan_bytes
+from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.streamed_tensors import StreamedTensor, write_tensors
 
 SHARED = "shared.safetensors"

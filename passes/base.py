@@ -12,8 +12,8 @@ from craftc.errors import BadInput, CraftcError
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
-from craftc.plan import PlanObjective, ReplicationPlan
-from craftc.plan_verifier import require_sound
+from craftc.plans.replication_plan import PlanObjective, ReplicationPlan
+from craftc.plans.verifier import require_sound
 from craftc.solvers.allocation.auto_budget import BudgetCurve
 from craftc.solvers.problem import Allocation, BenefitCurves, EffortName
 from craftc.topology import Topology

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from craftc.comparison import with_planned
 from craftc.passes.base import Compilation, Pass
-from craftc.plan_verifier import require_sound
+from craftc.plans.verifier import require_sound
 from craftc.solvers.replay import replay
 from craftc.solvers.shares import choose_shares
 

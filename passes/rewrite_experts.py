@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import fx, nn
 
 from craftc.passes.base import Compilation, Pass
-from craftc.plan import LayerPlan, ReplicationPlan
+from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.runtime.plan_match import check_layer_fits, check_same_layers
 from craftc.runtime.replicated_experts import virtual_experts
 

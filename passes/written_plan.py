@@ -10,8 +10,8 @@ import numpy as np
 from craftc.comparison import compare, with_planned
 from craftc.models.fingerprint import fingerprint_model
 from craftc.passes.base import Compilation
-from craftc.plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
-from craftc.plan_verifier import require_sound
+from craftc.plans.replication_plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
+from craftc.plans.verifier import require_sound
 from craftc.solvers.objectives import step_time, workload_balancedness
 from craftc.solvers.problem import Allocation, BenefitCurves, Planner, PlanningProblem
 from craftc.solvers.replay import replay

@@ -17,7 +17,7 @@ from craftc.backend.ranks import Ranks
 from craftc.backend.regions import Unmatched
 from craftc.errors import CraftcError
 from craftc.models.moe_layer import MoELayer
-from craftc.plan import LayerPlan, ReplicationPlan
+from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.runtime.plan_match import check_layer_fits
 
 log = logging.getLogger("craftc.backend")

@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from craftc.budget import parse_budget
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
-from craftc.plan import ReplicationPlan
+from craftc.plans.replication_plan import ReplicationPlan
 from craftc.topology import Topology
 
 _EXAMPLE = 'options={"gpus": 8, "budget": "25%", "loads": "loads.npz"} or options={"plan": "plan.json"}'

@@ -18,9 +18,9 @@ from craftc.loads.load_profile import LoadProfile
 from craftc.loads.read_loads import read_loads
 from craftc.models.moe_layer import MoELayer
 from craftc.passes.tracing_experts import find_experts
-from craftc.plan import ReplicationPlan
-from craftc.plan_file import read_plan
-from craftc.plan_verifier import require_sound
+from craftc.plans.file import read_plan
+from craftc.plans.replication_plan import ReplicationPlan
+from craftc.plans.verifier import require_sound
 from craftc.runtime.plan_match import expert_bytes
 
 

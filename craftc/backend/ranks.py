@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from craftc.backend.moe_call import AllExperts, MoECall, OwnExperts
 from craftc.backend.options import CompileOptions
 from craftc.errors import BadInput, CraftcError
-from craftc.plan import LayerPlan, ReplicationPlan
-from craftc.plan_file import parse_plan, plan_bytes
+from craftc.plans.file import parse_plan, plan_bytes
+from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.runtime.agreement import check_ranks_agree
 from craftc.runtime.c10d import C10dDispatcher
 from craftc.runtime.copy_choice import copy_choice

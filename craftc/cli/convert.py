@@ -87,8 +87,8 @@ def _placement(
 ) -> Result:
     from craftc.manifests.read_placement import read_placement
     from craftc.models.model_config import read_model_config
-    from craftc.plan_file import plan_document, write_plan
-    from craftc.plan_verifier import require_sound
+    from craftc.plans.file import plan_document, write_plan
+    from craftc.plans.verifier import require_sound
     from craftc.topology import Topology
 
     config = read_model_config(model_config)

@@ -17,8 +17,8 @@ def diff(
     format: OutputFormat = Format.text,
 ) -> Result:
     """List what every GPU must receive to go from one plan to another, with bytes."""
-    from craftc.plan_diff import diff_plans
-    from craftc.plan_file import read_plan
+    from craftc.plans.diff import diff_plans
+    from craftc.plans.file import read_plan
     from craftc.report.diff_report import diff_document, diff_text
 
     found = diff_plans(read_plan(old), read_plan(new))

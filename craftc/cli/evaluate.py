@@ -51,10 +51,10 @@ def evaluate(
     placement and the bound.
     """
     from craftc.errors import BadInput
-    from craftc.evaluation import evaluate_plan
     from craftc.loads.read_loads import read_loads
     from craftc.manifests.read_placement import read_placement
-    from craftc.plan_file import read_plan
+    from craftc.plans.evaluation import evaluate_plan
+    from craftc.plans.file import read_plan
     from craftc.report.evaluation_report import evaluation_document, evaluation_text
     from craftc.topology import Topology
 

@@ -57,7 +57,7 @@ def export(
     from craftc.manifests.slots import fits
     from craftc.models.model_config import read_model_config
     from craftc.models.model_file import load_model_source
-    from craftc.plan_file import read_plan
+    from craftc.plans.file import read_plan
 
     server_format = placement_format(to)
     rule = server_format.slots

@@ -130,7 +130,7 @@ def _write(
     done: Compilation, pipeline: Pipeline, name: str, spec: str, out: Path, progress: ShownProgress, format: Format
 ) -> Result:
     from craftc.optimized_folder import write_optimized
-    from craftc.plan_file import plan_document
+    from craftc.plans.file import plan_document
     from craftc.report.optimize_report import files_list, optimize_report
     from craftc.report.plan_report import comparison_table, validation_text
     from craftc.report.verification_report import verification_document, verification_text

@@ -37,7 +37,7 @@ from craftc.cli.progress import ShownProgress, shown_progress
 if TYPE_CHECKING:
     from craftc.models.model_config import ModelConfig as Config
     from craftc.passes.base import Compilation
-    from craftc.plan import ReplicationPlan
+    from craftc.plans.replication_plan import ReplicationPlan
     from craftc.topology import Topology
 
 
@@ -119,8 +119,8 @@ def plan(
     from craftc.models.model_config import groups_hint, read_model_config
     from craftc.passes.base import Compilation
     from craftc.pipelines import planning_pipeline, run_pipeline
-    from craftc.plan_file import write_plan
     from craftc.planning_options import PlanningOptions
+    from craftc.plans.file import write_plan
     from craftc.report.budget_report import draw_budget_curve
     from craftc.solvers.planners.registry import UNIFORM
     from craftc.topology import Topology
@@ -183,8 +183,8 @@ def _in_use(
     """The plan to replan from: a plan file, or a server's placement."""
     from craftc.errors import BadInput
     from craftc.manifests.read_placement import read_placement
-    from craftc.plan_file import read_plan
-    from craftc.plan_verifier import require_sound
+    from craftc.plans.file import read_plan
+    from craftc.plans.verifier import require_sound
 
     if placement_format is None:
         return None if old is None else read_plan(old)
@@ -199,8 +199,8 @@ def _result(
     done: Compilation, in_use: ReplicationPlan | None, files: list[str], hints: tuple[str, ...], format: Format
 ) -> Result:
     """The plan, and where they were asked for the curve behind its budget and the changes from the plan in use."""
-    from craftc.plan_diff import diff_plans
-    from craftc.plan_file import plan_document
+    from craftc.plans.diff import diff_plans
+    from craftc.plans.file import plan_document
     from craftc.report.budget_report import budget_document, budget_text
     from craftc.report.diff_report import diff_document, diff_summary
     from craftc.report.plan_report import comparison_table, plan_summary, validation_text

@@ -11,7 +11,7 @@ def show(plan: Plan, format: OutputFormat = Format.text) -> Result:
 
     Prints the budget, the comparison with the baselines on the plan's own loads, and every layer.
     """
-    from craftc.plan_file import plan_document, read_plan
+    from craftc.plans.file import plan_document, read_plan
     from craftc.report.plan_report import comparison_table, layer_table, plan_summary, validation_text
 
     read = read_plan(plan)

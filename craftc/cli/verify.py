@@ -32,7 +32,7 @@ def _verify_here(model: str, plan: Path, progress: ShownProgress) -> Verificatio
     from craftc.models.model_file import load_model_source
     from craftc.passes.base import Compilation
     from craftc.pipelines import analysis_pipeline, joined, rewriting_pipeline, run_pipeline
-    from craftc.plan_file import read_plan
+    from craftc.plans.file import read_plan
 
     read = read_plan(plan)
     source = load_model_source(model)

@@ -11,7 +11,7 @@ from craftc.files.outside_documents import decode_text
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import check_placement
 from craftc.models.moe_layer import MoELayer
-from craftc.plan import LayerPlan, Placement
+from craftc.plans.replication_plan import LayerPlan, Placement
 
 _COLUMNS = ["layer", "index", "expert", "copies", "gpus", "slots"]
 

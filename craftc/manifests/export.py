@@ -14,8 +14,8 @@ from craftc.manifests.format import ExportSource, PlacementFormat, target_of_pla
 from craftc.manifests.padding import padding_cost
 from craftc.manifests.registry import placement_format
 from craftc.manifests.slots import fits, uniform_slots
-from craftc.plan import ReplicationPlan
-from craftc.plan_verifier import require_sound
+from craftc.plans.replication_plan import ReplicationPlan
+from craftc.plans.verifier import require_sound
 
 if TYPE_CHECKING:
     from torch import nn

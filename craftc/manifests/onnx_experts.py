@@ -28,7 +28,7 @@ from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import Compilation
 from craftc.passes.rewrite_experts import rewrite_experts
 from craftc.pipelines import analysis_pipeline, run_pipeline
-from craftc.plan import LayerPlan, ReplicationPlan
+from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.runtime.local_experts import local_experts
 from craftc.runtime.module_list_experts import ModuleListExperts
 from craftc.runtime.slot_table import SlotTable, slot_table

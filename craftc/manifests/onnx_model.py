@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from craftc.errors import BadInput, Unsupported
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import check_placement
-from craftc.plan import Placement
+from craftc.plans.replication_plan import Placement
 
 if TYPE_CHECKING:
     import onnx
@@ -35,7 +35,7 @@ def encode(source: ExportSource) -> bytes:
 
     from craftc.manifests.onnx_annotations import violations
     from craftc.manifests.onnx_experts import export_model
-    from craftc.plan_file import plan_document
+    from craftc.plans.file import plan_document
 
     model = export_model(source.plan, source.model, source.example)
     model.metadata_props.add(key=_PLAN, value=json.dumps(plan_document(source.plan)))

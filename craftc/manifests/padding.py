@@ -14,7 +14,7 @@ from craftc.errors import BadInput, Unsupported
 from craftc.loads.load_profile import LoadProfile
 from craftc.manifests.format import SlotRule
 from craftc.manifests.slots import fits, needed_widths
-from craftc.plan import LayerPlan, Placement, PlanBudget, ReplicationPlan
+from craftc.plans.replication_plan import LayerPlan, Placement, PlanBudget, ReplicationPlan
 from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_named
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import replay

@@ -9,7 +9,7 @@ from craftc.files.outside_documents import read_bytes
 from craftc.manifests.format import Target
 from craftc.manifests.registry import placement_format
 from craftc.models.moe_layer import MoELayer
-from craftc.plan import PlanBudget, Provenance, ReplicationPlan, layer_plan
+from craftc.plans.replication_plan import PlanBudget, Provenance, ReplicationPlan, layer_plan
 from craftc.topology import Topology
 
 

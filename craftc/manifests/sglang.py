@@ -23,7 +23,7 @@ from craftc.manifests.slots import (
     split_row,
     uniform_slots,
 )
-from craftc.plan import Placement
+from craftc.plans.replication_plan import Placement
 
 
 class _Document(BaseModel):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from craftc.errors import BadInput, Refused
 from craftc.manifests.format import SlotRule, Target
 from craftc.models.moe_layer import MoELayer
-from craftc.plan import Placement, ReplicationPlan
+from craftc.plans.replication_plan import Placement, ReplicationPlan
 
 
 def split_row(expert_of_slot: Sequence[int], gpus: int, where: str) -> Placement:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from craftc.passes.base import Compilation
-from craftc.plan_file import plan_document
+from craftc.plans.file import plan_document
 from craftc.report.budget_report import budget_document, budget_text
 from craftc.report.curve_report import curve_table
 from craftc.report.inspection_report import layers_table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from craftc.plan_diff import Move, PlanDiff
+from craftc.plans.diff import Move, PlanDiff
 from craftc.report.text_table import text_table
 from craftc.units import format_size
 

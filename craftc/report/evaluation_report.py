@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from craftc.evaluation import Evaluation
+from craftc.plans.evaluation import Evaluation
 from craftc.report.text_table import text_table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from craftc.plan import ReplicationPlan
+from craftc.plans.replication_plan import ReplicationPlan
 from craftc.report.text_table import text_table
 from craftc.units import format_size
 

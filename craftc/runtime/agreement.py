@@ -7,7 +7,7 @@ import hashlib
 import torch.distributed as dist
 
 from craftc.errors import BadInput
-from craftc.plan import ReplicationPlan
+from craftc.plans.replication_plan import ReplicationPlan
 from craftc.runtime.exchange import rank_failures
 from craftc.runtime.rank_group import RankGroup
 

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from craftc.plan import LayerPlan
+from craftc.plans.replication_plan import LayerPlan
 from craftc.runtime.slot_table import SlotTable, slot_table
 
 CopyRule = Literal["planned", "local-first"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from craftc.errors import BadInput
-from craftc.plan import LayerPlan, ReplicationPlan
+from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.runtime.local_experts import expert_count
 
 

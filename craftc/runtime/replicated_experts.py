@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from craftc.plan import LayerPlan
+from craftc.plans.replication_plan import LayerPlan
 from craftc.runtime.c10d import C10dDispatcher
 from craftc.runtime.copy_choice import CopyRule, copy_choice
 from craftc.runtime.dispatcher import Dispatcher

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from craftc.errors import BadInput
-from craftc.plan import LayerPlan
+from craftc.plans.replication_plan import LayerPlan
 
 
 @dataclass(frozen=True)

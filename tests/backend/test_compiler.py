@@ -12,7 +12,7 @@ from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit
 
 import craftc.backend.compiler as compiler
 from craftc.errors import BadInput, Unsupported
-from craftc.plan_file import write_plan
+from craftc.plans.file import write_plan
 from tests.backend.tiny_moe import TOP_K, Experts, TinyMoE, batch, round_robin_plan
 
 

@@ -5,7 +5,7 @@ from torch import nn
 
 from craftc.backend.moe_call import MoECall, OwnExperts
 from craftc.backend.planning import model_layers
-from craftc.plan import layer_plan
+from craftc.plans.replication_plan import layer_plan
 from craftc.runtime.replicated_experts import virtual_experts
 from tests.backend.tiny_moe import EXPERTS, HIDDEN, TOP_K, Experts, TinyMoE
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from craftc.backend.planning import model_layers
-from craftc.plan import PlanBudget, Provenance, ReplicationPlan, layer_plan
+from craftc.plans.replication_plan import PlanBudget, Provenance, ReplicationPlan, layer_plan
 from craftc.topology import Topology
 
 HIDDEN, EXPERTS, TOP_K = 8, 4, 2

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from craftc.plan_file import read_plan
+from craftc.plans.file import read_plan
 from tests.cli.command_line import LOADS, PLAN, Ran, check_golden, run
 
 GOLDEN_SIZE = read_plan(Path(PLAN)).layers[0].expert_bytes

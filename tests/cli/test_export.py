@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from craftc.plan_file import read_plan, write_plan
+from craftc.plans.file import read_plan, write_plan
 from tests.cli.command_line import MODEL, PLAN, run
 from tests.loads.recordings.writers import write_stat, write_trtllm
-from tests.plans import toy_plan, uneven_plan
+from tests.plans.sample_plans import toy_plan, uneven_plan
 
 CONFIG = {
     "model_type": "deepseek_v3", "hidden_size": 64, "moe_intermediate_size": 32, "num_hidden_layers": 5,

@@ -12,7 +12,7 @@ from craftc.errors import VerificationFailed
 from craftc.loads.read_loads import read_loads
 from craftc.passes.base import Compilation
 from craftc.passes.verify_rewrite import VerifyRewrite
-from craftc.plan_file import read_plan
+from craftc.plans.file import read_plan
 from tests.cli.command_line import LOADS, MODEL, ROOT, Ran, run, write_config
 
 FILES = {"plan.json", "loads.safetensors", "report.txt", "model.json", "weights/shared.safetensors"} | {

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from craftc.plan_file import read_plan
+from craftc.plans.file import read_plan
 from tests.cli.command_line import LOADS, MODEL, TRACES, Ran, run
 
 NAN = np.ones((2, 2, 8))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from craftc.plan_file import read_plan
+from craftc.plans.file import read_plan
 from tests.cli.command_line import run
 from tests.solvers.test_objectives import two_kinds_of_steps
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from craftc.plan_file import read_plan
+from craftc.plans.file import read_plan
 from tests.cli.command_line import TRACES, Ran, run
 from tests.cli.test_plan import plan
 from tests.solvers.loads_that_drift import drifting_loads, steady_loads

@@ -13,7 +13,7 @@ import craftc
 from craftc.errors import BadInput, Infeasible
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
-from craftc.plan import ReplicationPlan
+from craftc.plans.replication_plan import ReplicationPlan
 from craftc.topology import Topology
 from tests.golden.model import build_model, calibration_inputs, example_inputs
 
@@ -89,8 +89,8 @@ def test_planning_imports_no_torch_and_importing_craftc_next_to_nothing():
     script = """
 import sys, craftc
 assert not {"numpy", "torch", "pydantic"} & set(sys.modules)
-from craftc.plan import ReplicationPlan
-import craftc.plan_file, numpy
+from craftc.plans.replication_plan import ReplicationPlan
+import craftc.plans.file, numpy
 loads = craftc.LoadProfile.from_counts(numpy.arange(1, 65).reshape(2, 4, 8))
 plan = craftc.plan(loads, craftc.Topology(4), "1replica/gpu", expert_bytes=1)
 assert isinstance(plan, ReplicationPlan)

@@ -19,7 +19,7 @@ from craftc.models.model_file import load_model_source
 from craftc.optimized_folder import write_optimized
 from craftc.passes.base import Compilation
 from craftc.pipelines import analysis_pipeline, run_pipeline
-from craftc.plan_file import write_plan
+from craftc.plans.file import write_plan
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from tests.model_families import FAMILIES
 from tests.passes.traced import planned

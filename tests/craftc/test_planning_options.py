@@ -4,7 +4,7 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.planning_options import PlanningOptions
-from tests.plans import toy_plan
+from tests.plans.sample_plans import toy_plan
 
 
 def test_defaults_and_everything_given():

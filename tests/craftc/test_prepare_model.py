@@ -10,7 +10,7 @@ from torch import nn
 
 from craftc import inspect
 from craftc.errors import BadInput
-from craftc.plan import ReplicationPlan
+from craftc.plans.replication_plan import ReplicationPlan
 from craftc.prepare_model import prepare
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from examples.plain_moe import model as plain_moe

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from craftc.errors import BadInput
-from craftc.plan_file import write_plan
+from craftc.plans.file import write_plan
 from craftc.rank_jobs import profile_on_ranks, verify_on_ranks
-from tests.plans import toy_plan
+from tests.plans.sample_plans import toy_plan
 
 
 def test_ranks_must_be_the_plans_gpus(tmp_path):

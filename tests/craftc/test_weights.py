@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from craftc.errors import BadInput
-from craftc.plan import LayerPlan, Placement, PlanBudget, Provenance, ReplicationPlan
+from craftc.plans.replication_plan import LayerPlan, Placement, PlanBudget, Provenance, ReplicationPlan
 from craftc.topology import Topology
 from craftc.weights import METADATA_KEY, SHARED, gpu_file, plan_fingerprint, write_weights
 
@@ -102,7 +102,7 @@ import resource, sys
 from pathlib import Path
 import torch
 from torch import nn
-from craftc.plan import LayerPlan, ReplicationPlan
+from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.topology import Topology
 from craftc.weights import write_weights
 from tests.craftc.test_weights import PLAN

@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import nn
 
 from craftc.passes.tracing_experts import find_experts
-from craftc.plan import ReplicationPlan
+from craftc.plans.replication_plan import ReplicationPlan
 from craftc.runtime.plan_match import expert_bytes
 from tests.model_families import FAMILIES
 from tests.runtime.plans import plan_of, random_layer

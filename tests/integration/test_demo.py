@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from craftc.plan_file import read_plan
+from craftc.plans.file import read_plan
 from tests.cli.command_line import ROOT, run
 
 MODEL = str(ROOT / "examples" / "tiny_moe" / "model.py")

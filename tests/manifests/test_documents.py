@@ -17,7 +17,7 @@ import yaml
 from craftc.errors import BadInput
 from craftc.manifests.format import ExportSource, target_of_plan
 from craftc.manifests.registry import placement_format
-from tests.plans import toy_plan
+from tests.plans.sample_plans import toy_plan
 
 GOOD = {
     "sglang": '{"physical_to_logical_map": [[0,1,2,3,0,1],[0,1,2,3,0,1],[2,3,0,1,2,3]]}',

@@ -30,7 +30,7 @@ from tests.loads.recordings.writers import (
     write_stat,
     write_trtllm,
 )
-from tests.plans import toy_plan
+from tests.plans.sample_plans import toy_plan
 
 MUTATIONS = 120
 INTERESTING = [

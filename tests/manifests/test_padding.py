@@ -14,9 +14,9 @@ from craftc.errors import BadInput, Unsupported
 from craftc.loads.load_profile import LoadProfile
 from craftc.manifests.padding import pad_plan, padding_cost
 from craftc.manifests.slots import fits
-from craftc.plan_verifier import verify_plan
+from craftc.plans.verifier import verify_plan
 from craftc.solvers.replay import replay
-from tests.plans import random_plan, toy_plan, uneven_plan
+from tests.plans.sample_plans import random_plan, toy_plan, uneven_plan
 
 
 def loads_of(number: int, steps: int, layers: int, experts: int) -> LoadProfile:

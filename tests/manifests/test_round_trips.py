@@ -14,8 +14,8 @@ from craftc.manifests.format import ExportSource, PlacementFormat, target_of_pla
 from craftc.manifests.read_placement import read_placement
 from craftc.manifests.registry import placement_format, placement_names
 from craftc.models.moe_layer import MoELayer
-from craftc.plan import PlanBudget, ReplicationPlan
-from tests.plans import random_plan, toy_layers, toy_plan, uneven_plan
+from craftc.plans.replication_plan import PlanBudget, ReplicationPlan
+from tests.plans.sample_plans import random_plan, toy_layers, toy_plan, uneven_plan
 
 NAMES = [name for name in placement_names() if name != "onnx"]
 UNIFORM = [name for name in NAMES if placement_format(name).slots == "uniform"]

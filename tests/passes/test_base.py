@@ -6,7 +6,7 @@ from torch import fx, nn
 
 from craftc.errors import BadInput, VerificationFailed
 from craftc.passes.base import Compilation, Pass, PassContractError, Pipeline
-from tests.plans import plan_of, toy_layers
+from tests.plans.sample_plans import plan_of, toy_layers
 
 
 @dataclass(frozen=True)

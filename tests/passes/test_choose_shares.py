@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from craftc.evaluation import evaluate_plan
 from craftc.loads.load_profile import LoadProfile
 from craftc.passes.base import run_checked
 from craftc.passes.choose_shares import ChooseShares
-from craftc.plan_file import parse_plan, plan_bytes
+from craftc.plans.evaluation import evaluate_plan
+from craftc.plans.file import parse_plan, plan_bytes
 from craftc.solvers.replay import replay
 from tests.passes.planning import compilation, pipeline
 

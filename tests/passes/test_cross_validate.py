@@ -8,7 +8,7 @@ import pytest
 from craftc.loads.load_profile import LoadProfile
 from craftc.passes.base import run_checked
 from craftc.passes.cross_validate import CrossValidate
-from craftc.plan_file import parse_plan, plan_bytes
+from craftc.plans.file import parse_plan, plan_bytes
 from tests.passes.planning import compilation, pipeline
 from tests.solvers.loads_that_drift import drifting_loads, steady_loads
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from craftc.plan_verifier import verify_plan
+from craftc.plans.verifier import verify_plan
 from craftc.solvers.replay import replay
 from tests.passes.planning import compilation, pipeline
 

@@ -11,7 +11,7 @@ from craftc.passes.allocate_replicas import AllocateReplicas
 from craftc.passes.base import Pipeline, run_checked
 from craftc.passes.estimate_benefit import EstimateBenefit
 from craftc.passes.replan_replicas import ANY_MOVE, ReplanReplicas
-from craftc.plan_diff import diff_plans
+from craftc.plans.diff import diff_plans
 from craftc.solvers.replay import replay
 from craftc.topology import Topology
 from tests.passes.planning import compilation, pipeline

@@ -7,7 +7,7 @@ import torch
 
 from craftc.errors import VerificationFailed
 from craftc.passes.token_prediction import RoutedTokens, token_deviation
-from craftc.plan import LayerPlan
+from craftc.plans.replication_plan import LayerPlan
 from craftc.runtime.slot_table import slot_table
 
 TABLE = slot_table(LayerPlan("x", 0, 2, 1, 1, 1, ((0, 1), (0,))))

@@ -12,7 +12,7 @@ from craftc.passes.choose_budget import ChooseBudget
 from craftc.passes.estimate_benefit import EstimateBenefit
 from craftc.passes.place_replicas import PlaceReplicas
 from craftc.passes.validate_curves import ValidateCurves
-from craftc.plan_file import parse_plan, plan_bytes
+from craftc.plans.file import parse_plan, plan_bytes
 from craftc.report.plan_report import plan_summary
 from tests.passes.planning import compilation
 from tests.solvers.loads_that_drift import drifting_loads, steady_or_drifting_loads

@@ -2,9 +2,9 @@
 
 import json
 
-from craftc.plan_diff import diff_plans
+from craftc.plans.diff import diff_plans
 from craftc.report.diff_report import diff_document, diff_summary, diff_text
-from tests.plans import plan_of, random_plan, toy_layers, toy_plan
+from tests.plans.sample_plans import plan_of, random_plan, toy_layers, toy_plan
 
 NEW = plan_of([((1, 0, 2), (3, 2, 1)), ((2, 3, 0), (1, 2, 3))], toy_layers())
 

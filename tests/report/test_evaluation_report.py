@@ -1,4 +1,4 @@
-from craftc.evaluation import Evaluation, LayerEvaluation
+from craftc.plans.evaluation import Evaluation, LayerEvaluation
 from craftc.report.evaluation_report import evaluation_document, evaluation_text
 from tests.cli.command_line import check_golden
 

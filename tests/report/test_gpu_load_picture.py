@@ -7,7 +7,7 @@ import pytest
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
 from craftc.loads.read_loads import read_loads
-from craftc.plan_file import read_plan
+from craftc.plans.file import read_plan
 from craftc.report.gpu_load_picture import draw_gpu_loads, relative_loads
 from tests.cli.command_line import LOADS, PLAN
 

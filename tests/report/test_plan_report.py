@@ -1,7 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from craftc.plan_file import read_plan
+from craftc.plans.file import read_plan
 from craftc.report.plan_report import comparison_table, layer_table, plan_summary, validation_text
 from tests.cli.command_line import PLAN
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from craftc.plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
+from craftc.plans.replication_plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
 from craftc.topology import Topology
-from tests.plans import random_placement
+from tests.plans.sample_plans import random_placement
 
 
 def random_layer(

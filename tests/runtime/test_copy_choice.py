@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craftc.plan import LayerPlan
+from craftc.plans.replication_plan import LayerPlan
 from craftc.runtime.copy_choice import EvenShares, LocalFirst, OnlyCopy, PlannedShares, copy_choice
 from craftc.runtime.slot_table import slot_table
 from tests.runtime.plans import random_layer

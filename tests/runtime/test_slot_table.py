@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from craftc.errors import BadInput
-from craftc.plan import LayerPlan
+from craftc.plans.replication_plan import LayerPlan
 from craftc.runtime.slot_table import slot_table
 
 LAYER = LayerPlan("mlp.experts", 0, 3, 1, 1, 2, ((2, 0), (1,), (0, 2)))

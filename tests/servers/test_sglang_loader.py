@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from craftc.manifests.export import export_plan
-from craftc.plan import ReplicationPlan
-from tests.plans import random_plan, toy_plan
+from craftc.plans.replication_plan import ReplicationPlan
+from tests.plans.sample_plans import random_plan, toy_plan
 
 FOLDER = os.environ.get("CRAFTC_SERVERS")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="needs SGLang's wheel: run make test-servers")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from craftc.solvers.replay import gpu_loads, replay
 from craftc.solvers.shares import best_shares, choose_shares, mixed
 from craftc.solvers.verifier import PlacedLayer, violations
-from tests.plans import random_plan
+from tests.plans.sample_plans import random_plan
 
 # Expert 0 on both GPUs; GPU 0 also has the hot expert 1, GPU 1 the cold expert 2.
 PLACEMENT = ((0, 1), (0, 2))

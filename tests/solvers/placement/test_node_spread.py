@@ -12,7 +12,7 @@ from craftc.solvers.planners.registry import planner_named
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import placement_array, placements_of
 from craftc.topology import Topology
-from tests.plans import random_placement
+from tests.plans.sample_plans import random_placement
 
 
 def spread(placement, topology):

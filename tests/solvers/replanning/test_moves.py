@@ -15,7 +15,7 @@ from craftc.solvers.replanning.moves import (
     moves_per_gpu,
 )
 from craftc.topology import Topology
-from tests.plans import random_placement
+from tests.plans.sample_plans import random_placement
 
 OLD = ((0, 1, 2), (3, 0, 4))
 

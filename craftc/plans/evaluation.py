@@ -11,7 +11,7 @@ import numpy as np
 
 from craftc.loads.load_profile import LoadProfile
 from craftc.loads.match import check_loads_fit
-from craftc.plan import ReplicationPlan
+from craftc.plans.replication_plan import ReplicationPlan
 from craftc.solvers.bound import balancedness_bounds
 from craftc.solvers.planners.contiguous import contiguous_placements
 from craftc.solvers.problem import PlanningProblem

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import BadInput
-from craftc.plan_diff import GpuMoves, Move, diff_plans
-from tests.plans import plan_of, random_plan, toy_layers, toy_plan
+from craftc.plans.diff import GpuMoves, Move, diff_plans
+from tests.plans.sample_plans import plan_of, random_plan, toy_layers, toy_plan
 
 
 def test_every_move_is_named_with_its_bytes():

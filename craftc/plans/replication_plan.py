@@ -1,4 +1,4 @@
-"""The replication plan: copies and placement for every layer. Files are read and written by `craftc.plan_file`."""
+"""The replication plan: copies and placement for every layer. Files are read and written by `craftc.plans.file`."""
 
 from __future__ import annotations
 

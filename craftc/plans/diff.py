@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from craftc.errors import BadInput
-from craftc.plan import LayerPlan, ReplicationPlan
+from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from craftc.errors import VerificationFailed
-from craftc.plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
-from craftc.plan_verifier import require_sound, verify_plan
+from craftc.plans.replication_plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
+from craftc.plans.verifier import require_sound, verify_plan
 from craftc.topology import Topology
 
 FIRST = LayerPlan("a", 0, 4, 2, 10, 2, ((0, 1), (2, 0), (3, 1)))

@@ -1,6 +1,6 @@
 """Plan files, `craftc.plan/1`: JSON that holds a ReplicationPlan, field by field (DESIGN section 5).
 
-`python -m craftc.plan_file > craftc/plan.schema.json` renews the committed JSON Schema.
+`python -m craftc.plans.file > craftc/plans/plan.schema.json` renews the committed JSON Schema.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from craftc.errors import BadInput
 from craftc.files.atomic_write import write_bytes
-from craftc.plan import Estimate, LayerPlan, PlanBudget, Provenance, ReplicationPlan
-from craftc.plan_verifier import verify_plan
+from craftc.plans.replication_plan import Estimate, LayerPlan, PlanBudget, Provenance, ReplicationPlan
+from craftc.plans.verifier import verify_plan
 from craftc.topology import Topology
 
 FORMAT = "craftc.plan/1"

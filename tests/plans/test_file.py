@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import BadInput
-from craftc.plan import (
+from craftc.plans.file import parse_plan, plan_bytes, plan_document, plan_schema, read_plan, write_plan
+from craftc.plans.replication_plan import (
     ArmEstimate,
     CrossValidation,
     Estimate,
@@ -20,10 +21,9 @@ from craftc.plan import (
     Provenance,
     ReplicationPlan,
 )
-from craftc.plan_file import parse_plan, plan_bytes, plan_document, plan_schema, read_plan, write_plan
 from craftc.topology import Topology
 
-SCHEMA_FILE = Path(__file__).parents[2] / "craftc" / "plan.schema.json"
+SCHEMA_FILE = Path(__file__).parents[2] / "craftc" / "plans" / "plan.schema.json"
 
 
 def make_plan() -> ReplicationPlan:
@@ -64,7 +64,7 @@ def test_shares_are_left_out_where_copies_share_evenly():
 
 
 def test_the_committed_schema_is_current():
-    message = "renew it: python -m craftc.plan_file > craftc/plan.schema.json"
+    message = "renew it: python -m craftc.plans.file > craftc/plans/plan.schema.json"
     assert json.loads(SCHEMA_FILE.read_text()) == plan_schema(), message
 
 

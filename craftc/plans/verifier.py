@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from craftc.errors import VerificationFailed
-from craftc.plan import ReplicationPlan
+from craftc.plans.replication_plan import ReplicationPlan
 from craftc.solvers.verifier import PlacedLayer, group_violations, violations
 
 
