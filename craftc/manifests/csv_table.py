@@ -11,7 +11,8 @@ from craftc.files.outside_documents import decode_text
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import check_placement
 from craftc.models.moe_layer import MoELayer
-from craftc.plans.replication_plan import LayerPlan, Placement
+from craftc.plans.replication_plan import LayerPlan
+from craftc.solvers.problem import Placement
 
 _COLUMNS = ["layer", "index", "expert", "copies", "gpus", "slots"]
 

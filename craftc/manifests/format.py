@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from craftc.errors import BadInput
 from craftc.models.moe_layer import MoELayer
-from craftc.plans.replication_plan import Placement, ReplicationPlan
+from craftc.plans.replication_plan import ReplicationPlan
+from craftc.solvers.problem import Placement
 
 if TYPE_CHECKING:  # only the ONNX format touches a model; the others must not pay for importing torch
     from torch import nn

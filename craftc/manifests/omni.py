@@ -17,7 +17,7 @@ import numpy as np
 from craftc.errors import BadInput
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import check_placement, uniform_slots
-from craftc.plans.replication_plan import Placement
+from craftc.solvers.problem import Placement
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 

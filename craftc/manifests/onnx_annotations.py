@@ -17,7 +17,8 @@ from onnx import ModelProto, NodeProto, ShardedDimProto, ShardingSpecProto
 from craftc.errors import BadInput
 from craftc.files.outside_documents import parse_json
 from craftc.manifests.slots import join_row, split_row
-from craftc.plans.replication_plan import LayerPlan, Placement
+from craftc.plans.replication_plan import LayerPlan
+from craftc.solvers.problem import Placement
 
 DOMAIN = "craftc"
 """Of the nodes that stand for one MoE layer's experts each."""

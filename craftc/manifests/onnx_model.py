@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from craftc.errors import BadInput, Unsupported
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import check_placement
-from craftc.plans.replication_plan import Placement
+from craftc.solvers.problem import Placement
 
 if TYPE_CHECKING:
     import onnx

@@ -23,7 +23,7 @@ from craftc.manifests.slots import (
     split_row,
     uniform_slots,
 )
-from craftc.plans.replication_plan import Placement
+from craftc.solvers.problem import Placement
 
 
 class _Document(BaseModel):

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from craftc.errors import BadInput, Refused
 from craftc.manifests.format import SlotRule, Target
 from craftc.models.moe_layer import MoELayer
-from craftc.plans.replication_plan import Placement, ReplicationPlan
+from craftc.plans.replication_plan import ReplicationPlan
+from craftc.solvers.problem import Placement
 
 
 def split_row(expert_of_slot: Sequence[int], gpus: int, where: str) -> Placement:

@@ -16,7 +16,7 @@ from craftc.errors import BadInput
 from craftc.files.outside_documents import parse_json, validate
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import check_placement, check_widths, redundant_experts
-from craftc.plans.replication_plan import Placement
+from craftc.solvers.problem import Placement
 
 
 class _Device(BaseModel):

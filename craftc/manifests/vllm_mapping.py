@@ -16,7 +16,7 @@ from craftc.errors import BadInput
 from craftc.files.outside_documents import parse_json, validate
 from craftc.manifests.format import ExportSource, PlacementFormat, Target
 from craftc.manifests.slots import check_placement, join_row, redundant_experts, split_row, uniform_slots
-from craftc.plans.replication_plan import Placement
+from craftc.solvers.problem import Placement
 
 
 class _Record(BaseModel):

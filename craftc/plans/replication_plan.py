@@ -7,10 +7,9 @@ from functools import cached_property
 from typing import Literal
 
 from craftc.models.moe_layer import MoELayer
+from craftc.solvers.problem import Placement, Shares
 from craftc.topology import Topology
 
-Placement = tuple[tuple[int, ...], ...]
-"""One tuple per GPU: the experts it holds copies of, in slot order."""
 LEAST_LOSS = 0.01
 """Balancedness by which replicas must buy less on unseen steps before that is called over-fitting."""
 
@@ -36,7 +35,7 @@ class LayerPlan:
     """Copies beyond the first of every expert: slots - E."""
     placement: Placement
     """Expert ids of every GPU in slot order, length G."""
-    shares: tuple[tuple[float, ...], ...] | None = None
+    shares: Shares | None = None
     """Share of its expert's tokens for every slot, shaped like `placement`, each in 0..1, summing to 1 per expert;
     None means that copies share evenly."""
 

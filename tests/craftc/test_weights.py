@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from craftc.errors import BadInput
-from craftc.plans.replication_plan import LayerPlan, Placement, PlanBudget, Provenance, ReplicationPlan
+from craftc.plans.replication_plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
+from craftc.solvers.problem import Placement
 from craftc.topology import Topology
 from craftc.weights import METADATA_KEY, SHARED, gpu_file, plan_fingerprint, write_weights
 

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from craftc.errors import BadInput
-from craftc.plans.replication_plan import LayerPlan, Placement
+from craftc.plans.replication_plan import LayerPlan
+from craftc.solvers.problem import Placement
 from craftc.rank_program import run_on_rank
 from craftc.runtime.agreement import check_ranks_agree
 from craftc.runtime.module_list_experts import ModuleListExperts

@@ -9,7 +9,7 @@ from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import Compilation, Pipeline
 from craftc.passes.find_moe_layers import FindMoELayers
 from craftc.passes.trace import Trace
-from craftc.plans.replication_plan import Placement
+from craftc.solvers.problem import Placement
 from tests.model_families import build_family
 from tests.plans.sample_plans import plan_of, random_placement
 

@@ -6,7 +6,8 @@ import random
 from collections.abc import Sequence
 
 from craftc.models.moe_layer import MoELayer
-from craftc.plans.replication_plan import Placement, PlanBudget, Provenance, ReplicationPlan, layer_plan
+from craftc.plans.replication_plan import PlanBudget, Provenance, ReplicationPlan, layer_plan
+from craftc.solvers.problem import Placement
 from craftc.topology import Topology
 
 PROVENANCE = Provenance("0", "sha256:0", None, "test", "none", "heuristic", None)

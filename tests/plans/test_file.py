@@ -10,17 +10,8 @@ from hypothesis import strategies as st
 
 from craftc.errors import BadInput
 from craftc.plans.file import parse_plan, plan_bytes, plan_document, plan_schema, read_plan, write_plan
-from craftc.plans.replication_plan import (
-    ArmEstimate,
-    CrossValidation,
-    Estimate,
-    LayerEstimate,
-    LayerPlan,
-    Placement,
-    PlanBudget,
-    Provenance,
-    ReplicationPlan,
-)
+from craftc.plans.replication_plan import ArmEstimate, CrossValidation, Estimate, LayerEstimate, LayerPlan, PlanBudget, Provenance, ReplicationPlan
+from craftc.solvers.problem import Placement
 from craftc.topology import Topology
 
 SCHEMA_FILE = Path(__file__).parents[2] / "craftc" / "plans" / "plan.schema.json"
