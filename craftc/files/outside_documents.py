@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +21,12 @@ MAX_FILE_BYTES = 2**31
 """Largest file read at once: an ONNX model cannot be larger."""
 _MAX_DEPTH = 4
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_PLAIN_WORDS = {
+    "extra_forbidden": "unknown key",
+    "unexpected_keyword_argument": "unknown key",
+    "missing": "is missing",
+}
+"""What pydantic's kinds of errors are to somebody who wrote a file by hand."""
 _Document = TypeVar("_Document", bound=BaseModel)
 
 
@@ -65,13 +73,14 @@ def parse_json(data: bytes, where: str) -> Any:
 
 def validate(document: type[_Document], value: Any, where: str) -> _Document:
     """`value` as a strict pydantic model. Raises BadInput naming the first wrong field."""
-    try:
+    with _first_mistake(where):
         return document.model_validate(value, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "document"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise BadInput(f"{where}: {field}: {first['msg']}{more}") from None
+
+
+def validate_json(document: type[_Document], data: bytes, where: str) -> _Document:
+    """JSON text as a strict pydantic model, which may hold tuples. Raises BadInput like `validate`."""
+    with _first_mistake(where):
+        return document.model_validate_json(data, strict=True)
 
 
 def parse_yaml(data: bytes, where: str) -> Any:
@@ -119,9 +128,22 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) != len(pairs):
         (key, copies), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"key {key!r} stands there {copies} times")
+        raise ValueError(f"key {key!r} is given {copies} times")
     return unique
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number")
+
+
+@contextmanager
+def _first_mistake(where: str) -> Iterator[None]:
+    """Turn what pydantic says into one line."""
+    try:
+        yield
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False, include_input=False, include_context=False)
+        field = ".".join(str(part) for part in mistakes[0]["loc"]) or "document"
+        message = _PLAIN_WORDS.get(mistakes[0]["type"], mistakes[0]["msg"])
+        more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+        raise BadInput(" ".join(f"{where}: {field}: {message}{more}".split())) from None

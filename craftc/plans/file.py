@@ -11,10 +11,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from craftc.errors import BadInput
 from craftc.files.atomic_write import write_bytes
+from craftc.files.outside_documents import parse_json, validate_json
 from craftc.plans.replication_plan import Estimate, LayerPlan, PlanBudget, Provenance, ReplicationPlan
 from craftc.plans.verifier import verify_plan
 from craftc.topology import Topology
@@ -60,11 +61,8 @@ def read_plan(path: Path) -> ReplicationPlan:
 
 def parse_plan(data: bytes) -> ReplicationPlan:
     """The plan in a plan file's bytes. Raises BadInput for unknown versions and keys, wrong types, unsound plans."""
-    _check_version(_parse_json(data))
-    try:
-        document = _Document.model_validate_json(data)
-    except ValidationError as error:
-        raise BadInput(_one_line(error)) from None
+    _check_version(parse_json(data, "not a plan"))
+    document = validate_json(_Document, data, "not a plan")
     plan = ReplicationPlan(**{field.name: getattr(document, field.name) for field in fields(ReplicationPlan)})
     _check_sizes(plan)
     found = verify_plan(plan)
@@ -135,20 +133,6 @@ def _check_sizes(plan: ReplicationPlan) -> None:
             raise BadInput(f"not a sound plan: layer {layer.name}: {layer.experts} experts in {slots} slots")
 
 
-def _parse_json(data: bytes) -> Any:
-    try:
-        return json.loads(data, object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"not a plan: broken JSON ({error})") from None
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} given twice")
-    return dict(pairs)
-
-
 def _check_version(document: Any) -> None:
     written = document.get("format") if isinstance(document, dict) else None
     if not isinstance(written, str) or not (version := _FORMAT.fullmatch(written)):
@@ -157,16 +141,6 @@ def _check_version(document: Any) -> None:
         raise BadInput(
             f"format craftc.plan/{version[1]} is not known: this craftc reads {FORMAT}; use a matching craftc"
         )
-
-
-def _one_line(error: ValidationError) -> str:
-    """The first mistake, with its place in the file."""
-    mistakes = error.errors(include_url=False)
-    place = ".".join(str(part) for part in mistakes[0]["loc"])
-    more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-    wrong = {"extra_forbidden": "unknown key", "unexpected_keyword_argument": "unknown key", "missing": "is missing"}
-    message = wrong.get(mistakes[0]["type"], mistakes[0]["msg"])
-    return " ".join(f"not a plan: {place}: {message}{more}".split())
 
 
 if __name__ == "__main__":

@@ -15,9 +15,8 @@ from craftc.files.atomic_write import atomic_file
 from craftc.loads.load_profile import LoadProfile
 from craftc.loads.match import check_loads_fit
 from craftc.plans.replication_plan import ReplicationPlan
-from craftc.solvers.problem import Placement
 from craftc.solvers.planners.contiguous import contiguous_placements
-from craftc.solvers.problem import PlanningProblem, Shares
+from craftc.solvers.problem import Placement, PlanningProblem, Shares
 from craftc.solvers.replay import gpu_loads, replay
 
 _Panel = tuple[str, Sequence[Placement], Sequence[Shares | None]]

@@ -27,7 +27,7 @@ def test_a_plan_without_estimate(capfd: pytest.CaptureFixture[str], tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "broken JSON"), ("{}", 'expected "format"'), ('{"format": "craftc.plan/9"}', "craftc.plan/9 is not known")],
+    [("", "not JSON"), ("{}", 'expected "format"'), ('{"format": "craftc.plan/9"}', "craftc.plan/9 is not known")],
 )
 def test_a_bad_plan_is_one_line(capfd: pytest.CaptureFixture[str], tmp_path: Path, text: str, message: str):
     (tmp_path / "plan.json").write_text(text)

@@ -12,12 +12,12 @@ from torch import nn
 
 from craftc.errors import BadInput
 from craftc.plans.replication_plan import LayerPlan
-from craftc.solvers.problem import Placement
 from craftc.rank_program import run_on_rank
 from craftc.runtime.agreement import check_ranks_agree
 from craftc.runtime.module_list_experts import ModuleListExperts
 from craftc.runtime.rank_group import RankGroup
 from craftc.runtime.replicated_experts import distributed_experts
+from craftc.solvers.problem import Placement
 from tests.runtime.plans import plan_of
 
 STEPS = 400

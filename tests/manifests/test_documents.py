@@ -45,7 +45,7 @@ GOOD = {
 OMNI = [[[1, 1, 1, 0], [1, 0, 1, 1]], [[1, 1, 0, 1], [0, 1, 1, 1]]]
 
 BAD = [
-    ("sglang", ("{", '{"version": 1, '), "version: Extra inputs are not permitted"),
+    ("sglang", ("{", '{"version": 1, '), "version: unknown key"),
     ("sglang", ("[0,1,2,3,0,1],[2,", "[0,1,2,3,0,1,2],[2,"), "row 1: 7 slots cannot be split evenly over 2 GPUs"),
     ("sglang", (",[2,3,0,1,2,3]", ",[2,3,0,1]"), r"layer 2, GPU 0: 2 slots where the others have 3"),
     ("sglang", (",[2,3,0,1,2,3]", ""), "2 rows for a model of 3 decoder layers"),
@@ -57,10 +57,10 @@ BAD = [
     ("sglang", ("[2,3,0,1,2,3]", "[2,3,0,1,2,3.0]"), r"physical_to_logical_map\.2\.5: Input should be a valid integer"),
     ("sglang", ("[2,3,0,1,2,3]", "[2,3,0,true,2,3]"), "Input should be a valid integer"),
     ("sglang", ("[2,3,0,1,2,3]", "[2,3,0,NaN,2,3]"), "NaN is not a number"),
-    ("sglang", ("}", ', "physical_to_logical_map": []}'), "'physical_to_logical_map' stands there 2 times"),
+    ("sglang", ("}", ', "physical_to_logical_map": []}'), "'physical_to_logical_map' is given 2 times"),
     ("sglang", ("]]}", "]]"), "not JSON"),
     ("trtllm", ("num_slots: 6", "num_slots: 8"), "layer 1: 6 slots, but num_slots is 8"),
-    ("trtllm", ("num_slots: 6", "num_slots: 6\nep_size: 2"), "ep_size: Extra inputs are not permitted"),
+    ("trtllm", ("num_slots: 6", "num_slots: 6\nep_size: 2"), "ep_size: unknown key"),
     ("trtllm", ("  1: [", "  0: ["), "decoder layer 0 is in one of the two only"),
     ("trtllm", ("  1: [0, 1, 2, 3, 0, 1]\n", ""), "1 layers, the model has 2 MoE layers"),
     ("trtllm", ("  1: [", "  2: ["), "repeated or unreadable key"),

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from craftc.errors import BadInput
 from craftc.plans.file import parse_plan, plan_bytes, plan_document, plan_schema, read_plan, write_plan
-from craftc.plans.replication_plan import ArmEstimate, CrossValidation, Estimate, LayerEstimate, LayerPlan, PlanBudget, Provenance, ReplicationPlan
+from craftc.plans.replication_plan import (
+    ArmEstimate,
+    CrossValidation,
+    Estimate,
+    LayerEstimate,
+    LayerPlan,
+    PlanBudget,
+    Provenance,
+    ReplicationPlan,
+)
 from craftc.solvers.problem import Placement
 from craftc.topology import Topology
 
@@ -114,10 +123,10 @@ def without(*path: Any) -> bytes:
 
 
 BAD_FILES = {
-    "empty": (b"", "broken JSON"),
-    "truncated": (plan_bytes(make_plan())[:-9], "broken JSON"),
-    "bytes": (b"\xff\xfe\x00", "broken JSON"),
-    "deep": (b"[" * 100_000, "broken JSON"),
+    "empty": (b"", "not a plan: not JSON"),
+    "truncated": (plan_bytes(make_plan())[:-9], "not a plan: not JSON"),
+    "bytes": (b"\xff\xfe\x00", "not a text file"),
+    "deep": (b"[" * 100_000, "nested too deeply"),
     "a list": (b"[]", 'expected "format"'),
     "no format": (without("format"), 'expected "format": "craftc.plan/1"'),
     "other format": (changed("format", to="vllm/1"), 'expected "format"'),
@@ -125,12 +134,12 @@ BAD_FILES = {
     "unknown key": (changed("colour", to=1), "colour: unknown key"),
     "unknown layer key": (changed("layers", 1, "colour", to=1), r"layers\.1\.colour: unknown key"),
     "unknown topology key": (changed("topology", "racks", to=1), "racks: unknown key"),
-    "key given twice": (b'{"format": "craftc.plan/1", "format": "craftc.plan/1"}', "'format' given twice"),
+    "key given twice": (b'{"format": "craftc.plan/1", "format": "craftc.plan/1"}', "'format' is given 2 times"),
     "missing": (without("layers", 0, "placement"), r"layers\.0\.placement: is missing"),
     "wrong type": (changed("layers", 0, "experts", to="4"), r"layers\.0\.experts: .*integer"),
     "boolean": (changed("layers", 0, "replicas", to=True), r"layers\.0\.replicas: .*integer"),
     "fraction": (changed("budget", "bytes", to=1.5), r"budget\.bytes: .*integer"),
-    "not finite": (changed("estimate", "bound", to=float("nan")), r"estimate\.bound: .*finite"),
+    "not finite": (changed("estimate", "bound", to=float("nan")), "NaN is not a number"),
     "topology": (changed("topology", "gpus", to=0), "gpus must be at least 1"),
     "nodes": (changed("topology", "nodes", to=3), "2 GPUs cannot be spread evenly over 3 nodes"),
     "no layers": (changed("layers", to=[]), "has no layers"),
