@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from benchmarks.mid_size_moe import DECODE, PREFILL, build_model, random_tokens, skewed_plan
+from craftc.deployment.optimized_folder import PLAN, WEIGHTS
+from craftc.deployment.prepare_model import prepare
+from craftc.deployment.weights import write_weights
 from craftc.launch import launch_ranks
-from craftc.optimized_folder import PLAN, WEIGHTS
 from craftc.plans.file import write_plan
-from craftc.prepare_model import prepare
-from craftc.weights import write_weights
 
 VIRTUAL_GPUS = 4
 MODEL_FILE = str(Path(__file__).with_name("mid_size_moe.py"))

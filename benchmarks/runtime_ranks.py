@@ -27,10 +27,10 @@ from benchmarks.mid_size_moe import (
     random_tokens,
     skewed_plan,
 )
+from craftc.deployment.prepare_model import prepare
 from craftc.passes.output_comparison import replicated_modules
 from craftc.passes.token_prediction import routed_tokens
 from craftc.plans.replication_plan import ReplicationPlan
-from craftc.prepare_model import prepare
 from craftc.rank_program import run_on_rank
 from craftc.runtime.local_experts import local_experts
 from craftc.runtime.rank_group import RankGroup

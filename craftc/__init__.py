@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from craftc.api import inspect, optimize, plan, profile
-    from craftc.load_model import load
+    from craftc.deployment.load_model import load
+    from craftc.deployment.prepare_model import prepare
     from craftc.loads.load_profile import LoadProfile
     from craftc.planning_options import PlanningOptions
-    from craftc.prepare_model import prepare
     from craftc.topology import Topology
 
 __version__ = "0.1.0"
@@ -33,10 +33,10 @@ _MODULE_OF = {
     "PlanningOptions": "craftc.planning_options",
     "Topology": "craftc.topology",
     "inspect": "craftc.api",
-    "load": "craftc.load_model",
+    "load": "craftc.deployment.load_model",
     "optimize": "craftc.api",
     "plan": "craftc.api",
-    "prepare": "craftc.prepare_model",
+    "prepare": "craftc.deployment.prepare_model",
     "profile": "craftc.api",
 }
 """Public names by the module that has them, imported on first use: `import craftc` costs nothing."""

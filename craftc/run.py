@@ -13,9 +13,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from craftc.deployment.load_model import load
 from craftc.errors import BadInput
 from craftc.files.atomic_write import write_bytes
-from craftc.load_model import load
 from craftc.passes.tracing_model import call_model
 from craftc.rank_program import run_on_rank
 from craftc.rank_rows import named_tensors, rows_of_rank

@@ -72,11 +72,11 @@ def optimize(
     rewritten model computes what the original computes.
     """
     from craftc.budget import parse_budget
+    from craftc.deployment.optimized_folder import OURS
     from craftc.errors import BadInput
     from craftc.files.output_folder import check_replaceable
     from craftc.loads.read_loads import read_loads
     from craftc.models.model_file import load_model_source, model_name
-    from craftc.optimized_folder import OURS
     from craftc.passes.base import Compilation
     from craftc.passes.profile_loads import ProfileLoads
     from craftc.pipelines import (
@@ -129,7 +129,7 @@ def optimize(
 def _write(
     done: Compilation, pipeline: Pipeline, name: str, spec: str, out: Path, progress: ShownProgress, format: Format
 ) -> Result:
-    from craftc.optimized_folder import write_optimized
+    from craftc.deployment.optimized_folder import write_optimized
     from craftc.plans.file import plan_document
     from craftc.report.optimize_report import files_list, optimize_report
     from craftc.report.plan_report import comparison_table, validation_text

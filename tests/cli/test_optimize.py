@@ -117,7 +117,7 @@ def test_a_model_without_weights_can_be_planned_but_not_optimized(capfd: pytest.
 
 KILLED = """
 import os, signal, sys
-from craftc import weights
+from craftc.deployment import weights
 from craftc.cli import main
 real = weights.write_tensors
 def dying(path, tensors, metadata):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from craftc.errors import BadInput
 from craftc.run import run
 from examples.plain_moe import model as plain_moe
-from tests.craftc.test_load_model import PLAIN, optimized
+from tests.deployment.test_load_model import PLAIN, optimized
 from tests.runtime.one_rank import one_rank  # noqa: F401
 
 

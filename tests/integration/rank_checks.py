@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from craftc.prepare_model import prepare
+from craftc.deployment.prepare_model import prepare
 from craftc.runtime.module_list_experts import ModuleListExperts
 from craftc.runtime.plan_match import expert_bytes
 from craftc.runtime.process_group import rank_process_group

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from torch import nn
 
+from craftc.deployment.model_reference import FILE as MODEL
+from craftc.deployment.model_reference import reference_bytes
+from craftc.deployment.weights import write_weights
 from craftc.files.output_folder import output_folder
 from craftc.loads.file import safetensors_bytes
 from craftc.loads.load_profile import LoadProfile
-from craftc.model_reference import FILE as MODEL
-from craftc.model_reference import reference_bytes
 from craftc.plans.file import plan_bytes
 from craftc.plans.replication_plan import ReplicationPlan
-from craftc.weights import write_weights
 
 PLAN, LOADS, REPORT, WEIGHTS = "plan.json", "loads.safetensors", "report.txt", "weights"
 OURS = (PLAN, LOADS, REPORT, MODEL, f"{WEIGHTS}/gpu-*.safetensors", f"{WEIGHTS}/shared.safetensors")

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from craftc import inspect
+from craftc.deployment.prepare_model import prepare
 from craftc.errors import BadInput
 from craftc.plans.replication_plan import ReplicationPlan
-from craftc.prepare_model import prepare
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from examples.plain_moe import model as plain_moe
 from tests.integration.families import plan_for

@@ -12,11 +12,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from craftc.deployment.load_model import load
+from craftc.deployment.optimized_folder import write_optimized
 from craftc.errors import BadInput
-from craftc.load_model import load
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.model_file import load_model_source
-from craftc.optimized_folder import write_optimized
 from craftc.passes.base import Compilation
 from craftc.pipelines import analysis_pipeline, run_pipeline
 from craftc.plans.file import write_plan

@@ -5,8 +5,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from craftc.deployment.streamed_tensors import StreamedTensor, write_tensors
 from craftc.errors import Unsupported
-from craftc.streamed_tensors import StreamedTensor, write_tensors
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.bool, torch.float16, torch.uint8]
 

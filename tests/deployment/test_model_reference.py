@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from craftc.deployment.model_reference import FILE, read_reference, reference_bytes
 from craftc.errors import BadInput
-from craftc.model_reference import FILE, read_reference, reference_bytes
 
 
 @pytest.mark.parametrize("spec", ["model.py", "model.py:other_factory", "checkpoint", "config.json"])

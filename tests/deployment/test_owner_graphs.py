@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from craftc.deployment.owner_graphs import owner_graphs
 from craftc.errors import BadInput
-from craftc.owner_graphs import owner_graphs
 from examples.plain_moe.model import MoE, build_model, calibration_inputs
 
 LISTS = ["blocks.1.mlp.experts", "blocks.3.mlp.experts"]

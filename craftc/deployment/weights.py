@@ -18,10 +18,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from craftc.deployment.streamed_tensors import StreamedTensor, write_tensors
 from craftc.errors import BadInput
 from craftc.plans.file import plan_bytes
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
-from craftc.streamed_tensors import StreamedTensor, write_tensors
 
 SHARED = "shared.safetensors"
 METADATA_KEY = "craftc.weights"

@@ -9,11 +9,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from craftc.deployment.weights import METADATA_KEY, SHARED, gpu_file, plan_fingerprint, write_weights
 from craftc.errors import BadInput
 from craftc.plans.replication_plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
 from craftc.solvers.problem import Placement
 from craftc.topology import Topology
-from craftc.weights import METADATA_KEY, SHARED, gpu_file, plan_fingerprint, write_weights
 
 PLACEMENT: Placement = ((0, 2), (1, 0), (2,))
 EXPERTS = 3
@@ -105,8 +105,8 @@ import torch
 from torch import nn
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.topology import Topology
-from craftc.weights import write_weights
-from tests.craftc.test_weights import PLAN
+from craftc.deployment.weights import write_weights
+from tests.deployment.test_weights import PLAN
 
 class Big(nn.Module):
     def __init__(self):

@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from craftc.deployment.model_reference import read_reference
+from craftc.deployment.optimized_folder import PLAN, WEIGHTS
+from craftc.deployment.prepare_model import replace_experts
+from craftc.deployment.weights import METADATA_KEY, SHARED, gpu_file, plan_fingerprint
 from craftc.errors import BadInput
-from craftc.model_reference import read_reference
 from craftc.models.model_file import ModelSource, load_model_source
-from craftc.optimized_folder import PLAN, WEIGHTS
 from craftc.passes.base import Compilation
 from craftc.passes.rewrite_experts import Replicate, rewrite_experts
 from craftc.pipelines import analysis_pipeline, run_pipeline
 from craftc.plans.file import read_plan
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
-from craftc.prepare_model import replace_experts
 from craftc.runtime.module_list_experts import ModuleListExperts
-from craftc.weights import METADATA_KEY, SHARED, gpu_file, plan_fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,7 +71,7 @@ def load(
 
 
 class _WeightFile:
-    """One safetensors file of `craftc.weights`, checked to be of `plan`."""
+    """One safetensors file of `craftc.deployment.weights`, checked to be of `plan`."""
 
     def __init__(self, path: Path, plan: ReplicationPlan) -> None:
         from safetensors import SafetensorError, safe_open
