@@ -20,8 +20,8 @@ from benchmarks.mid_size_moe import DECODE, PREFILL, build_model, random_tokens,
 from craftc.deployment.optimized_folder import PLAN, WEIGHTS
 from craftc.deployment.prepare_model import prepare
 from craftc.deployment.weights import write_weights
-from craftc.launch import launch_ranks
 from craftc.plans.file import write_plan
+from craftc.ranks.launch import launch_ranks
 
 VIRTUAL_GPUS = 4
 MODEL_FILE = str(Path(__file__).with_name("mid_size_moe.py"))

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from craftc.deployment.load_model import load
-from craftc.rank_program import run_on_rank
+from craftc.ranks.program import run_on_rank
 from craftc.runtime.rank_group import RankGroup
 from craftc.units import format_size
 

@@ -31,7 +31,7 @@ from craftc.deployment.prepare_model import prepare
 from craftc.passes.output_comparison import replicated_modules
 from craftc.passes.token_prediction import routed_tokens
 from craftc.plans.replication_plan import ReplicationPlan
-from craftc.rank_program import run_on_rank
+from craftc.ranks.program import run_on_rank
 from craftc.runtime.local_experts import local_experts
 from craftc.runtime.rank_group import RankGroup
 from craftc.solvers.placement.slots import layer_slots

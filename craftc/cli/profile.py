@@ -35,7 +35,7 @@ def profile(
     Runs its calibration inputs and counts the tokens that every expert gets, step by step.
     """
     from craftc.loads.file import check_loads_name, write_loads
-    from craftc.rank_jobs import profile_on_ranks
+    from craftc.ranks.jobs import profile_on_ranks
     from craftc.report.loads_report import loads_document, loads_text
 
     check_loads_name(output)

@@ -18,7 +18,7 @@ def verify(model: Model, plan: Plan, ranks: Ranks = None, format: OutputFormat =
 
     Rewrites MODEL to PLAN and compares outputs and tokens per GPU; exit code 1 where they differ.
     """
-    from craftc.rank_jobs import verify_on_ranks
+    from craftc.ranks.jobs import verify_on_ranks
     from craftc.report.verification_report import verification_document, verification_text
 
     with shown_progress("load model" if ranks is None else f"run {ranks} ranks") as progress:

@@ -12,7 +12,7 @@ from torch import nn
 
 from craftc.errors import BadInput
 from craftc.plans.replication_plan import LayerPlan
-from craftc.rank_program import run_on_rank
+from craftc.ranks.program import run_on_rank
 from craftc.runtime.agreement import check_ranks_agree
 from craftc.runtime.module_list_experts import ModuleListExperts
 from craftc.runtime.rank_group import RankGroup

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from craftc.errors import BadInput, RankFailed
-from craftc.launch import launch_ranks
+from craftc.ranks.launch import launch_ranks
 from tests.forked_ranks import Ended, start_ranks
 from tests.integration.rank_faults import main
 

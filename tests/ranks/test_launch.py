@@ -7,7 +7,7 @@ import json
 import pytest
 
 from craftc.errors import BadInput, RankFailed, VerificationFailed
-from craftc.launch import first_error
+from craftc.ranks.launch import first_error
 
 
 def write(folder, rank, kind, message, time):

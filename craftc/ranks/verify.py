@@ -1,4 +1,4 @@
-"""One rank's part of `craftc verify --ranks`: `python -m craftc.rank_verify MODEL PLAN RESULT`."""
+"""One rank's part of `craftc verify --ranks`: `python -m craftc.ranks.verify MODEL PLAN RESULT`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from craftc.passes.token_prediction import RoutedTokens, routed_tokens, token_de
 from craftc.passes.tracing_model import call_model
 from craftc.pipelines import analysis_pipeline, run_pipeline
 from craftc.plans.file import read_plan
-from craftc.rank_program import run_on_rank
-from craftc.rank_rows import rows_of_rank
+from craftc.ranks.program import run_on_rank
+from craftc.ranks.rows import rows_of_rank
 from craftc.runtime.agreement import check_ranks_agree
 from craftc.runtime.process_group import DEFAULT_TIMEOUT_S
 from craftc.runtime.rank_group import RankGroup

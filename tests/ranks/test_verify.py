@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from craftc.passes.output_comparison import Difference
-from craftc.rank_verify import worst_of
+from craftc.ranks.verify import worst_of
 
 
 def test_the_worst_of_all_ranks_is_reported():

@@ -6,7 +6,7 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.plans.file import write_plan
-from craftc.rank_jobs import profile_on_ranks, verify_on_ranks
+from craftc.ranks.jobs import profile_on_ranks, verify_on_ranks
 from tests.plans.sample_plans import toy_plan
 
 

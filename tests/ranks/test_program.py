@@ -7,9 +7,9 @@ import json
 import pytest
 import torch.distributed as dist
 
-from craftc import rank_program
 from craftc.errors import VerificationFailed
-from craftc.rank_program import ERRORS_FOLDER, run_on_rank
+from craftc.ranks import program as rank_program
+from craftc.ranks.program import ERRORS_FOLDER, run_on_rank
 
 
 class Left(BaseException):

@@ -5,7 +5,7 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
-from craftc.rank_profile import summed_loads
+from craftc.ranks.profile import summed_loads
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 6])

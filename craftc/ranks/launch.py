@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from craftc.errors import BadInput, CraftcError, RankFailed, Refused, Unsupported, VerificationFailed
-from craftc.rank_program import ERRORS_FOLDER
+from craftc.ranks.program import ERRORS_FOLDER
 
 _KINDS: dict[str, type[CraftcError]] = {
     kind.__name__: kind for kind in (BadInput, RankFailed, Refused, Unsupported, VerificationFailed)

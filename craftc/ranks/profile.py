@@ -1,4 +1,4 @@
-"""One rank's part of `craftc profile --ranks`: `python -m craftc.rank_profile MODEL OPTIONS RESULT`.
+"""One rank's part of `craftc profile --ranks`: `python -m craftc.ranks.profile MODEL OPTIONS RESULT`.
 
 Axes: S steps, L layers, E experts.
 """
@@ -24,7 +24,7 @@ from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import Compilation
 from craftc.passes.profile_loads import ProfileLoads
 from craftc.pipelines import profiling_pipeline, run_pipeline
-from craftc.rank_program import run_on_rank
+from craftc.ranks.program import run_on_rank
 from craftc.runtime.process_group import DEFAULT_TIMEOUT_S
 from craftc.runtime.rank_group import RankGroup
 

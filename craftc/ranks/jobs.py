@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from craftc.errors import BadInput
-from craftc.launch import launch_ranks
 from craftc.loads.load_profile import LoadProfile
 from craftc.loads.read_loads import read_loads
 from craftc.passes.base import Verification
 from craftc.plans.file import read_plan
+from craftc.ranks.launch import launch_ranks
 
 WHOLE_JOB_S = 3600.0
 """Longest time for all ranks together; a rank that waits for another one gives up much sooner."""
@@ -32,7 +32,7 @@ def verify_on_ranks(model: str, plan: Path, ranks: int) -> Verification:
         raise BadInput(f"plan {plan} is for {gpus} GPUs, not for {ranks} ranks: give --ranks {gpus}")
     with tempfile.TemporaryDirectory(prefix="craftc-verify-") as folder:
         result = Path(folder) / "verification.json"
-        launch_ranks(ranks, "craftc.rank_verify", [model, str(plan), str(result)], WHOLE_JOB_S)
+        launch_ranks(ranks, "craftc.ranks.verify", [model, str(plan), str(result)], WHOLE_JOB_S)
         return Verification(**json.loads(result.read_text()))
 
 
@@ -47,6 +47,6 @@ def profile_on_ranks(model: str, ranks: int, max_steps: int | None, mask_input: 
     options = json.dumps({"max_steps": max_steps, "mask_input": mask_input})
     with tempfile.TemporaryDirectory(prefix="craftc-profile-") as folder:
         result = Path(folder) / "loads.npz"
-        launch_ranks(ranks, "craftc.rank_profile", [model, options, str(result)], WHOLE_JOB_S)
+        launch_ranks(ranks, "craftc.ranks.profile", [model, options, str(result)], WHOLE_JOB_S)
         loads = read_loads(result)
     return replace(loads, provenance=f"{model}: {loads.steps} batches on {ranks} ranks")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from craftc.errors import BadInput
-from craftc.rank_rows import batch_rows, named_tensors, rows_of_rank
+from craftc.ranks.rows import batch_rows, named_tensors, rows_of_rank
 
 
 @pytest.mark.parametrize(("rows", "ranks"), [(7, 4), (2, 4), (8, 2), (1, 1)])
