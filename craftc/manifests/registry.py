@@ -15,7 +15,7 @@ PLACEMENTS: Mapping[str, str] = {
     "vllm-list": "craftc.manifests.vllm_list:FORMAT",
     "omni": "craftc.manifests.omni:FORMAT",
     "csv": "craftc.manifests.csv_table:FORMAT",
-    "onnx": "craftc.manifests.onnx_model:FORMAT",
+    "onnx": "craftc.manifests.onnx.model:FORMAT",
 }
 """Where every `PlacementFormat` is, written as entry points are."""
 

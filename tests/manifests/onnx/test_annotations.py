@@ -10,7 +10,7 @@ onnx = pytest.importorskip("onnx")
 
 from craftc.errors import BadInput  # noqa: E402
 from craftc.manifests.format import target_of_plan  # noqa: E402
-from craftc.manifests.onnx_annotations import DOMAIN, annotate, placements_of, violations  # noqa: E402
+from craftc.manifests.onnx.annotations import DOMAIN, annotate, placements_of, violations  # noqa: E402
 from craftc.manifests.registry import placement_format  # noqa: E402
 from tests.manifests.test_fuzz import mutations  # noqa: E402
 from tests.plans.sample_plans import toy_plan  # noqa: E402

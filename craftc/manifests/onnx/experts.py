@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from craftc.errors import Unsupported
-from craftc.manifests.onnx_annotations import DOMAIN, annotate
+from craftc.manifests.onnx.annotations import DOMAIN, annotate
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import Compilation
 from craftc.passes.rewrite_experts import rewrite_experts

@@ -33,8 +33,8 @@ def encode(source: ExportSource) -> bytes:
     _require_onnx()
     import onnx
 
-    from craftc.manifests.onnx_annotations import violations
-    from craftc.manifests.onnx_experts import export_model
+    from craftc.manifests.onnx.annotations import violations
+    from craftc.manifests.onnx.experts import export_model
     from craftc.plans.file import plan_document
 
     model = export_model(source.plan, source.model, source.example)
@@ -50,7 +50,7 @@ def encode(source: ExportSource) -> bytes:
 def decode(data: bytes, target: Target) -> tuple[Placement, ...]:
     """Placements by MoE ordinal, from annotations that the validator finds sound."""
     _require_onnx()
-    from craftc.manifests.onnx_annotations import placements_of, violations
+    from craftc.manifests.onnx.annotations import placements_of, violations
 
     where = "onnx placement"
     model = _parse(data, where)

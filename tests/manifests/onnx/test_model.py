@@ -16,7 +16,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from craftc.errors import BadInput, Refused, Unsupported  # noqa: E402
 from craftc.manifests.export import export_plan  # noqa: E402
-from craftc.manifests.onnx_annotations import violations  # noqa: E402
+from craftc.manifests.onnx.annotations import violations  # noqa: E402
 from craftc.manifests.read_placement import read_placement  # noqa: E402
 from craftc.models.model_file import load_model_source  # noqa: E402
 from craftc.models.moe_layer import MoELayer  # noqa: E402
@@ -77,7 +77,7 @@ def test_a_fused_model(tmp_path: Path) -> None:
 
 
 def test_a_model_with_a_module_per_expert(tmp_path: Path) -> None:
-    source = load_model_source(str(Path(__file__).parents[2] / "examples" / "plain_moe" / "model.py"))
+    source = load_model_source(str(Path(__file__).parents[3] / "examples" / "plain_moe" / "model.py"))
     inputs = source.inputs.example
     check_export(source.model, inputs, {name: torch.cat([value, value]) for name, value in inputs.items()}, tmp_path)
 
