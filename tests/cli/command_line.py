@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from craftc.cli import main
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 MODEL = str(GOLDEN / "model.py")
 PLAN = str(GOLDEN / "plan.json")
 LOADS = str(GOLDEN / "loads.npz")
-TRACES = ROOT.parent / "shared" / "traces"
 
 
 @dataclass(frozen=True)

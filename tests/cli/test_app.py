@@ -8,7 +8,8 @@ from craftc.cli.app import COMMANDS
 from craftc.cli.options import DEFAULT_PLANNER
 from craftc.planning_options import PlanningOptions
 from craftc.solvers.planners.registry import PLANNERS
-from tests.cli.command_line import LOADS, PLAN, ROOT, run
+from tests.cli.command_line import LOADS, PLAN, run
+from tests.places import ROOT
 
 
 def test_help_lists_every_command(capfd: pytest.CaptureFixture[str]):

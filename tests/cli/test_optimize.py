@@ -13,7 +13,8 @@ from craftc.loads.read_loads import read_loads
 from craftc.passes.base import Compilation
 from craftc.passes.verify_rewrite import VerifyRewrite
 from craftc.plans.file import read_plan
-from tests.cli.command_line import LOADS, MODEL, ROOT, Ran, run, write_config
+from tests.cli.command_line import LOADS, MODEL, Ran, run, write_config
+from tests.places import ROOT
 
 FILES = {"plan.json", "loads.safetensors", "report.txt", "model.json", "weights/shared.safetensors"} | {
     f"weights/gpu-0000{gpu}.safetensors" for gpu in range(4)

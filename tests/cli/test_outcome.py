@@ -10,7 +10,8 @@ import pytest
 
 from craftc.cli.outcome import INTERRUPTED, PIPE_CLOSED, Format, Result, guarded
 from craftc.errors import BadInput, Infeasible
-from tests.cli.command_line import PLAN, ROOT
+from tests.cli.command_line import PLAN
+from tests.places import ROOT
 
 CRAFTC = [sys.executable, "-c", "from craftc.cli import main; import sys; sys.exit(main())"]
 """The command in a process of its own."""

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from craftc.plans.file import read_plan
-from tests.cli.command_line import LOADS, MODEL, TRACES, Ran, run
+from tests.cli.command_line import LOADS, MODEL, Ran, run
+from tests.places import TRACES
 
 NAN = np.ones((2, 2, 8))
 NAN[0, 0, 0] = np.nan

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from craftc.plans.file import read_plan
-from tests.cli.command_line import TRACES, Ran, run
+from tests.cli.command_line import Ran, run
 from tests.cli.test_plan import plan
+from tests.places import TRACES
 from tests.solvers.loads_that_drift import drifting_loads, steady_loads
 
 

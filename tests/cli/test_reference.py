@@ -1,9 +1,9 @@
 import os
-from pathlib import Path
 
 from craftc.cli.reference import cli_reference
+from tests.places import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+PAGE = ROOT / "docs" / "cli.md"
 
 
 def test_the_page_is_current_and_leaves_the_environment_alone():

@@ -2,7 +2,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from craftc.models.moe_layer import MoELayer
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.topology import Topology
 from tests.golden.model import build_model, calibration_inputs, example_inputs
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 LOADS = LoadProfile.from_counts(np.arange(1, 65).reshape(2, 4, 8))
 
 

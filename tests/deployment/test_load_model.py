@@ -23,6 +23,7 @@ from craftc.plans.file import write_plan
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from tests.model_families import FAMILIES
 from tests.passes.traced import planned
+from tests.places import ROOT
 from tests.runtime.one_rank import one_rank  # noqa: F401
 
 MODEL_FILE = """
@@ -38,7 +39,7 @@ def build_model():
 
 EXTRA = {{}}
 """
-PLAIN = Path(__file__).parents[2] / "examples" / "plain_moe" / "model.py"
+PLAIN = ROOT / "examples" / "plain_moe" / "model.py"
 
 
 def optimized(folder: Path, spec: str) -> Any:

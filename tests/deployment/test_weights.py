@@ -14,6 +14,7 @@ from craftc.errors import BadInput
 from craftc.plans.replication_plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
 from craftc.solvers.problem import Placement
 from craftc.topology import Topology
+from tests.places import ROOT
 
 PLACEMENT: Placement = ((0, 2), (1, 0), (2,))
 EXPERTS = 3
@@ -123,8 +124,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 def test_memory_never_holds_the_model_twice(tmp_path: Path):
     """128 MiB of experts on one GPU: writing them takes less than a quarter of that on top."""
-    root = Path(__file__).parents[2]
-    out = subprocess.check_output([sys.executable, "-c", MEMORY, str(tmp_path)], cwd=root, timeout=120, text=True)
+    out = subprocess.check_output([sys.executable, "-c", MEMORY, str(tmp_path)], cwd=ROOT, timeout=120, text=True)
     extra_kib = int(out)
     assert (tmp_path / gpu_file(0)).stat().st_size > 128 * 2**20
     assert extra_kib < 32 * 1024

@@ -3,9 +3,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "compile_backend.py"
+from tests.places import ROOT
+
+EXAMPLE = ROOT / "examples" / "compile_backend.py"
 
 
 def test_every_call_is_the_models():

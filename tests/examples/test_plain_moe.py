@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,9 @@ from craftc.passes.base import Compilation, run_checked
 from craftc.passes.find_moe_layers import FindMoELayers
 from craftc.passes.profile_loads import ProfileLoads
 from craftc.passes.trace import Trace
+from tests.places import ROOT
 
-MODEL = Path(__file__).parents[2] / "examples" / "plain_moe" / "model.py"
+MODEL = ROOT / "examples" / "plain_moe" / "model.py"
 
 WITHOUT_TRANSFORMERS = f"""
 import sys

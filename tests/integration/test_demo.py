@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from craftc.plans.file import read_plan
-from tests.cli.command_line import ROOT, run
+from tests.cli.command_line import run
+from tests.places import ROOT
 
 MODEL = str(ROOT / "examples" / "tiny_moe" / "model.py")
 

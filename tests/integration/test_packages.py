@@ -5,13 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
+from tests.places import ROOT
 from tests.second_names import second_names
 
-ROOT = Path(__file__).parents[2]
 ROOMS = {"craftc": "craftc", "passes": "craftc.passes", "solvers": "craftc.solvers"}
 """Folders at the top level by the names that they are imported under."""
 

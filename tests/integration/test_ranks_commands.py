@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from craftc.cli import main as craftc
 from examples.tiny_moe import model as tiny_moe
+from tests.places import ROOT
 
 TINY = str(Path(tiny_moe.__file__))
-PLAIN = str(Path(tiny_moe.__file__).parents[1] / "plain_moe" / "model.py")
+PLAIN = str(ROOT / "examples" / "plain_moe" / "model.py")
 RANKS = 2
 LIMIT_S = 150
 

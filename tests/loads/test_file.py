@@ -14,11 +14,11 @@ from safetensors.numpy import save_file
 from craftc.errors import BadInput
 from craftc.loads.file import NPZ, npz_bytes, safetensors_bytes, write_loads
 from craftc.loads.load_profile import LoadProfile
+from tests.places import TRACES
 
 read_loads = NPZ.read
 """Both of our formats are told by content: the same reader."""
 COUNTS_SLE = np.arange(1, 25, dtype=np.int64).reshape(2, 3, 4)
-TRACES = Path(__file__).parents[3] / "shared" / "traces"
 
 
 def named_loads() -> LoadProfile:

@@ -22,8 +22,9 @@ from craftc.plans.replication_plan import (
 )
 from craftc.solvers.problem import Placement
 from craftc.topology import Topology
+from tests.places import ROOT
 
-SCHEMA_FILE = Path(__file__).parents[2] / "craftc" / "plans" / "plan.schema.json"
+SCHEMA_FILE = ROOT / "craftc" / "plans" / "plan.schema.json"
 
 
 def make_plan() -> ReplicationPlan:

@@ -23,6 +23,7 @@ from craftc.models.moe_layer import MoELayer  # noqa: E402
 from craftc.passes.base import Compilation, WorkloadInputs  # noqa: E402
 from craftc.pipelines import analysis_pipeline, run_pipeline  # noqa: E402
 from tests.model_families import FAMILIES, VOCABULARY  # noqa: E402
+from tests.places import ROOT  # noqa: E402
 from tests.plans.sample_plans import plan_of, random_placement, toy_plan, uneven_plan  # noqa: E402
 
 GPUS = 2
@@ -77,7 +78,7 @@ def test_a_fused_model(tmp_path: Path) -> None:
 
 
 def test_a_model_with_a_module_per_expert(tmp_path: Path) -> None:
-    source = load_model_source(str(Path(__file__).parents[3] / "examples" / "plain_moe" / "model.py"))
+    source = load_model_source(str(ROOT / "examples" / "plain_moe" / "model.py"))
     inputs = source.inputs.example
     check_export(source.model, inputs, {name: torch.cat([value, value]) for name, value in inputs.items()}, tmp_path)
 

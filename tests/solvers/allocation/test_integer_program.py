@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +12,8 @@ from craftc.errors import BadInput
 from craftc.solvers.allocation.dynamic_program import allocate_exactly
 from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.problem import BenefitCurves
+from tests.places import ROOT
 from tests.solvers.allocation.test_greedy import random_instance
-
-ROOT = Path(__file__).parents[3]
 
 
 @settings(deadline=None, max_examples=25)

@@ -1,7 +1,6 @@
 """CRAFT as published: the paper's worked example, brute force, and measured figures on a real trace."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +10,10 @@ from craftc.solvers.planners.eplb import EplbPlanner
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import replay
 from craftc.topology import Topology
+from tests.places import TRACES
 from tests.solvers.brute_force import best_balancedness
 
-TRACE = Path(__file__).parents[4] / "shared/traces/gpt-oss-20b-decode.npz"
+TRACE = TRACES / "gpt-oss-20b-decode.npz"
 
 
 def run(planner, problem):

@@ -15,7 +15,7 @@ from craftc.solvers.replay import placements_of, replay
 from craftc.solvers.search.effort import EFFORTS
 from craftc.solvers.verifier import PlacedLayer, group_violations, violations
 from craftc.topology import Topology
-from tests.cli.command_line import TRACES
+from tests.places import TRACES
 
 
 def problem_of(seed, steps=6, layers=3, experts=32, topology=Topology(8, 2), groups=4, budget=320, sizes=(10,)):

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,9 +8,9 @@ from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import placements_of, replay
 from craftc.solvers.search.effort import EFFORTS
 from craftc.topology import Topology
+from tests.places import TRACES
 from tests.solvers.brute_force import best_balancedness
 
-TRACES = Path(__file__).parents[4] / "shared" / "traces"
 PLANNER = StepwisePlanner()
 
 
