@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from craftc.api import plan, profile
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.tracing_experts import find_experts
+from craftc.passes.analysis.tracing.experts import find_experts
 from craftc.plans.replication_plan import ReplicationPlan, layer_plan
 from craftc.runtime.plan_match import expert_bytes
 from craftc.solvers.placement.slots import layer_slots

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch
 
 from craftc.models.workload import WorkloadInputs
+from craftc.passes.analysis.find_moe_layers import FindMoELayers
+from craftc.passes.analysis.profile_loads import ProfileLoads
+from craftc.passes.analysis.trace import Trace, call_model
 from craftc.passes.base import Compilation, run_checked
-from craftc.passes.find_moe_layers import FindMoELayers
-from craftc.passes.profile_loads import ProfileLoads
-from craftc.passes.trace import Trace, call_model
 from examples.tiny_moe.model import build_model, calibration_inputs
 
 ROUNDS = 7

@@ -21,8 +21,8 @@ found = {"parameters": parameters}
 if sys.argv[1] == "trace":
     from craftc.passes.base import Compilation, Pipeline
     from craftc.models.workload import WorkloadInputs
-    from craftc.passes.find_moe_layers import FindMoELayers
-    from craftc.passes.trace import Trace
+    from craftc.passes.analysis.find_moe_layers import FindMoELayers
+    from craftc.passes.analysis.trace import Trace
     pipeline = Pipeline((Trace(), FindMoELayers()))
     compilation, timings = pipeline.run(Compilation(model=model, inputs=WorkloadInputs(inputs)))
     first = compilation.layers[0]

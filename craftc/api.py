@@ -86,7 +86,7 @@ def profile(
 
     mask_input: the input `[batch, sequence]` that is 0 for padding. Raises BadInput naming the batch at fault.
     """
-    from craftc.passes.profile_loads import ProfileLoads
+    from craftc.passes.analysis.profile_loads import ProfileLoads
 
     profiling = ProfileLoads(mask_input=mask_input, max_steps=max_steps, model_name=type(model).__name__)
     start = Compilation(model=model, inputs=_workload(example_inputs, calibration_inputs))
@@ -144,7 +144,7 @@ def optimize(
     the one step. Raises BadInput or Unsupported on input that cannot be used, Infeasible where no plan fits, and
     VerificationFailed where the rewritten model differs from the original.
     """
-    from craftc.passes.profile_loads import ProfileLoads
+    from craftc.passes.analysis.profile_loads import ProfileLoads
 
     traceable, verifying = _traceable(model)
     start = Compilation(

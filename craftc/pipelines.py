@@ -26,8 +26,8 @@ Progress = Callable[[str], None]
 def analysis_pipeline() -> Pipeline:
     """From a model and its inputs to its MoE layers."""
     # These import torch, which planning from loads must not.
-    from craftc.passes.find_moe_layers import FindMoELayers
-    from craftc.passes.trace import Trace
+    from craftc.passes.analysis.find_moe_layers import FindMoELayers
+    from craftc.passes.analysis.trace import Trace
 
     return Pipeline((Trace(), FindMoELayers()))
 

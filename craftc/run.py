@@ -16,7 +16,7 @@ import torch.distributed as dist
 from craftc.deployment.load_model import load
 from craftc.errors import BadInput
 from craftc.files.atomic_write import write_bytes
-from craftc.passes.tracing_model import call_model
+from craftc.passes.analysis.tracing.model import call_model
 from craftc.ranks.program import run_on_rank
 from craftc.ranks.rows import named_tensors, rows_of_rank
 from craftc.runtime.process_group import DEFAULT_TIMEOUT_S

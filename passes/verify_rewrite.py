@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
+from craftc.passes.analysis.profile_loads import batches_of
+from craftc.passes.analysis.tracing.model import call_model, check_has_weights
 from craftc.passes.base import Compilation, Pass, Verification
 from craftc.passes.output_comparison import (
     RELATIVE_TOLERANCE,
@@ -25,9 +27,7 @@ from craftc.passes.output_comparison import (
     replicated_modules,
     seeded,
 )
-from craftc.passes.profile_loads import batches_of
 from craftc.passes.token_prediction import routed_tokens, token_deviation
-from craftc.passes.tracing_model import call_model, check_has_weights
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from craftc.runtime.virtual import InTurnDispatcher
 

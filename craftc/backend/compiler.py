@@ -13,7 +13,7 @@ from craftc.backend.owners import Frame, captured_frame
 from craftc.backend.regions import Region, Unmatched, find_regions
 from craftc.backend.session import Session, session_for
 from craftc.backend.split import compile_around, replace_regions
-from craftc.passes.tracing_experts import find_experts
+from craftc.passes.analysis.tracing.experts import find_experts
 
 
 @dataclass(frozen=True, eq=False)

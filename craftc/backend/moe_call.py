@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from craftc.backend.call_counter import CallCounter
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.profile_loads import count_tokens
+from craftc.passes.analysis.profile_loads import count_tokens
 from craftc.runtime.replicated_experts import ReplicatedExperts
 
 

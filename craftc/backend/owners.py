@@ -17,7 +17,7 @@ from torch._guards import ChainedSource, Source
 from torch._subclasses import FakeTensor
 
 from craftc.backend.regions import ExpertsParameters, qualified_name
-from craftc.passes.tracing_experts import why_not_fused
+from craftc.passes.analysis.tracing.experts import why_not_fused
 
 
 @dataclass(frozen=True, eq=False)

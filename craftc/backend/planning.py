@@ -17,7 +17,7 @@ from craftc.errors import BadInput, Unsupported
 from craftc.loads.load_profile import LoadProfile
 from craftc.loads.read_loads import read_loads
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.tracing_experts import find_experts
+from craftc.passes.analysis.tracing.experts import find_experts
 from craftc.plans.file import read_plan
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.plans.verifier import require_sound

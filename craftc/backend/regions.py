@@ -13,7 +13,7 @@ import torch
 from torch import fx
 from torch._ops import HigherOrderOperator
 
-from craftc.passes.dataflow import as_digraph
+from craftc.passes.analysis.tracing.dataflow import as_digraph
 
 ModuleStack = dict[str, tuple[str, object]]
 """`nn_module_stack` of a node: call key to (path, class or its qualified name), outermost first."""

@@ -77,8 +77,8 @@ def optimize(
     from craftc.files.output_folder import check_replaceable
     from craftc.loads.read_loads import read_loads
     from craftc.models.model_file import load_model_source, model_name
+    from craftc.passes.analysis.profile_loads import ProfileLoads
     from craftc.passes.base import Compilation
-    from craftc.passes.profile_loads import ProfileLoads
     from craftc.pipelines import (
         analysis_pipeline,
         joined,

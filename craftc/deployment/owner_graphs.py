@@ -14,9 +14,9 @@ import torch
 from torch import fx, nn
 
 from craftc.errors import BadInput, Unsupported
+from craftc.passes.analysis.trace import trace
+from craftc.passes.analysis.tracing.model import call_model, check_has_weights
 from craftc.passes.output_comparison import check_difference, output_difference
-from craftc.passes.trace import trace
-from craftc.passes.tracing_model import call_model, check_has_weights
 from craftc.runtime.module_list_experts import ModuleListExperts
 
 

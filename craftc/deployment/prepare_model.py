@@ -65,7 +65,7 @@ def replace_experts(
     """
     from torch import nn
 
-    from craftc.passes.tracing_experts import find_experts
+    from craftc.passes.analysis.tracing.experts import find_experts
     from craftc.runtime.plan_match import check_layer_fits, check_same_layers
 
     found, _ = find_experts(model)

@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, fx, nn
 
 from craftc.models.model_file import load_model_source
+from craftc.passes.analysis.profile_loads import batches_of
+from craftc.passes.analysis.tracing.model import call_model
 from craftc.passes.base import Compilation, Verification
 from craftc.passes.output_comparison import (
     RELATIVE_TOLERANCE,
@@ -27,10 +29,8 @@ from craftc.passes.output_comparison import (
     replicated_modules,
     seeded,
 )
-from craftc.passes.profile_loads import batches_of
 from craftc.passes.rewrite_experts import rewrite_experts
 from craftc.passes.token_prediction import RoutedTokens, routed_tokens, token_deviation
-from craftc.passes.tracing_model import call_model
 from craftc.pipelines import analysis_pipeline, run_pipeline
 from craftc.plans.file import read_plan
 from craftc.ranks.program import run_on_rank

@@ -12,7 +12,7 @@ from torch import fx
 
 from craftc.files.atomic_write import atomic_file
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.dataflow import as_digraph
+from craftc.passes.analysis.tracing.dataflow import as_digraph
 
 _COLLAPSE_ABOVE = 40
 """Graphs of more nodes are drawn with the nodes between MoE layers collapsed."""

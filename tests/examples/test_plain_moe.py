@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from craftc.models.model_file import ModelSource, load_model_source
+from craftc.passes.analysis.find_moe_layers import FindMoELayers
+from craftc.passes.analysis.profile_loads import ProfileLoads
+from craftc.passes.analysis.trace import Trace
 from craftc.passes.base import Compilation, run_checked
-from craftc.passes.find_moe_layers import FindMoELayers
-from craftc.passes.profile_loads import ProfileLoads
-from craftc.passes.trace import Trace
 from tests.places import ROOT
 
 MODEL = ROOT / "examples" / "plain_moe" / "model.py"
@@ -23,9 +23,9 @@ import sys
 sys.modules["transformers"] = None
 from craftc.models.model_file import load_model_source
 from craftc.passes.base import Compilation, run_checked
-from craftc.passes.find_moe_layers import FindMoELayers
-from craftc.passes.profile_loads import ProfileLoads
-from craftc.passes.trace import Trace
+from craftc.passes.analysis.find_moe_layers import FindMoELayers
+from craftc.passes.analysis.profile_loads import ProfileLoads
+from craftc.passes.analysis.trace import Trace
 source = load_model_source({str(MODEL)!r})
 compilation = Compilation(model=source.model, inputs=source.inputs)
 for one in (Trace(), FindMoELayers(), ProfileLoads()):

@@ -11,10 +11,10 @@ import torch
 from craftc.models.fingerprint import fingerprint_model
 from craftc.models.model_file import load_model_source
 from craftc.models.workload import WorkloadInputs
+from craftc.passes.analysis.find_moe_layers import FindMoELayers
+from craftc.passes.analysis.profile_loads import ProfileLoads
+from craftc.passes.analysis.trace import Trace
 from craftc.passes.base import Compilation, run_checked
-from craftc.passes.find_moe_layers import FindMoELayers
-from craftc.passes.profile_loads import ProfileLoads
-from craftc.passes.trace import Trace
 from examples.tiny_moe import model as tiny_moe
 from examples.tiny_moe import train
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from craftc.passes.tracing_experts import find_experts
+from craftc.passes.analysis.tracing.experts import find_experts
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.runtime.plan_match import expert_bytes
 from tests.model_families import FAMILIES

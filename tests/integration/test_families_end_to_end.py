@@ -7,7 +7,7 @@ import torch
 
 import craftc
 from craftc.api import Optimized
-from craftc.passes.tracing_model import call_model
+from craftc.passes.analysis.tracing.model import call_model
 from tests.model_families import FAMILIES, build_family, example_inputs
 
 REPLACEABLE = [name for name, family in FAMILIES.items() if family.experts_abi]

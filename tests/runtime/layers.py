@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from craftc.passes.tracing_experts import find_experts
+from craftc.passes.analysis.tracing.experts import find_experts
 from tests.model_families import COMMON, FAMILIES
 
 

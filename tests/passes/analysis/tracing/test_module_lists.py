@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from craftc.passes.find_moe_layers import find_moe_layers
-from craftc.passes.trace import call_model, trace
-from tests.passes.dispatch_styles import (
+from craftc.passes.analysis.find_moe_layers import find_moe_layers
+from craftc.passes.analysis.trace import call_model, trace
+from tests.passes.analysis.tracing.dispatch_styles import (
     EXPERTS,
     HIDDEN,
     STYLES,

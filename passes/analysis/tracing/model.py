@@ -11,11 +11,11 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from craftc.errors import BadInput
+from craftc.passes.analysis.tracing.experts import ExpertsModule
+from craftc.passes.analysis.tracing.masks import MaskBuilder, mask_builders_as_leaves
+from craftc.passes.analysis.tracing.proxies import ExampleProxy, ExampleTracer, examples_of
+from craftc.passes.analysis.tracing.skips import answer_with_tokens, check_skipping
 from craftc.passes.base import NearMiss
-from craftc.passes.tracing_experts import ExpertsModule
-from craftc.passes.tracing_masks import MaskBuilder, mask_builders_as_leaves
-from craftc.passes.tracing_proxies import ExampleProxy, ExampleTracer, examples_of
-from craftc.passes.tracing_skips import answer_with_tokens, check_skipping
 
 _MODEL = "model"
 _MASKS = "mask_builders"

@@ -14,8 +14,7 @@ import networkx as nx
 import torch
 from torch import fx, nn
 
-from craftc.passes.base import NearMiss
-from craftc.passes.dataflow import (
+from craftc.passes.analysis.tracing.dataflow import (
     backwards,
     is_pure,
     meeting_points,
@@ -24,8 +23,9 @@ from craftc.passes.dataflow import (
     tensor_flow,
     writes_in_place,
 )
-from craftc.passes.tracing_experts import ExpertsModule, is_named_experts
-from craftc.passes.tracing_region_check import Region, largest_difference, tolerance
+from craftc.passes.analysis.tracing.experts import ExpertsModule, is_named_experts
+from craftc.passes.analysis.tracing.region_check import Region, largest_difference, tolerance
+from craftc.passes.base import NearMiss
 from craftc.runtime.module_list_experts import ModuleListExperts
 
 _CANDIDATES = 4

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from craftc.passes.analysis.tracing.experts import ExpertsModule, find_experts
 from craftc.passes.no_moe_layer import no_moe_layer
-from craftc.passes.tracing_experts import ExpertsModule, find_experts
 from examples.plain_moe import model as plain_moe
 from tests.model_families import FAMILIES
 

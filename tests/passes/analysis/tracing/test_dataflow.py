@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
 
-from craftc.passes.dataflow import (
+from craftc.passes.analysis.trace import trace
+from craftc.passes.analysis.tracing.dataflow import (
     as_digraph,
     is_pure,
     meeting_points,
@@ -19,7 +20,6 @@ from craftc.passes.dataflow import (
     region_between,
     tensor_flow,
 )
-from craftc.passes.trace import trace
 from tests.model_families import build_family
 
 

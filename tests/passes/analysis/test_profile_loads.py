@@ -15,10 +15,10 @@ from torch import fx, nn
 from craftc.errors import BadInput, Unsupported
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
+from craftc.passes.analysis.find_moe_layers import FindMoELayers
+from craftc.passes.analysis.profile_loads import ProfileLoads, count_tokens, counting_graph
+from craftc.passes.analysis.trace import Trace
 from craftc.passes.base import Compilation, run_checked
-from craftc.passes.find_moe_layers import FindMoELayers
-from craftc.passes.profile_loads import ProfileLoads, count_tokens, counting_graph
-from craftc.passes.trace import Trace
 from tests.model_families import FAMILIES
 
 EXPERTS, TOP_K, HIDDEN = 4, 2, 8

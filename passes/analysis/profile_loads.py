@@ -21,10 +21,10 @@ from craftc.errors import BadInput, CraftcError, Unsupported
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
+from craftc.passes.analysis.find_moe_layers import INDICES
+from craftc.passes.analysis.tracing.model import check_has_weights
 from craftc.passes.base import Compilation, Pass
-from craftc.passes.find_moe_layers import INDICES
 from craftc.passes.no_moe_layer import require_moe_layers
-from craftc.passes.tracing_model import check_has_weights
 
 
 @dataclass(frozen=True)

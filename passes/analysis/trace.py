@@ -12,11 +12,11 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from craftc.errors import BadInput, Unsupported
+from craftc.passes.analysis.tracing.experts import find_experts
+from craftc.passes.analysis.tracing.model import call_model, one_line, trace_model
+from craftc.passes.analysis.tracing.module_lists import fuse_module_lists
 from craftc.passes.base import Compilation, NearMiss, Pass
 from craftc.passes.no_moe_layer import no_moe_layer
-from craftc.passes.tracing_experts import find_experts
-from craftc.passes.tracing_model import call_model, one_line, trace_model
-from craftc.passes.tracing_module_lists import fuse_module_lists
 
 
 @dataclass(frozen=True)

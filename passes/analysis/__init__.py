@@ -1,0 +1,1 @@
+"""From a model to its MoE layers and their loads."""
