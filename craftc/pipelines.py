@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from craftc.passes.allocate_replicas import AllocateReplicas
 from craftc.passes.base import Compilation, Pass, PassTiming, Pipeline
-from craftc.passes.choose_budget import ChooseBudget
-from craftc.passes.choose_shares import ChooseShares
-from craftc.passes.cross_validate import CrossValidate
-from craftc.passes.estimate_benefit import EstimateBenefit
-from craftc.passes.match_loads import MatchLoads
-from craftc.passes.place_replicas import PlaceReplicas
-from craftc.passes.replan_replicas import ANY_MOVE, ReplanReplicas
-from craftc.passes.resolve_budget import ResolveBudget
-from craftc.passes.validate_curves import ValidateCurves
-from craftc.passes.weigh_workloads import WeighWorkloads
+from craftc.passes.planning.allocate_replicas import AllocateReplicas
+from craftc.passes.planning.choose_budget import ChooseBudget
+from craftc.passes.planning.choose_shares import ChooseShares
+from craftc.passes.planning.cross_validate import CrossValidate
+from craftc.passes.planning.estimate_benefit import EstimateBenefit
+from craftc.passes.planning.match_loads import MatchLoads
+from craftc.passes.planning.place_replicas import PlaceReplicas
+from craftc.passes.planning.replan_replicas import ANY_MOVE, ReplanReplicas
+from craftc.passes.planning.resolve_budget import ResolveBudget
+from craftc.passes.planning.validate_curves import ValidateCurves
+from craftc.passes.planning.weigh_workloads import WeighWorkloads
 from craftc.planning_options import PlanningOptions
 from craftc.solvers.planners.registry import planner_named
 

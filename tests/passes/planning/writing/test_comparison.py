@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.passes.planning import compilation, pipeline
+from tests.passes.planning.compilations import compilation, pipeline
 
 
 def test_the_estimate_compares_all_arms_on_the_same_loads():

@@ -7,9 +7,9 @@ import pytest
 
 from craftc.loads.load_profile import LoadProfile
 from craftc.passes.base import run_checked
-from craftc.passes.cross_validate import CrossValidate
+from craftc.passes.planning.cross_validate import CrossValidate
 from craftc.plans.file import parse_plan, plan_bytes
-from tests.passes.planning import compilation, pipeline
+from tests.passes.planning.compilations import compilation, pipeline
 from tests.solvers.loads_that_drift import drifting_loads, steady_loads
 
 

@@ -3,7 +3,7 @@ import pytest
 from craftc.errors import BadInput
 from craftc.models.moe_layer import MoELayer
 from craftc.passes.base import Compilation, run_checked
-from craftc.passes.resolve_budget import ResolveBudget
+from craftc.passes.planning.resolve_budget import ResolveBudget
 from craftc.topology import Topology
 
 LAYERS = (MoELayer("layer", 0, experts=8, expert_bytes=1000),)

@@ -7,11 +7,11 @@ import pytest
 
 from craftc.loads.load_profile import LoadProfile
 from craftc.passes.base import run_checked
-from craftc.passes.choose_shares import ChooseShares
+from craftc.passes.planning.choose_shares import ChooseShares
 from craftc.plans.evaluation import evaluate_plan
 from craftc.plans.file import parse_plan, plan_bytes
 from craftc.solvers.replay import replay
-from tests.passes.planning import compilation, pipeline
+from tests.passes.planning.compilations import compilation, pipeline
 
 
 def with_shares(before):

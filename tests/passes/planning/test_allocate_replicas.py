@@ -3,10 +3,10 @@
 import pytest
 
 from craftc.errors import BadInput, Infeasible
-from craftc.passes.allocate_replicas import AllocateReplicas
 from craftc.passes.base import Pipeline
-from craftc.passes.estimate_benefit import EstimateBenefit
-from tests.passes.planning import compilation, pipeline
+from craftc.passes.planning.allocate_replicas import AllocateReplicas
+from craftc.passes.planning.estimate_benefit import EstimateBenefit
+from tests.passes.planning.compilations import compilation, pipeline
 
 
 def test_the_solver_is_chosen_and_its_time_limited():

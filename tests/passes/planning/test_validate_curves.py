@@ -6,15 +6,15 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
-from craftc.passes.allocate_replicas import AllocateReplicas
 from craftc.passes.base import run_checked
-from craftc.passes.choose_budget import ChooseBudget
-from craftc.passes.estimate_benefit import EstimateBenefit
-from craftc.passes.place_replicas import PlaceReplicas
-from craftc.passes.validate_curves import ValidateCurves
+from craftc.passes.planning.allocate_replicas import AllocateReplicas
+from craftc.passes.planning.choose_budget import ChooseBudget
+from craftc.passes.planning.estimate_benefit import EstimateBenefit
+from craftc.passes.planning.place_replicas import PlaceReplicas
+from craftc.passes.planning.validate_curves import ValidateCurves
 from craftc.plans.file import parse_plan, plan_bytes
 from craftc.report.plan_report import plan_summary
-from tests.passes.planning import compilation
+from tests.passes.planning.compilations import compilation
 from tests.solvers.loads_that_drift import drifting_loads, steady_or_drifting_loads
 
 

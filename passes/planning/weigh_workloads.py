@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from craftc.passes.base import Compilation, Pass
-from craftc.passes.planning_problem import planning_problem
+from craftc.passes.planning.pose_problem import planning_problem
 from craftc.solvers.objectives import worst_workload_weights
 from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for, quick_form
 

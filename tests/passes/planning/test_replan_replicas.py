@@ -7,14 +7,14 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
-from craftc.passes.allocate_replicas import AllocateReplicas
 from craftc.passes.base import Pipeline, run_checked
-from craftc.passes.estimate_benefit import EstimateBenefit
-from craftc.passes.replan_replicas import ANY_MOVE, ReplanReplicas
+from craftc.passes.planning.allocate_replicas import AllocateReplicas
+from craftc.passes.planning.estimate_benefit import EstimateBenefit
+from craftc.passes.planning.replan_replicas import ANY_MOVE, ReplanReplicas
 from craftc.plans.diff import diff_plans
 from craftc.solvers.replay import replay
 from craftc.topology import Topology
-from tests.passes.planning import compilation, pipeline
+from tests.passes.planning.compilations import compilation, pipeline
 
 OLD = pipeline("craftc").run(compilation())[0].plan
 

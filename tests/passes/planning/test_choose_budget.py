@@ -4,11 +4,11 @@ import pytest
 
 from craftc.errors import Unsupported
 from craftc.passes.base import Pipeline, run_checked
-from craftc.passes.choose_budget import ChooseBudget
-from craftc.passes.estimate_benefit import EstimateBenefit
-from craftc.passes.resolve_budget import ResolveBudget
+from craftc.passes.planning.choose_budget import ChooseBudget
+from craftc.passes.planning.estimate_benefit import EstimateBenefit
+from craftc.passes.planning.resolve_budget import ResolveBudget
 from craftc.solvers.allocation.auto_budget import budget_curve
-from tests.passes.planning import compilation
+from tests.passes.planning.compilations import compilation
 
 
 def chosen(planner="craft", **changes):

@@ -7,7 +7,7 @@ import pytest
 
 from craftc.plans.verifier import verify_plan
 from craftc.solvers.replay import replay
-from tests.passes.planning import compilation, pipeline
+from tests.passes.planning.compilations import compilation, pipeline
 
 
 @pytest.mark.parametrize("planner", ["craft", "eplb"])
@@ -38,7 +38,7 @@ def test_layers_whose_experts_differ_in_size_and_do_not_divide():
 
 def test_planning_does_not_import_torch():
     code = (
-        "import sys; from craftc.passes import estimate_benefit, allocate_replicas, place_replicas; "
+        "import sys; from craftc.passes.planning import estimate_benefit, allocate_replicas, place_replicas; "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from craftc.comparison import with_planned
 from craftc.passes.base import Compilation, Pass
+from craftc.passes.planning.writing.comparison import with_planned
 from craftc.plans.verifier import require_sound
 from craftc.solvers.replay import replay
 from craftc.solvers.shares import choose_shares

@@ -6,10 +6,10 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.passes.base import Pipeline
-from craftc.passes.weigh_workloads import WeighWorkloads
+from craftc.passes.planning.weigh_workloads import WeighWorkloads
 from craftc.plans.file import parse_plan, plan_bytes
 from craftc.report.plan_report import comparison_table
-from tests.passes.planning import compilation, pipeline
+from tests.passes.planning.compilations import compilation, pipeline
 
 
 def named(**changes):

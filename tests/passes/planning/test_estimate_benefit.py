@@ -4,8 +4,8 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.passes.base import PassContractError, Pipeline
-from craftc.passes.estimate_benefit import EstimateBenefit
-from tests.passes.planning import compilation, pipeline
+from craftc.passes.planning.estimate_benefit import EstimateBenefit
+from tests.passes.planning.compilations import compilation, pipeline
 
 
 def test_loads_of_another_model_are_refused():

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from craftc.passes.base import Compilation, Pass
-from craftc.passes.planning_problem import planning_problem
-from craftc.passes.written_plan import written_plan
+from craftc.passes.planning.pose_problem import planning_problem
+from craftc.passes.planning.writing.written_plan import written_plan
 from craftc.plans.replication_plan import layer_plan
 from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for
 

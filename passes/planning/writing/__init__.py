@@ -1,0 +1,1 @@
+"""What planning writes down; no file here is a pass."""
