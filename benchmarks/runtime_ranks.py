@@ -28,8 +28,8 @@ from benchmarks.mid_size_moe import (
     skewed_plan,
 )
 from craftc.deployment.prepare_model import prepare
-from craftc.passes.output_comparison import replicated_modules
-from craftc.passes.token_prediction import routed_tokens
+from craftc.passes.rewriting.checking.output_comparison import replicated_modules
+from craftc.passes.rewriting.checking.token_prediction import routed_tokens
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.ranks.program import run_on_rank
 from craftc.runtime.local_experts import local_experts

@@ -11,7 +11,7 @@ from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import Compilation, NearMiss, Pass, PassTiming, Verification
-from craftc.pipelines import (
+from craftc.passes.pipelines import (
     Progress,
     analysis_pipeline,
     joined,
@@ -175,7 +175,7 @@ def _traceable(model: nn.Module | ExportedProgram) -> tuple[nn.Module, Pass | No
     if isinstance(model, nn.Module):
         return model, None
     from craftc.backend.exported import own_dtypes, restored_model
-    from craftc.passes.verify_rewrite import VerifyRewrite
+    from craftc.passes.rewriting.verify_rewrite import VerifyRewrite
 
     return restored_model(model), VerifyRewrite(dtypes=own_dtypes(model))
 

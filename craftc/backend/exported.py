@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from craftc.backend.regions import ExpertsParameters, ModuleStack, Region, Unmatched, example_value, find_regions
 from craftc.backend.split import replace_region
 from craftc.errors import BadInput, Unsupported
-from craftc.passes.output_comparison import RELATIVE_TOLERANCE
+from craftc.passes.rewriting.checking.output_comparison import RELATIVE_TOLERANCE
 from craftc.runtime.local_experts import local_experts
 
 _HOW = (

@@ -79,7 +79,7 @@ def optimize(
     from craftc.models.model_file import load_model_source, model_name
     from craftc.passes.analysis.profile_loads import ProfileLoads
     from craftc.passes.base import Compilation
-    from craftc.pipelines import (
+    from craftc.passes.pipelines import (
         analysis_pipeline,
         joined,
         planning_pipeline,

@@ -118,7 +118,7 @@ def plan(
     from craftc.loads.read_loads import read_loads
     from craftc.models.model_config import groups_hint, read_model_config
     from craftc.passes.base import Compilation
-    from craftc.pipelines import planning_pipeline, run_pipeline
+    from craftc.passes.pipelines import planning_pipeline, run_pipeline
     from craftc.planning_options import PlanningOptions
     from craftc.plans.file import write_plan
     from craftc.report.budget_report import draw_budget_curve
@@ -255,7 +255,7 @@ def _with_layers(wanted: Compilation, expert_bytes: str | None) -> Compilation:
 
 def _with_model(wanted: Compilation, model: str, progress: ShownProgress) -> Compilation:
     from craftc.models.model_file import load_model_source
-    from craftc.pipelines import analysis_pipeline, run_pipeline
+    from craftc.passes.pipelines import analysis_pipeline, run_pipeline
 
     progress("load model")
     source = load_model_source(model)

@@ -54,7 +54,7 @@ def _profile_here(model: str, steps: int | None, mask_input: str | None, progres
     from craftc.models.model_file import load_model_source
     from craftc.passes.analysis.profile_loads import ProfileLoads
     from craftc.passes.base import Compilation
-    from craftc.pipelines import profiling_pipeline, run_pipeline
+    from craftc.passes.pipelines import profiling_pipeline, run_pipeline
 
     source = load_model_source(model)
     profiling = ProfileLoads(mask_input=mask_input, max_steps=steps, model_name=source.name, on_step=progress.on_step)

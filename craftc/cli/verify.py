@@ -31,7 +31,7 @@ def verify(model: Model, plan: Plan, ranks: Ranks = None, format: OutputFormat =
 def _verify_here(model: str, plan: Path, progress: ShownProgress) -> Verification:
     from craftc.models.model_file import load_model_source
     from craftc.passes.base import Compilation
-    from craftc.pipelines import analysis_pipeline, joined, rewriting_pipeline, run_pipeline
+    from craftc.passes.pipelines import analysis_pipeline, joined, rewriting_pipeline, run_pipeline
     from craftc.plans.file import read_plan
 
     read = read_plan(plan)

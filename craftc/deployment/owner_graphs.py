@@ -16,7 +16,7 @@ from torch import fx, nn
 from craftc.errors import BadInput, Unsupported
 from craftc.passes.analysis.trace import trace
 from craftc.passes.analysis.tracing.model import call_model, check_has_weights
-from craftc.passes.output_comparison import check_difference, output_difference
+from craftc.passes.rewriting.checking.output_comparison import check_difference, output_difference
 from craftc.runtime.module_list_experts import ModuleListExperts
 
 

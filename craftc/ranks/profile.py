@@ -23,7 +23,7 @@ from craftc.models.model_file import load_model_source
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.profile_loads import ProfileLoads
 from craftc.passes.base import Compilation
-from craftc.pipelines import profiling_pipeline, run_pipeline
+from craftc.passes.pipelines import profiling_pipeline, run_pipeline
 from craftc.ranks.program import run_on_rank
 from craftc.runtime.process_group import DEFAULT_TIMEOUT_S
 from craftc.runtime.rank_group import RankGroup

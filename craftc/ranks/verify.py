@@ -17,7 +17,8 @@ from craftc.models.model_file import load_model_source
 from craftc.passes.analysis.profile_loads import batches_of
 from craftc.passes.analysis.tracing.model import call_model
 from craftc.passes.base import Compilation, Verification
-from craftc.passes.output_comparison import (
+from craftc.passes.pipelines import analysis_pipeline, run_pipeline
+from craftc.passes.rewriting.checking.output_comparison import (
     RELATIVE_TOLERANCE,
     Difference,
     cast_inputs,
@@ -29,9 +30,8 @@ from craftc.passes.output_comparison import (
     replicated_modules,
     seeded,
 )
-from craftc.passes.rewrite_experts import rewrite_experts
-from craftc.passes.token_prediction import RoutedTokens, routed_tokens, token_deviation
-from craftc.pipelines import analysis_pipeline, run_pipeline
+from craftc.passes.rewriting.checking.token_prediction import RoutedTokens, routed_tokens, token_deviation
+from craftc.passes.rewriting.rewrite_experts import rewrite_experts
 from craftc.plans.file import read_plan
 from craftc.ranks.program import run_on_rank
 from craftc.ranks.rows import rows_of_rank

@@ -11,7 +11,7 @@ from craftc.deployment.optimized_folder import write_optimized
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.model_file import load_model_source
 from craftc.passes.base import Compilation
-from craftc.pipelines import analysis_pipeline, run_pipeline
+from craftc.passes.pipelines import analysis_pipeline, run_pipeline
 from tests.passes.traced import planned
 
 MODEL_FILE = """

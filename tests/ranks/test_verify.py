@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from craftc.passes.output_comparison import Difference
+from craftc.passes.rewriting.checking.output_comparison import Difference
 from craftc.ranks.verify import worst_of
 
 

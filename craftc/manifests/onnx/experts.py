@@ -26,8 +26,8 @@ from craftc.errors import Unsupported
 from craftc.manifests.onnx.annotations import DOMAIN, annotate
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import Compilation
-from craftc.passes.rewrite_experts import rewrite_experts
-from craftc.pipelines import analysis_pipeline, run_pipeline
+from craftc.passes.pipelines import analysis_pipeline, run_pipeline
+from craftc.passes.rewriting.rewrite_experts import rewrite_experts
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.runtime.local_experts import local_experts
 from craftc.runtime.module_list_experts import ModuleListExperts

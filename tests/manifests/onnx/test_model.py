@@ -21,7 +21,7 @@ from craftc.manifests.read_placement import read_placement  # noqa: E402
 from craftc.models.model_file import load_model_source  # noqa: E402
 from craftc.models.moe_layer import MoELayer  # noqa: E402
 from craftc.passes.base import Compilation, WorkloadInputs  # noqa: E402
-from craftc.pipelines import analysis_pipeline, run_pipeline  # noqa: E402
+from craftc.passes.pipelines import analysis_pipeline, run_pipeline  # noqa: E402
 from tests.model_families import FAMILIES, VOCABULARY  # noqa: E402
 from tests.places import ROOT  # noqa: E402
 from tests.plans.sample_plans import plan_of, random_placement, toy_plan, uneven_plan  # noqa: E402

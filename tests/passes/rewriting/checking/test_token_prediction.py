@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from craftc.errors import VerificationFailed
-from craftc.passes.token_prediction import RoutedTokens, token_deviation
+from craftc.passes.rewriting.checking.token_prediction import RoutedTokens, token_deviation
 from craftc.plans.replication_plan import LayerPlan
 from craftc.runtime.slot_table import slot_table
 

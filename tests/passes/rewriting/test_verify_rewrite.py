@@ -9,9 +9,9 @@ import torch
 from craftc.errors import BadInput, VerificationFailed
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import Compilation, run_checked
-from craftc.passes.output_comparison import difference
-from craftc.passes.rewrite_experts import RewriteExperts
-from craftc.passes.verify_rewrite import VerifyRewrite
+from craftc.passes.rewriting.checking.output_comparison import difference
+from craftc.passes.rewriting.rewrite_experts import RewriteExperts
+from craftc.passes.rewriting.verify_rewrite import VerifyRewrite
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from tests.model_families import example_inputs
 from tests.passes.traced import planned, traced

@@ -5,7 +5,13 @@ import torch
 from torch import nn
 
 from craftc.errors import VerificationFailed
-from craftc.passes.output_comparison import check_difference, difference, in_dtype, output_difference, seeded
+from craftc.passes.rewriting.checking.output_comparison import (
+    check_difference,
+    difference,
+    in_dtype,
+    output_difference,
+    seeded,
+)
 
 
 def test_tolerance_grows_with_the_largest_value_but_not_below_one():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from craftc.errors import VerificationFailed
-from craftc.passes.output_comparison import hooked
+from craftc.passes.rewriting.checking.output_comparison import hooked
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from craftc.runtime.slot_table import SlotTable
 

@@ -10,7 +10,7 @@ from torch import nn
 from craftc.errors import BadInput
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import Compilation, PassContractError, run_checked
-from craftc.passes.rewrite_experts import RewriteExperts
+from craftc.passes.rewriting.rewrite_experts import RewriteExperts
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from tests.passes.traced import planned, traced

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from craftc.passes.analysis.profile_loads import batches_of
 from craftc.passes.analysis.tracing.model import call_model, check_has_weights
 from craftc.passes.base import Compilation, Pass, Verification
-from craftc.passes.output_comparison import (
+from craftc.passes.rewriting.checking.output_comparison import (
     RELATIVE_TOLERANCE,
     Difference,
     cast_inputs,
@@ -27,7 +27,7 @@ from craftc.passes.output_comparison import (
     replicated_modules,
     seeded,
 )
-from craftc.passes.token_prediction import routed_tokens, token_deviation
+from craftc.passes.rewriting.checking.token_prediction import routed_tokens, token_deviation
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from craftc.runtime.virtual import InTurnDispatcher
 

@@ -63,8 +63,8 @@ def planning_pipeline(options: PlanningOptions) -> Pipeline:
 
 def rewriting_pipeline(verifying: Pass | None = None) -> Pipeline:
     """From a traced model and a plan to the rewritten model, verified (by `VerifyRewrite()` where not told how)."""
-    from craftc.passes.rewrite_experts import RewriteExperts
-    from craftc.passes.verify_rewrite import VerifyRewrite
+    from craftc.passes.rewriting.rewrite_experts import RewriteExperts
+    from craftc.passes.rewriting.verify_rewrite import VerifyRewrite
 
     return Pipeline((RewriteExperts(), verifying or VerifyRewrite()))
 

@@ -1,0 +1,1 @@
+"""From a plan and a graph to a rewritten graph that computes the same."""
