@@ -15,7 +15,8 @@ from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.find_moe_layers import FindMoELayers
 from craftc.passes.analysis.profile_loads import ProfileLoads
 from craftc.passes.analysis.trace import Trace, call_model
-from craftc.passes.base import Compilation, run_checked
+from craftc.passes.base import run_checked
+from craftc.passes.compilation import Compilation
 from examples.tiny_moe.model import build_model, calibration_inputs
 
 ROUNDS = 7

@@ -19,7 +19,8 @@ with torch.device("meta"):
 parameters = sum(one.numel() for one in model.parameters())
 found = {"parameters": parameters}
 if sys.argv[1] == "trace":
-    from craftc.passes.base import Compilation, Pipeline
+    from craftc.passes.base import Pipeline
+    from craftc.passes.compilation import Compilation
     from craftc.models.workload import WorkloadInputs
     from craftc.passes.analysis.find_moe_layers import FindMoELayers
     from craftc.passes.analysis.trace import Trace

@@ -10,7 +10,8 @@ from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
-from craftc.passes.base import Compilation, NearMiss, Pass, PassTiming, Verification
+from craftc.passes.base import Pass, PassTiming
+from craftc.passes.compilation import Compilation, NearMiss, Verification
 from craftc.passes.pipelines import (
     Progress,
     analysis_pipeline,

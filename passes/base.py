@@ -6,92 +6,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from craftc.errors import BadInput, CraftcError
-from craftc.loads.load_profile import LoadProfile
-from craftc.models.moe_layer import MoELayer
-from craftc.models.workload import WorkloadInputs
-from craftc.plans.replication_plan import PlanObjective, ReplicationPlan
+from craftc.passes.compilation import Compilation
 from craftc.plans.verifier import require_sound
-from craftc.solvers.allocation.auto_budget import BudgetCurve
-from craftc.solvers.problem import Allocation, BenefitCurves, EffortName
-from craftc.topology import Topology
-
-if TYPE_CHECKING:  # planning from loads alone must not pay for importing torch
-    import numpy as np
-    from torch import fx, nn
-
-
-@dataclass(frozen=True)
-class NearMiss:
-    """A module that looks like experts but is not handled, and why."""
-
-    name: str
-    """Module path."""
-    reason: str
-    """The condition that failed, with the numbers."""
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What `verify_rewrite` measured."""
-
-    max_abs_difference: dict[str, float]
-    """Largest |rewritten - original| output per dtype."""
-    tolerance: dict[str, float]
-    """Largest difference allowed per dtype."""
-    max_token_deviation: float
-    """Largest |counted - predicted| GPU load over all layers and GPUs, as a fraction of the mean GPU load."""
-
-
-@dataclass(frozen=True, eq=False)
-class Compilation:
-    """Everything known so far; a pass returns a copy with more of it filled in."""
-
-    model: nn.Module | None = None
-    """The original model, untouched."""
-    inputs: WorkloadInputs | None = None
-    """Its inputs."""
-    graph: fx.GraphModule | None = None
-    """The traced (later: rewritten) model."""
-    layers: tuple[MoELayer, ...] | None = None
-    """MoE layers by ordinal."""
-    near_misses: tuple[NearMiss, ...] = ()
-    """What was almost an MoE layer."""
-    loads: LoadProfile | None = None
-    """Measured or imported loads."""
-    topology: Topology | None = None
-    """GPUs and nodes to plan for."""
-    expert_groups: int = 1
-    """Groups of contiguous experts that each stay on one node; 1 is no such rule."""
-    budget_requested: str | None = None
-    """The budget as the user wrote it."""
-    budget_bytes: int | None = None
-    """The budget in bytes, all GPUs together."""
-    effort: EffortName = "medium"
-    """How hard placements are searched."""
-    objective: PlanObjective = "balancedness"
-    """What the plan is made to be good at."""
-    step_weight_S: np.ndarray | None = None
-    """How much every step counts in planning, where not all the same."""
-    curves: BenefitCurves | None = None
-    """Benefit of replicas per layer."""
-    validated_curves: BenefitCurves | None = None
-    """The same on steps left out of planning, where replicas are to be allocated by that."""
-    budget_curve: BudgetCurve | None = None
-    """What every budget would reach, where the budget was chosen by it."""
-    allocation: Allocation | None = None
-    """Replicas per layer."""
-    plan: ReplicationPlan | None = None
-    """Copies and placement."""
-    verification: Verification | None = None
-    """Measured equality of original and rewritten model."""
-
-    @property
-    def deciding_curves(self) -> BenefitCurves | None:
-        """The curves that replicas are allocated by."""
-        return self.curves if self.validated_curves is None else self.validated_curves
 
 
 class PassContractError(CraftcError):

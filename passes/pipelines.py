@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from craftc.passes.base import Compilation, Pass, PassTiming, Pipeline
+from craftc.passes.base import Pass, PassTiming, Pipeline
+from craftc.passes.compilation import Compilation
 from craftc.passes.planning.allocate_replicas import AllocateReplicas
 from craftc.passes.planning.choose_budget import ChooseBudget
 from craftc.passes.planning.choose_shares import ChooseShares

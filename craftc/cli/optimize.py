@@ -34,7 +34,8 @@ from craftc.cli.outcome import Format, Result
 from craftc.cli.progress import ShownProgress, shown_progress
 
 if TYPE_CHECKING:
-    from craftc.passes.base import Compilation, Pipeline
+    from craftc.passes.base import Pipeline
+    from craftc.passes.compilation import Compilation
 
 
 def optimize(
@@ -78,7 +79,7 @@ def optimize(
     from craftc.loads.read_loads import read_loads
     from craftc.models.model_file import load_model_source, model_name
     from craftc.passes.analysis.profile_loads import ProfileLoads
-    from craftc.passes.base import Compilation
+    from craftc.passes.compilation import Compilation
     from craftc.passes.pipelines import (
         analysis_pipeline,
         joined,

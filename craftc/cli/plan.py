@@ -36,7 +36,7 @@ from craftc.cli.progress import ShownProgress, shown_progress
 
 if TYPE_CHECKING:
     from craftc.models.model_config import ModelConfig as Config
-    from craftc.passes.base import Compilation
+    from craftc.passes.compilation import Compilation
     from craftc.plans.replication_plan import ReplicationPlan
     from craftc.topology import Topology
 
@@ -117,7 +117,7 @@ def plan(
     from craftc.files.atomic_write import check_writable
     from craftc.loads.read_loads import read_loads
     from craftc.models.model_config import groups_hint, read_model_config
-    from craftc.passes.base import Compilation
+    from craftc.passes.compilation import Compilation
     from craftc.passes.pipelines import planning_pipeline, run_pipeline
     from craftc.planning_options import PlanningOptions
     from craftc.plans.file import write_plan

@@ -53,7 +53,7 @@ def profile(
 def _profile_here(model: str, steps: int | None, mask_input: str | None, progress: ShownProgress) -> LoadProfile:
     from craftc.models.model_file import load_model_source
     from craftc.passes.analysis.profile_loads import ProfileLoads
-    from craftc.passes.base import Compilation
+    from craftc.passes.compilation import Compilation
     from craftc.passes.pipelines import profiling_pipeline, run_pipeline
 
     source = load_model_source(model)

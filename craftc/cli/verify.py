@@ -10,7 +10,7 @@ from craftc.cli.outcome import Format, Result
 from craftc.cli.progress import ShownProgress, shown_progress
 
 if TYPE_CHECKING:
-    from craftc.passes.base import Verification
+    from craftc.passes.compilation import Verification
 
 
 def verify(model: Model, plan: Plan, ranks: Ranks = None, format: OutputFormat = Format.text) -> Result:
@@ -30,7 +30,7 @@ def verify(model: Model, plan: Plan, ranks: Ranks = None, format: OutputFormat =
 
 def _verify_here(model: str, plan: Path, progress: ShownProgress) -> Verification:
     from craftc.models.model_file import load_model_source
-    from craftc.passes.base import Compilation
+    from craftc.passes.compilation import Compilation
     from craftc.passes.pipelines import analysis_pipeline, joined, rewriting_pipeline, run_pipeline
     from craftc.plans.file import read_plan
 

@@ -18,7 +18,7 @@ from craftc.deployment.weight_files import WeightFile, fill_model, find_module
 from craftc.deployment.weights import SHARED, gpu_file
 from craftc.errors import BadInput
 from craftc.models.model_file import ModelSource, load_model_source
-from craftc.passes.base import Compilation
+from craftc.passes.compilation import Compilation
 from craftc.passes.pipelines import analysis_pipeline, run_pipeline
 from craftc.passes.rewriting.rewrite_experts import Replicate, rewrite_experts
 from craftc.plans.file import read_plan

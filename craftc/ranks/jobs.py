@@ -13,7 +13,7 @@ from pathlib import Path
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
 from craftc.loads.read_loads import read_loads
-from craftc.passes.base import Verification
+from craftc.passes.compilation import Verification
 from craftc.plans.file import read_plan
 from craftc.ranks.launch import launch_ranks
 

@@ -22,7 +22,7 @@ from craftc.loads.load_profile import LoadProfile
 from craftc.models.model_file import load_model_source
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.profile_loads import ProfileLoads
-from craftc.passes.base import Compilation
+from craftc.passes.compilation import Compilation
 from craftc.passes.pipelines import profiling_pipeline, run_pipeline
 from craftc.ranks.program import run_on_rank
 from craftc.runtime.process_group import DEFAULT_TIMEOUT_S

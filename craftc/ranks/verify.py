@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from craftc.models.model_file import load_model_source
 from craftc.passes.analysis.profile_loads import batches_of
 from craftc.passes.analysis.tracing.model import call_model
-from craftc.passes.base import Compilation, Verification
+from craftc.passes.compilation import Compilation, Verification
 from craftc.passes.pipelines import analysis_pipeline, run_pipeline
 from craftc.passes.rewriting.checking.output_comparison import (
     RELATIVE_TOLERANCE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from craftc.passes.base import Compilation
+from craftc.passes.compilation import Compilation
 from craftc.plans.file import plan_document
 from craftc.report.budget_report import budget_document, budget_text
 from craftc.report.curve_report import curve_table

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.base import NearMiss
+from craftc.passes.compilation import NearMiss
 from craftc.report.text_table import text_table
 from craftc.units import format_size
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from craftc.passes.base import Compilation
+from craftc.passes.compilation import Compilation
 from craftc.report.compilation_report import compilation_text
 from craftc.units import format_size
 

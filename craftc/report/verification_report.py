@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from craftc.passes.base import Verification
+from craftc.passes.compilation import Verification
 
 
 def verification_text(verification: Verification) -> str:

@@ -12,7 +12,8 @@ from torch import fx, nn
 from craftc.models.moe_layer import MoELayer
 from craftc.passes.analysis.tracing.dataflow import as_digraph, backwards, other_readers_of
 from craftc.passes.analysis.tracing.experts import ABI, experts_of, why_not_fused
-from craftc.passes.base import Compilation, NearMiss, Pass
+from craftc.passes.base import Pass
+from craftc.passes.compilation import Compilation, NearMiss
 from craftc.runtime.module_list_experts import ModuleListExperts
 
 HIDDEN, INDICES, WEIGHTS = 0, 1, 2

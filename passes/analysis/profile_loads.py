@@ -23,8 +23,8 @@ from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.find_moe_layers import INDICES
 from craftc.passes.analysis.tracing.model import check_has_weights
-from craftc.passes.base import Compilation, Pass
-from craftc.passes.no_moe_layer import require_moe_layers
+from craftc.passes.base import Pass
+from craftc.passes.compilation import Compilation, require_moe_layers
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from craftc.errors import BadInput, Unsupported
 from craftc.passes.analysis.tracing.experts import find_experts
 from craftc.passes.analysis.tracing.model import call_model, one_line, trace_model
 from craftc.passes.analysis.tracing.module_lists import fuse_module_lists
-from craftc.passes.base import Compilation, NearMiss, Pass
-from craftc.passes.no_moe_layer import no_moe_layer
+from craftc.passes.base import Pass
+from craftc.passes.compilation import Compilation, NearMiss, no_moe_layer
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from craftc.budget import bytes_for_empty_gpus, parse_budget
 from craftc.errors import Unsupported
-from craftc.passes.base import Compilation, Pass
+from craftc.passes.base import Pass
+from craftc.passes.compilation import Compilation
 from craftc.solvers.allocation.auto_budget import budget_curve
 from craftc.solvers.planners.registry import DEFAULT_PLANNER, UNIFORM
 

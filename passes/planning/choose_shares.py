@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from craftc.passes.base import Compilation, Pass
+from craftc.passes.base import Pass
+from craftc.passes.compilation import Compilation
 from craftc.passes.planning.writing.comparison import with_planned
 from craftc.plans.verifier import require_sound
 from craftc.solvers.replay import replay

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from craftc.passes.base import Compilation, Pass
+from craftc.passes.base import Pass
+from craftc.passes.compilation import Compilation
 from craftc.passes.planning.pose_problem import planning_problem
 from craftc.plans.replication_plan import CrossValidation
 from craftc.solvers.cross_validation import deal_steps, seen_and_unseen

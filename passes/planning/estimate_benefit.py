@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from craftc.passes.base import Compilation, Pass
+from craftc.passes.base import Pass
+from craftc.passes.compilation import Compilation
 from craftc.passes.planning.pose_problem import planning_problem
 from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from craftc.loads.match import check_loads_fit
-from craftc.passes.base import Compilation, Pass
-from craftc.passes.no_moe_layer import require_moe_layers
+from craftc.passes.base import Pass
+from craftc.passes.compilation import Compilation, require_moe_layers
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from craftc.passes.base import Compilation, Pass
+from craftc.passes.base import Pass
+from craftc.passes.compilation import Compilation
 from craftc.passes.planning.pose_problem import planning_problem
 from craftc.passes.planning.writing.written_plan import written_plan
 from craftc.plans.replication_plan import layer_plan

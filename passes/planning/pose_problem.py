@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from craftc.errors import BadInput
-from craftc.passes.base import Compilation
+from craftc.passes.compilation import Compilation
 from craftc.solvers.problem import PlanningProblem
 
 

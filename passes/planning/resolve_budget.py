@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from craftc.budget import parse_budget, resolve_budget
-from craftc.passes.base import Compilation, Pass
+from craftc.passes.base import Pass
+from craftc.passes.compilation import Compilation
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from craftc.errors import BadInput
-from craftc.passes.base import Compilation, Pass
+from craftc.passes.base import Pass
+from craftc.passes.compilation import Compilation
 from craftc.passes.planning.pose_problem import planning_problem
 from craftc.solvers.cross_validation import cross_validated_curves, deal_steps
 from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for, quick_form

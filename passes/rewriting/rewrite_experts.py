@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from torch import fx, nn
 
-from craftc.passes.base import Compilation, Pass
+from craftc.passes.base import Pass
+from craftc.passes.compilation import Compilation
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.runtime.plan_match import check_layer_fits, check_same_layers
 from craftc.runtime.replicated_experts import virtual_experts

@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 
 from craftc.passes.analysis.profile_loads import batches_of
 from craftc.passes.analysis.tracing.model import call_model, check_has_weights
-from craftc.passes.base import Compilation, Pass, Verification
+from craftc.passes.base import Pass
+from craftc.passes.compilation import Compilation, Verification
 from craftc.passes.rewriting.checking.output_comparison import (
     RELATIVE_TOLERANCE,
     Difference,

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from craftc.errors import VerificationFailed
 from craftc.loads.read_loads import read_loads
-from craftc.passes.base import Compilation
+from craftc.passes.compilation import Compilation
 from craftc.passes.rewriting.verify_rewrite import VerifyRewrite
 from craftc.plans.file import read_plan
 from tests.cli.command_line import LOADS, MODEL, Ran, run, write_config

@@ -10,7 +10,7 @@ import torch
 from craftc.deployment.optimized_folder import write_optimized
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.model_file import load_model_source
-from craftc.passes.base import Compilation
+from craftc.passes.compilation import Compilation
 from craftc.passes.pipelines import analysis_pipeline, run_pipeline
 from tests.passes.traced import planned
 

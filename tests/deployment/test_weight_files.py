@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from craftc.deployment.load_model import load
 from craftc.errors import BadInput
-from craftc.passes.base import Compilation
+from craftc.passes.compilation import Compilation
 from craftc.passes.pipelines import analysis_pipeline, run_pipeline
 from craftc.plans.file import write_plan
 from tests.deployment.outputs import model_file, optimized

@@ -13,7 +13,8 @@ from craftc.models.model_file import ModelSource, load_model_source
 from craftc.passes.analysis.find_moe_layers import FindMoELayers
 from craftc.passes.analysis.profile_loads import ProfileLoads
 from craftc.passes.analysis.trace import Trace
-from craftc.passes.base import Compilation, run_checked
+from craftc.passes.base import run_checked
+from craftc.passes.compilation import Compilation
 from tests.places import ROOT
 
 MODEL = ROOT / "examples" / "plain_moe" / "model.py"
@@ -22,7 +23,8 @@ WITHOUT_TRANSFORMERS = f"""
 import sys
 sys.modules["transformers"] = None
 from craftc.models.model_file import load_model_source
-from craftc.passes.base import Compilation, run_checked
+from craftc.passes.base import run_checked
+from craftc.passes.compilation import Compilation
 from craftc.passes.analysis.find_moe_layers import FindMoELayers
 from craftc.passes.analysis.profile_loads import ProfileLoads
 from craftc.passes.analysis.trace import Trace

@@ -14,7 +14,8 @@ from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.find_moe_layers import FindMoELayers
 from craftc.passes.analysis.profile_loads import ProfileLoads
 from craftc.passes.analysis.trace import Trace
-from craftc.passes.base import Compilation, run_checked
+from craftc.passes.base import run_checked
+from craftc.passes.compilation import Compilation
 from examples.tiny_moe import model as tiny_moe
 from examples.tiny_moe import train
 

@@ -5,7 +5,8 @@ import torch
 from torch import fx, nn
 
 from craftc.errors import BadInput, VerificationFailed
-from craftc.passes.base import Compilation, Pass, PassContractError, Pipeline
+from craftc.passes.base import Pass, PassContractError, Pipeline
+from craftc.passes.compilation import Compilation
 from tests.plans.sample_plans import plan_of, toy_layers
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.find_moe_layers import FindMoELayers
 from craftc.passes.analysis.trace import Trace
-from craftc.passes.base import Compilation, Pipeline
+from craftc.passes.base import Pipeline
+from craftc.passes.compilation import Compilation
 from craftc.solvers.problem import Placement
 from tests.model_families import build_family
 from tests.plans.sample_plans import plan_of, random_placement

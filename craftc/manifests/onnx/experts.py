@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 from craftc.errors import Unsupported
 from craftc.manifests.onnx.annotations import DOMAIN, annotate
 from craftc.models.workload import WorkloadInputs
-from craftc.passes.base import Compilation
+from craftc.passes.compilation import Compilation
 from craftc.passes.pipelines import analysis_pipeline, run_pipeline
 from craftc.passes.rewriting.rewrite_experts import rewrite_experts
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from craftc.passes.base import NearMiss
+from craftc.passes.compilation import NearMiss
 
 ABI = "(hidden_states, top_k_index, top_k_weights)"
 _HINT = "expert"

@@ -15,7 +15,7 @@ from craftc.passes.analysis.tracing.experts import ExpertsModule
 from craftc.passes.analysis.tracing.masks import MaskBuilder, mask_builders_as_leaves
 from craftc.passes.analysis.tracing.proxies import ExampleProxy, ExampleTracer, examples_of
 from craftc.passes.analysis.tracing.skips import answer_with_tokens, check_skipping
-from craftc.passes.base import NearMiss
+from craftc.passes.compilation import NearMiss
 
 _MODEL = "model"
 _MASKS = "mask_builders"

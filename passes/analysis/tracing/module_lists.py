@@ -25,7 +25,7 @@ from craftc.passes.analysis.tracing.dataflow import (
 )
 from craftc.passes.analysis.tracing.experts import ExpertsModule, is_named_experts
 from craftc.passes.analysis.tracing.region_check import Region, largest_difference, tolerance
-from craftc.passes.base import NearMiss
+from craftc.passes.compilation import NearMiss
 from craftc.runtime.module_list_experts import ModuleListExperts
 
 _CANDIDATES = 4

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import numpy as np
 
 from craftc.models.fingerprint import fingerprint_model
-from craftc.passes.base import Compilation
+from craftc.passes.compilation import Compilation
 from craftc.passes.planning.writing.comparison import compare, with_planned
 from craftc.plans.replication_plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
 from craftc.plans.verifier import require_sound

@@ -20,7 +20,8 @@ from craftc.manifests.onnx.annotations import violations  # noqa: E402
 from craftc.manifests.read_placement import read_placement  # noqa: E402
 from craftc.models.model_file import load_model_source  # noqa: E402
 from craftc.models.moe_layer import MoELayer  # noqa: E402
-from craftc.passes.base import Compilation, WorkloadInputs  # noqa: E402
+from craftc.models.workload import WorkloadInputs  # noqa: E402
+from craftc.passes.compilation import Compilation  # noqa: E402
 from craftc.passes.pipelines import analysis_pipeline, run_pipeline  # noqa: E402
 from tests.model_families import FAMILIES, VOCABULARY  # noqa: E402
 from tests.places import ROOT  # noqa: E402

@@ -18,7 +18,8 @@ from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.find_moe_layers import FindMoELayers
 from craftc.passes.analysis.profile_loads import ProfileLoads, count_tokens, counting_graph
 from craftc.passes.analysis.trace import Trace
-from craftc.passes.base import Compilation, run_checked
+from craftc.passes.base import run_checked
+from craftc.passes.compilation import Compilation
 from tests.model_families import FAMILIES
 
 EXPERTS, TOP_K, HIDDEN = 4, 2, 8

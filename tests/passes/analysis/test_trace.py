@@ -15,7 +15,8 @@ from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.find_moe_layers import FindMoELayers, experts_nodes
 from craftc.passes.analysis.trace import Trace, call_model, trace
-from craftc.passes.base import Compilation, PassContractError, Pipeline, run_checked
+from craftc.passes.base import PassContractError, Pipeline, run_checked
+from craftc.passes.compilation import Compilation
 from examples.plain_moe import model as plain_moe
 from tests.model_families import FAMILIES, build_family, example_inputs
 

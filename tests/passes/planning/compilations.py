@@ -6,7 +6,8 @@ import numpy as np
 
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.base import Compilation, Pipeline
+from craftc.passes.base import Pipeline
+from craftc.passes.compilation import Compilation
 from craftc.passes.planning.allocate_replicas import AllocateReplicas
 from craftc.passes.planning.estimate_benefit import EstimateBenefit
 from craftc.passes.planning.place_replicas import PlaceReplicas

@@ -4,7 +4,8 @@ import pytest
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.base import Compilation, run_checked
+from craftc.passes.base import run_checked
+from craftc.passes.compilation import Compilation
 from craftc.passes.planning.match_loads import MatchLoads
 
 LAYERS = tuple(MoELayer(f"model.{name}", index, experts=4, expert_bytes=1) for index, name in enumerate("ab"))

@@ -2,7 +2,8 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.base import Compilation, run_checked
+from craftc.passes.base import run_checked
+from craftc.passes.compilation import Compilation
 from craftc.passes.planning.resolve_budget import ResolveBudget
 from craftc.topology import Topology
 

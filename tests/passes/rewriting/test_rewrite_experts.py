@@ -9,7 +9,8 @@ from torch import nn
 
 from craftc.errors import BadInput
 from craftc.models.workload import WorkloadInputs
-from craftc.passes.base import Compilation, PassContractError, run_checked
+from craftc.passes.base import PassContractError, run_checked
+from craftc.passes.compilation import Compilation
 from craftc.passes.rewriting.rewrite_experts import RewriteExperts
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.runtime.replicated_experts import ReplicatedExperts

@@ -8,7 +8,8 @@ import torch
 
 from craftc.errors import BadInput, VerificationFailed
 from craftc.models.workload import WorkloadInputs
-from craftc.passes.base import Compilation, run_checked
+from craftc.passes.base import run_checked
+from craftc.passes.compilation import Compilation
 from craftc.passes.rewriting.checking.output_comparison import difference
 from craftc.passes.rewriting.rewrite_experts import RewriteExperts
 from craftc.passes.rewriting.verify_rewrite import VerifyRewrite

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from craftc.passes.analysis.tracing.experts import ExpertsModule, find_experts
-from craftc.passes.no_moe_layer import no_moe_layer
+from craftc.passes.compilation import no_moe_layer
 from examples.plain_moe import model as plain_moe
 from tests.model_families import FAMILIES
 
