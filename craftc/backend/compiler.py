@@ -10,10 +10,11 @@ from torch import fx, nn
 from torch._dynamo.backends.registry import lookup_backend
 
 from craftc.backend.owners import Frame, captured_frame
-from craftc.backend.regions import Region, Unmatched, find_regions
+from craftc.backend.regions import Region, find_regions
 from craftc.backend.session import Session, session_for
 from craftc.backend.split import compile_around, replace_regions
 from craftc.passes.analysis.tracing.experts import find_experts
+from craftc.passes.compilation import NearMiss
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ def _matched_calls(gm: fx.GraphModule, frame: Frame, session: Session) -> dict[s
     if frame.root is None or not frame.experts:
         return {}
     if reason := _why_not_a_model(frame):
-        session.keep_as_they_were([Unmatched(one.parameters.name or "experts", reason) for one in frame.experts])
+        session.keep_as_they_were([NearMiss(one.parameters.name or "experts", reason) for one in frame.experts])
         return {}
     plan = session.model_plan(frame.root)
     regions = find_regions(gm.graph, [one.parameters for one in frame.experts])
@@ -67,11 +68,11 @@ def _matched_calls(gm: fx.GraphModule, frame: Frame, session: Session) -> dict[s
         (region, plan.call_of(owned) if isinstance(region, Region) else region)
         for owned, region in zip(frame.experts, regions, strict=True)
     ]
-    session.keep_as_they_were([call for _, call in found if isinstance(call, Unmatched)])
+    session.keep_as_they_were([call for _, call in found if isinstance(call, NearMiss)])
     return {
         f"craftc_moe_{number}": (region, call)
         for number, (region, call) in enumerate(found)
-        if isinstance(region, Region) and not isinstance(call, Unmatched)
+        if isinstance(region, Region) and not isinstance(call, NearMiss)
     }
 
 
@@ -86,7 +87,7 @@ def _why_not_a_model(frame: Frame) -> str | None:
     return None
 
 
-def _broken_layers(root: nn.Module) -> list[Unmatched]:
+def _broken_layers(root: nn.Module) -> list[NearMiss]:
     """Layers of `root` that can be in none of its graphs, because Dynamo breaks the graph inside of their forward."""
     broken = []
     for experts in find_experts(root)[0]:
@@ -95,7 +96,7 @@ def _broken_layers(root: nn.Module) -> list[Unmatched]:
                 "torch.compile breaks the graph in its loop over experts: call craftc.prepare(model, plan, inputs=...) "
                 "and compile the result with any other backend, or use the model of craftc.optimize(model, ...)"
             )
-            broken.append(Unmatched(experts.path, reason))
+            broken.append(NearMiss(experts.path, reason))
             continue
         config = getattr(root.get_submodule(experts.path), "config", None)
         if getattr(config, "_experts_implementation", None) == "eager":
@@ -103,5 +104,5 @@ def _broken_layers(root: nn.Module) -> list[Unmatched]:
                 "the experts implementation 'eager' breaks the graph: call "
                 "model.set_experts_implementation('grouped_mm') (or 'batched_mm') before torch.compile"
             )
-            broken.append(Unmatched(experts.path, reason))
+            broken.append(NearMiss(experts.path, reason))
     return broken

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from craftc.backend.regions import ExpertsParameters, ModuleStack, Region, Unmatched, example_value, find_regions
+from craftc.backend.regions import ExpertsParameters, ModuleStack, Region, example_value, find_regions
 from craftc.backend.split import replace_region
 from craftc.errors import BadInput, Unsupported
+from craftc.passes.compilation import NearMiss
 from craftc.passes.rewriting.checking.output_comparison import RELATIVE_TOLERANCE
 from craftc.runtime.local_experts import local_experts
 
@@ -60,7 +61,7 @@ def restored_model(exported: ExportedProgram) -> nn.Module:
     assert isinstance(program, fx.GraphModule)
     experts = tuple(_experts_of(program))
     for found in find_regions(program.graph, experts):
-        if isinstance(found, Unmatched):
+        if isinstance(found, NearMiss):
             raise Unsupported(f"exported program: layer {found.name}: {found.reason}; {_HOW}")
         restored = _cut_out(program, found)
         _check_selectable(found, restored)

@@ -14,9 +14,9 @@ from craftc.backend.options import CompileOptions
 from craftc.backend.owners import OwnedExperts
 from craftc.backend.planning import check_plannable, model_layers, plan_from_counts, plan_from_loads, ready_plan
 from craftc.backend.ranks import Ranks
-from craftc.backend.regions import Unmatched
 from craftc.errors import CraftcError
 from craftc.models.moe_layer import MoELayer
+from craftc.passes.compilation import NearMiss
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.runtime.plan_match import check_layer_fits
 
@@ -54,24 +54,24 @@ class ModelPlan:
             made.counter = CallCounter(options.profile_calls, made._plan_counted)
         return made
 
-    def call_of(self, owned: OwnedExperts) -> MoECall | Unmatched:
+    def call_of(self, owned: OwnedExperts) -> MoECall | NearMiss:
         """The call that stands for these experts; the same one in every graph."""
         name = owned.parameters.name
         if name in self._calls:
             return self._calls[name]
         layer = next((one for one in self.layers if one.name == name), None)
         if layer is None:
-            return Unmatched(name, "it is inside of another experts module")
+            return NearMiss(name, "it is inside of another experts module")
         used = [attribute for attribute, _ in owned.parameters.nodes]
         unused = [attribute for attribute in owned.module._parameters if attribute not in used]
         if unused:
-            return Unmatched(name, f"the graph does not use its parameter {unused[0]}")
+            return NearMiss(name, f"the graph does not use its parameter {unused[0]}")
         call = MoECall(owned.module, layer, self.counter)
         if self.plan is not None:
             planned = planned_layer(self.plan, name)
             if planned is None:
                 names = f"{self.plan.layers[0].name} .. {self.plan.layers[-1].name}"
-                return Unmatched(name, f"the plan has no layer of its name; it has {names}")
+                return NearMiss(name, f"the plan has no layer of its name; it has {names}")
             check_layer_fits(planned, owned.module)
             self.ranks.replicate(call, planned)
         self._calls[name] = call

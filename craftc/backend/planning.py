@@ -17,7 +17,7 @@ from craftc.errors import BadInput, Unsupported
 from craftc.loads.load_profile import LoadProfile
 from craftc.loads.read_loads import read_loads
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.analysis.tracing.experts import find_experts
+from craftc.passes.analysis.tracing.experts import block_index, find_experts
 from craftc.plans.file import read_plan
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.plans.verifier import require_sound
@@ -29,7 +29,7 @@ def model_layers(root: nn.Module) -> tuple[MoELayer, ...]:
     return tuple(
         MoELayer(
             name=experts.path,
-            index=_block_index(experts.path, ordinal),
+            index=block_index(root, experts.path, ordinal),
             experts=experts.experts,
             expert_bytes=expert_bytes(root.get_submodule(experts.path)),
             layout="fused",
@@ -85,8 +85,3 @@ def _plan(layers: tuple[MoELayer, ...], loads: LoadProfile, options: CompileOpti
 def _budget(options: CompileOptions) -> str:
     assert options.budget is not None
     return options.budget
-
-
-def _block_index(path: str, ordinal: int) -> int:
-    """The first number in the path: the position in the stack of decoder blocks."""
-    return next((int(part) for part in path.split(".") if part.isdigit()), ordinal)

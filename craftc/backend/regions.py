@@ -14,6 +14,7 @@ from torch import fx
 from torch._ops import HigherOrderOperator
 
 from craftc.passes.analysis.tracing.dataflow import as_digraph
+from craftc.passes.compilation import NearMiss
 
 ModuleStack = dict[str, tuple[str, object]]
 """`nn_module_stack` of a node: call key to (path, class or its qualified name), outermost first."""
@@ -49,17 +50,7 @@ class Region:
     """`[T, H]`."""
 
 
-@dataclass(frozen=True)
-class Unmatched:
-    """A layer that is left as it was, and why."""
-
-    name: str
-    """Path of the experts module."""
-    reason: str
-    """The condition that failed, and what to do."""
-
-
-def find_regions(graph: fx.Graph, experts: Iterable[ExpertsParameters]) -> tuple[Region | Unmatched, ...]:
+def find_regions(graph: fx.Graph, experts: Iterable[ExpertsParameters]) -> tuple[Region | NearMiss, ...]:
     """One record for every experts module in `graph`, in the order given."""
     dataflow = as_digraph(graph)
     return tuple(_find(graph, dataflow, one) for one in experts)
@@ -70,18 +61,18 @@ def example_value(node: fx.Node) -> object:
     return node.meta.get("example_value", node.meta.get("val"))
 
 
-def _find(graph: fx.Graph, dataflow: nx.DiGraph, experts: ExpertsParameters) -> Region | Unmatched:
+def _find(graph: fx.Graph, dataflow: nx.DiGraph, experts: ExpertsParameters) -> Region | NearMiss:
     users = [user for _, node in experts.nodes for user in node.users]
     call_of = {user: _call_key(user, experts.class_name) for user in users}
     hidden = next((user for user in users if isinstance(user.target, HigherOrderOperator)), None)
     if hidden is not None:
         where = f"it runs inside of {hidden.target}, such as activation checkpointing"
-        return Unmatched(experts.name, f"{where}: Dynamo keeps that in a sub-graph; leave its block out of it")
+        return NearMiss(experts.name, f"{where}: Dynamo keeps that in a sub-graph; leave its block out of it")
     if None in call_of.values():
-        return Unmatched(experts.name, "its weights are also used outside of its forward")
+        return NearMiss(experts.name, "its weights are also used outside of its forward")
     calls = sorted({call for call in call_of.values() if call is not None})
     if len(calls) != 1:
-        return Unmatched(experts.name, f"it is called {len(calls)} times in one graph; copies are planned for one call")
+        return NearMiss(experts.name, f"it is called {len(calls)} times in one graph; copies are planned for one call")
     return _match(graph, dataflow, experts, calls[0])
 
 
@@ -97,7 +88,7 @@ def qualified_name(cls: object) -> str:
     return f"{cls.__module__}.{cls.__qualname__}" if isinstance(cls, type) else str(cls)
 
 
-def _match(graph: fx.Graph, dataflow: nx.DiGraph, experts: ExpertsParameters, call: str) -> Region | Unmatched:
+def _match(graph: fx.Graph, dataflow: nx.DiGraph, experts: ExpertsParameters, call: str) -> Region | NearMiss:
     inside = [
         node
         for node in graph.nodes
@@ -116,10 +107,10 @@ def _match(graph: fx.Graph, dataflow: nx.DiGraph, experts: ExpertsParameters, ca
     outputs = [node for node in inside if any(user not in members for user in node.users)]
     reason = _output_problem(outputs) or _cycle_problem(dataflow, members, outputs)
     if reason:
-        return Unmatched(experts.name, reason)
+        return NearMiss(experts.name, reason)
     roles = _roles(list(outside), outputs[0])
     if isinstance(roles, str):
-        return Unmatched(experts.name, roles)
+        return NearMiss(experts.name, roles)
     hidden, indices, weights = roles
     return Region(experts, tuple(inside), hidden, indices, weights, outputs[0])
 

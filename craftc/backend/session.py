@@ -13,8 +13,8 @@ from torch import nn
 
 from craftc.backend.model_plan import ModelPlan
 from craftc.backend.options import CompileOptions, compile_options
-from craftc.backend.regions import Unmatched
 from craftc.errors import Unsupported
+from craftc.passes.compilation import NearMiss
 
 log = logging.getLogger("craftc.backend")
 
@@ -39,7 +39,7 @@ class Session:
             self._models[root] = made
         return self._models[root]
 
-    def keep_as_they_were(self, layers: Sequence[Unmatched]) -> None:
+    def keep_as_they_were(self, layers: Sequence[NearMiss]) -> None:
         """Say once why layers are left to the inner backend, a line a reason. Raises Unsupported under `strict`."""
         if layers and self.options.strict:
             raise Unsupported(f"layer {layers[0].name}: {layers[0].reason}")

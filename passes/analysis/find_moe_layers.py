@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from craftc.models.moe_layer import MoELayer
 from craftc.passes.analysis.tracing.dataflow import as_digraph, backwards, other_readers_of
-from craftc.passes.analysis.tracing.experts import ABI, experts_of, why_not_fused
+from craftc.passes.analysis.tracing.experts import ABI, block_index, experts_of, why_not_fused
 from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation, NearMiss
 from craftc.runtime.module_list_experts import ModuleListExperts
@@ -97,24 +97,13 @@ def _layer(model: nn.Module, digraph: nx.DiGraph, node: fx.Node, module: nn.Modu
     assert isinstance(indices, fx.Node)
     return MoELayer(
         name=path,
-        index=_block_index(model, path, ordinal),
+        index=block_index(model, path, ordinal),
         experts=experts,
         expert_bytes=sum(one.numel() * one.element_size() for one in module.parameters()) // experts,
         top_k=indices.meta["val"].shape[1],
         layout="module_list" if isinstance(module, ModuleListExperts) else "fused",
         router=_router(digraph, hidden, indices),
     )
-
-
-def _block_index(model: nn.Module, path: str, ordinal: int) -> int:
-    """Position in the longest ModuleList on the way to `path`, the stack of blocks; the ordinal where there is none."""
-    parts = path.split(".")
-    stacks = [
-        (len(owner), -depth, int(part))
-        for depth, part in enumerate(parts)
-        if isinstance(owner := model.get_submodule(".".join(parts[:depth])), nn.ModuleList)
-    ]
-    return max(stacks)[2] if stacks else ordinal
 
 
 def _router(digraph: nx.DiGraph, hidden: fx.Node, indices: fx.Node) -> str | None:

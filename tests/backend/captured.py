@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from craftc.backend.owners import Frame, captured_frame
-from craftc.backend.regions import Region, Unmatched, find_regions
+from craftc.backend.regions import Region, find_regions
+from craftc.passes.compilation import NearMiss
 
 
 class Captured:
@@ -13,7 +14,7 @@ class Captured:
 
     def __init__(self):
         self.frames: list[Frame] = []
-        self.regions: list[tuple[Region | Unmatched, ...]] = []
+        self.regions: list[tuple[Region | NearMiss, ...]] = []
 
     def __call__(self, gm, example_inputs):
         frame = captured_frame(gm, example_inputs)

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from craftc.backend.model_plan import ModelPlan
 from craftc.backend.moe_call import MoECall
 from craftc.backend.owners import OwnedExperts
-from craftc.backend.regions import Unmatched
+from craftc.passes.compilation import NearMiss
 from craftc.runtime.process_group import rank_process_group
 from tests.backend.tiny_moe import TOP_K, TinyMoE, batch, round_robin_plan
 
@@ -61,7 +61,7 @@ def check_profile_then_plan(rank: int) -> None:
     made: list[MoECall] = []
     call_of = ModelPlan.call_of
 
-    def spy(self: ModelPlan, owned: OwnedExperts) -> MoECall | Unmatched:
+    def spy(self: ModelPlan, owned: OwnedExperts) -> MoECall | NearMiss:
         call = call_of(self, owned)
         assert isinstance(call, MoECall)
         made.append(call)

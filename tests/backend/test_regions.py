@@ -7,14 +7,15 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from craftc.backend.regions import Region, Unmatched, find_regions
+from craftc.backend.regions import Region, find_regions
+from craftc.passes.compilation import NearMiss
 from tests.backend.captured import Captured, capture
 from tests.backend.tiny_moe import EXPERTS, HIDDEN, TOP_K, Experts, TinyMoE, batch
 
 
 def only_reason(model: nn.Module) -> str:
     (found, *_) = capture(model, batch()).regions[0]
-    assert isinstance(found, Unmatched)
+    assert isinstance(found, NearMiss)
     return found.reason
 
 
@@ -124,5 +125,5 @@ def test_a_region_that_needs_its_own_output_is_refused():
     first = region.nodes[0]
     first.args = (later, *first.args[1:])  # no captured forward looks like this; a broken region finder's would
     (found, *_) = find_regions(graph, [region.experts])
-    assert isinstance(found, Unmatched)
+    assert isinstance(found, NearMiss)
     assert "a value made from its own output" in found.reason

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from craftc.backend.regions import Unmatched
 from craftc.backend.session import session_for
 from craftc.errors import BadInput, Unsupported
+from craftc.passes.compilation import NearMiss
 
 OPTIONS: dict[str, Any] = {"gpus": 2, "budget": "25%"}
 
@@ -22,7 +22,7 @@ def test_the_same_options_object_is_the_same_session():
 
 def test_a_session_ends_with_its_last_graph():
     options = dict(OPTIONS)
-    said = Unmatched("a", "reason")
+    said = NearMiss("a", "reason")
     session_for(options, None).keep_as_they_were([said])
     gc.collect()
     assert session_for(options, None)._said == set()
@@ -35,7 +35,7 @@ def test_wrong_options_make_no_session():
 
 def test_a_reason_is_said_once_with_the_number_of_layers(caplog):
     session = session_for(dict(OPTIONS), None)
-    layers = [Unmatched("a", "one reason"), Unmatched("b", "one reason"), Unmatched("c", "another")]
+    layers = [NearMiss("a", "one reason"), NearMiss("b", "one reason"), NearMiss("c", "another")]
     with caplog.at_level(logging.WARNING, "craftc.backend"):
         session.keep_as_they_were(layers)
         session.keep_as_they_were(layers)
@@ -48,5 +48,5 @@ def test_a_reason_is_said_once_with_the_number_of_layers(caplog):
 def test_strict_raises_for_the_first():
     session = session_for(OPTIONS | {"strict": True}, None)
     with pytest.raises(Unsupported, match="layer a: one reason"):
-        session.keep_as_they_were([Unmatched("a", "one reason")])
+        session.keep_as_they_were([NearMiss("a", "one reason")])
     session.keep_as_they_were([])

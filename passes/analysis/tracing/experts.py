@@ -86,6 +86,17 @@ def experts_of(module: nn.Module) -> int:
     return int(module.num_experts)  # type: ignore[arg-type]
 
 
+def block_index(model: nn.Module, path: str, ordinal: int) -> int:
+    """Position in the longest ModuleList on the way to `path`, the stack of blocks; the ordinal where there is none."""
+    parts = path.split(".")
+    stacks = [
+        (len(owner), -depth, int(part))
+        for depth, part in enumerate(parts)
+        if isinstance(owner := model.get_submodule(".".join(parts[:depth])), nn.ModuleList)
+    ]
+    return max(stacks)[2] if stacks else ordinal
+
+
 def is_list_of_alike(modules: nn.ModuleList) -> bool:
     """Two modules or more, all of one class, with parameters (one at least) of the same names, shapes and dtypes."""
     if len(modules) < 2 or len({type(module) for module in modules}) > 1:

@@ -24,7 +24,7 @@ from craftc.passes.analysis.tracing.dataflow import (
     writes_in_place,
 )
 from craftc.passes.analysis.tracing.experts import ExpertsModule, is_named_experts
-from craftc.passes.analysis.tracing.region_check import Region, largest_difference, tolerance
+from craftc.passes.analysis.tracing.region_check import DispatchRegion, largest_difference, tolerance
 from craftc.passes.compilation import NearMiss
 from craftc.runtime.module_list_experts import ModuleListExperts
 
@@ -38,7 +38,7 @@ def fuse_module_lists(graph_module: fx.GraphModule, lists: tuple[ExpertsModule, 
     Gives the lists that could not be fused. Chains (each module reads the one before) hold no experts: left alone.
     """
     near_misses: list[NearMiss] = []
-    regions: list[tuple[ExpertsModule, Region]] = []
+    regions: list[tuple[ExpertsModule, DispatchRegion]] = []
     flow = tensor_flow(graph_module.graph)
     for one in lists:
         calls = [node for node in graph_module.graph.nodes if node.op == "call_module" and _is_in(node, one.path)]
@@ -46,7 +46,7 @@ def fuse_module_lists(graph_module: fx.GraphModule, lists: tuple[ExpertsModule, 
             continue
         expert_of = {node: int(str(node.target).rpartition(".")[2]) for node in calls}
         region = _why_not_called_once(one, expert_of) or _find_region(graph_module, flow, expert_of)
-        if isinstance(region, Region):
+        if isinstance(region, DispatchRegion):
             regions.append((one, region))
         else:
             near_misses.append(NearMiss(one.path, region))
@@ -75,7 +75,9 @@ def _why_not_called_once(one: ExpertsModule, expert_of: Mapping[fx.Node, int]) -
     return None
 
 
-def _find_region(graph_module: fx.GraphModule, flow: nx.DiGraph, expert_of: Mapping[fx.Node, int]) -> Region | str:
+def _find_region(
+    graph_module: fx.GraphModule, flow: nx.DiGraph, expert_of: Mapping[fx.Node, int]
+) -> DispatchRegion | str:
     """The first cut that is closed and right, or the condition that the most promising one failed."""
     call = next(iter(expert_of))
     tokens, rows = call.args[0], call.meta["val"]
@@ -92,7 +94,7 @@ def _find_region(graph_module: fx.GraphModule, flow: nx.DiGraph, expert_of: Mapp
                 failed.append((1, "no integer indices [T, K] with weights [T, K] between its router and its sum"))
             for indices, weights in routing:
                 cut = (hidden, indices, weights)
-                region = Region(*cut, output, frozenset(region_between(flow, cut, output)))
+                region = DispatchRegion(*cut, output, frozenset(region_between(flow, cut, output)))
                 if problem := _why_not_closed(graph_module, region, expert_of):
                     failed.append((2, problem))
                 elif problem := _why_not_equal(graph_module, region, expert_of):
@@ -136,7 +138,9 @@ def _routing(flow: nx.DiGraph, output: fx.Node, hidden: fx.Node) -> list[tuple[f
     return pairs
 
 
-def _why_not_closed(graph_module: fx.GraphModule, region: Region, expert_of: Mapping[fx.Node, int]) -> str | None:
+def _why_not_closed(
+    graph_module: fx.GraphModule, region: DispatchRegion, expert_of: Mapping[fx.Node, int]
+) -> str | None:
     if missing := next((node for node in expert_of if node not in region.nodes), None):
         return f"expert {expert_of[missing]} does not reach the weighted sum ({region.output.name})"
     for node in region.nodes - set(expert_of):
@@ -156,7 +160,9 @@ def _why_not_closed(graph_module: fx.GraphModule, region: Region, expert_of: Map
     return None
 
 
-def _why_not_equal(graph_module: fx.GraphModule, region: Region, expert_of: Mapping[fx.Node, int]) -> str | None:
+def _why_not_equal(
+    graph_module: fx.GraphModule, region: DispatchRegion, expert_of: Mapping[fx.Node, int]
+) -> str | None:
     allowed = tolerance(region.hidden.meta["val"].dtype)
     try:
         difference = largest_difference(graph_module, region, expert_of)
@@ -170,7 +176,7 @@ def _why_not_equal(graph_module: fx.GraphModule, region: Region, expert_of: Mapp
     )
 
 
-def _fuse_all(graph_module: fx.GraphModule, regions: list[tuple[ExpertsModule, Region]]) -> None:
+def _fuse_all(graph_module: fx.GraphModule, regions: list[tuple[ExpertsModule, DispatchRegion]]) -> None:
     replaced: dict[fx.Node, fx.Node] = {}  # a region may read the output of the one before
     for one, region in regions:
         owner, _, name = one.path.rpartition(".")
@@ -182,7 +188,7 @@ def _fuse_all(graph_module: fx.GraphModule, regions: list[tuple[ExpertsModule, R
     graph_module.recompile()
 
 
-def _call_experts(graph: fx.Graph, path: str, region: Region, replaced: Mapping[fx.Node, fx.Node]) -> fx.Node:
+def _call_experts(graph: fx.Graph, path: str, region: DispatchRegion, replaced: Mapping[fx.Node, fx.Node]) -> fx.Node:
     """The experts node, with what makes matrices of its arguments and gives its output the region's shape."""
     original = replaced.get(region.hidden, region.hidden)
     with graph.inserting_before(region.output):
@@ -196,7 +202,7 @@ def _call_experts(graph: fx.Graph, path: str, region: Region, replaced: Mapping[
         return experts if hidden is original else _call(graph, "view_as", experts, original)
 
 
-def _erase(graph: fx.Graph, region: Region, result: fx.Node) -> None:
+def _erase(graph: fx.Graph, region: DispatchRegion, result: fx.Node) -> None:
     """Lets the region's readers read `result`, and takes the region out with the sizes only it needed."""
     region.output.replace_all_uses_with(result)
     left, node = set(region.nodes), region.output

@@ -18,7 +18,7 @@ from craftc.runtime.module_list_experts import ModuleListExperts
 
 
 @dataclass(frozen=True)
-class Region:
+class DispatchRegion:
     """Nodes that compute an MoE layer's routed sum from hidden states, indices and weights."""
 
     hidden: fx.Node
@@ -45,7 +45,7 @@ class _StandIn(nn.Module):
         return rows * self.scale + self.shift
 
 
-def largest_difference(graph_module: fx.GraphModule, region: Region, expert_of: Mapping[fx.Node, int]) -> float:
+def largest_difference(graph_module: fx.GraphModule, region: DispatchRegion, expert_of: Mapping[fx.Node, int]) -> float:
     """Largest |region - ModuleListExperts| over random tokens that reach every expert, relative to the largest output.
 
     `expert_of` gives the expert that each call in the region calls.
@@ -83,14 +83,14 @@ def tolerance(dtype: torch.dtype) -> float:
     return 16 * torch.finfo(dtype).eps
 
 
-def _top_k(region: Region) -> int:
+def _top_k(region: DispatchRegion) -> int:
     indices = region.indices.meta["val"]
     return indices.shape[-1] if indices.dim() == region.hidden.meta["val"].dim() else 1
 
 
 def _evaluate(
     graph_module: fx.GraphModule,
-    region: Region,
+    region: DispatchRegion,
     values: Mapping[fx.Node, torch.Tensor],
     calls: Mapping[fx.Node, nn.Module],
 ) -> Any:

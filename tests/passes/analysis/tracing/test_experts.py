@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from craftc.passes.analysis.tracing.experts import ExpertsModule, find_experts
+from craftc.passes.analysis.tracing.experts import ExpertsModule, block_index, find_experts
 from craftc.passes.compilation import no_moe_layer
 from examples.plain_moe import model as plain_moe
 from tests.model_families import FAMILIES
@@ -129,3 +129,13 @@ def test_the_line_for_a_model_without_moe_layers():
     assert no_moe_layer("Linear", ()).startswith("Linear has no MoE layer: neither ")
     _, misses = find_experts(listed(5, 6))
     assert "1 near miss: experts: no router beside it" in no_moe_layer("Linear", misses)
+
+
+def test_the_block_index_is_the_position_in_the_stack_of_blocks_not_the_first_number():
+    blocks = nn.ModuleList(owner(parts=nn.ModuleList([nn.Identity(), nn.Identity()])) for _ in range(5))
+    model = owner(towers=nn.ModuleList([nn.Identity(), owner(layers=blocks)]))
+    assert block_index(model, "towers.1.layers.3.parts.0", ordinal=9) == 3
+
+
+def test_without_a_stack_of_blocks_the_ordinal_counts():
+    assert block_index(owner(mlp=owner(experts=nn.Identity())), "mlp.experts", ordinal=2) == 2
