@@ -7,9 +7,7 @@ from typing import Literal, get_args
 
 from craftc.errors import BadInput
 from craftc.plans.replication_plan import PlanObjective, ReplicationPlan
-from craftc.solvers.planners.registry import DEFAULT_PLANNER
-from craftc.solvers.problem import EffortName, SolverName
-from craftc.solvers.search.effort import EFFORTS
+from craftc.solvers.problem import DEFAULT_PLANNER, EffortName, SolverName
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ class PlanningOptions:
             raise BadInput(f"time limit must be above 0 seconds, got {self.time_limit_s}")
         if self.shares not in ("even", "lp"):
             raise BadInput(f"shares {self.shares!r} are unknown; choose even or lp")
-        if self.effort not in EFFORTS:
-            raise BadInput(f"effort {self.effort!r} is unknown; choose {', '.join(EFFORTS)}")
+        if self.effort not in get_args(EffortName):
+            raise BadInput(f"effort {self.effort!r} is unknown; choose {', '.join(get_args(EffortName))}")
         if self.objective not in get_args(PlanObjective):
             raise BadInput(f"objective {self.objective!r} is unknown; choose {', '.join(get_args(PlanObjective))}")
         if self.objective != "balancedness" and (self.old is not None or self.shares != "even"):

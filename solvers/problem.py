@@ -21,6 +21,8 @@ ObjectiveName = Literal["balancedness", "step-time"]
 """What a planner makes large, step by step: mean / max GPU load; or what it makes small: the max GPU load itself."""
 EffortName = Literal["low", "medium", "high"]
 """How hard planners that search do so; the stages behind a name are in `craftc.solvers.search.effort`."""
+DEFAULT_PLANNER = "craftc"
+"""Name of the planner that plans where none is asked for; the planners are in `craftc.solvers.planners.registry`."""
 SolverName = Literal["highs", "cbc"]
 """Solver of the allocation's integer program."""
 Status = Literal["optimal", "feasible", "heuristic"]

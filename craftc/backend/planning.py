@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from craftc.api import plan
 from craftc.backend.options import CompileOptions
 from craftc.budget import parse_budget, resolve_budget
 from craftc.errors import BadInput, Unsupported
@@ -18,6 +17,9 @@ from craftc.loads.load_profile import LoadProfile
 from craftc.loads.read_loads import read_loads
 from craftc.models.moe_layer import MoELayer
 from craftc.passes.analysis.tracing.experts import block_index, find_experts
+from craftc.passes.compilation import Compilation
+from craftc.passes.pipelines import planning_pipeline, run_pipeline
+from craftc.planning_options import PlanningOptions
 from craftc.plans.file import read_plan
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.plans.verifier import require_sound
@@ -79,7 +81,10 @@ def check_plannable(layers: tuple[MoELayer, ...], options: CompileOptions) -> No
 
 
 def _plan(layers: tuple[MoELayer, ...], loads: LoadProfile, options: CompileOptions) -> ReplicationPlan:
-    return plan(loads, options.topology, _budget(options), layers=layers)
+    start = Compilation(loads=loads, layers=layers, topology=options.topology, budget_requested=_budget(options))
+    done, _ = run_pipeline(planning_pipeline(PlanningOptions()), start, None)
+    assert done.plan is not None
+    return done.plan
 
 
 def _budget(options: CompileOptions) -> str:

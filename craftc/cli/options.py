@@ -101,7 +101,7 @@ Budget = Annotated[
     ),
 ]
 DEFAULT_PLANNER = "craftc"
-"""As in `craftc.solvers.planners.registry`, whose import would slow the help down; a test compares the two."""
+"""As in `craftc.solvers.problem`, whose import would slow the help down; a test compares the two."""
 Planner = Annotated[
     str,
     typer.Option("--planner", metavar="NAME", help="craftc; craft, as published; or eplb, uniform replicas."),

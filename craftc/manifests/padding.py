@@ -15,8 +15,8 @@ from craftc.loads.load_profile import LoadProfile
 from craftc.manifests.format import SlotRule
 from craftc.manifests.slots import fits, needed_widths
 from craftc.plans.replication_plan import LayerPlan, PlanBudget, ReplicationPlan
-from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_named
-from craftc.solvers.problem import Placement, PlanningProblem
+from craftc.solvers.planners.registry import planner_named
+from craftc.solvers.problem import DEFAULT_PLANNER, Placement, PlanningProblem
 from craftc.solvers.replay import replay
 from craftc.topology import Topology
 from craftc.units import format_size

@@ -8,8 +8,8 @@ from typing import ClassVar
 from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation
 from craftc.passes.planning.pose_problem import planning_problem
-from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for
-from craftc.solvers.problem import SolverName
+from craftc.solvers.planners.registry import planner_for
+from craftc.solvers.problem import DEFAULT_PLANNER, SolverName
 
 
 @dataclass(frozen=True)

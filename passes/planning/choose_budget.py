@@ -10,7 +10,8 @@ from craftc.errors import Unsupported
 from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation
 from craftc.solvers.allocation.auto_budget import budget_curve
-from craftc.solvers.planners.registry import DEFAULT_PLANNER, UNIFORM
+from craftc.solvers.planners.registry import UNIFORM
+from craftc.solvers.problem import DEFAULT_PLANNER
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from craftc.passes.compilation import Compilation
 from craftc.passes.planning.pose_problem import planning_problem
 from craftc.plans.replication_plan import CrossValidation
 from craftc.solvers.cross_validation import deal_steps, seen_and_unseen
-from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for, quick_form
+from craftc.solvers.planners.registry import planner_for, quick_form
+from craftc.solvers.problem import DEFAULT_PLANNER
 
 _FOLDS = 2
 """Few, since every plan pays for them: each costs two placements at the lowest search effort."""

@@ -10,7 +10,8 @@ from craftc.passes.compilation import Compilation
 from craftc.passes.planning.pose_problem import planning_problem
 from craftc.passes.planning.writing.written_plan import written_plan
 from craftc.plans.replication_plan import layer_plan
-from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for
+from craftc.solvers.planners.registry import planner_for
+from craftc.solvers.problem import DEFAULT_PLANNER
 
 
 @dataclass(frozen=True)

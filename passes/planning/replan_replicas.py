@@ -11,8 +11,8 @@ from craftc.passes.compilation import Compilation
 from craftc.passes.planning.pose_problem import planning_problem
 from craftc.passes.planning.writing.written_plan import written_plan
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
-from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for
-from craftc.solvers.problem import Placement, PlanningProblem
+from craftc.solvers.planners.registry import planner_for
+from craftc.solvers.problem import DEFAULT_PLANNER, Placement, PlanningProblem
 from craftc.solvers.replanning.replan import OldLayer, replan
 from craftc.solvers.verifier import PlacedLayer, group_violations
 

@@ -10,7 +10,8 @@ from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation
 from craftc.passes.planning.pose_problem import planning_problem
 from craftc.solvers.cross_validation import cross_validated_curves, deal_steps
-from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for, quick_form
+from craftc.solvers.planners.registry import planner_for, quick_form
+from craftc.solvers.problem import DEFAULT_PLANNER
 
 _FOLDS = 4
 

@@ -9,7 +9,8 @@ from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation
 from craftc.passes.planning.pose_problem import planning_problem
 from craftc.solvers.objectives import worst_workload_weights
-from craftc.solvers.planners.registry import DEFAULT_PLANNER, planner_for, quick_form
+from craftc.solvers.planners.registry import planner_for, quick_form
+from craftc.solvers.problem import DEFAULT_PLANNER
 
 
 @dataclass(frozen=True)

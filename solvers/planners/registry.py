@@ -19,9 +19,6 @@ PLANNERS: dict[str, Planner] = {
     "craftc": StepwisePlanner(),
 }
 
-DEFAULT_PLANNER = "craftc"
-
-
 UNIFORM = "-uniform"
 """Behind a planner's name: the same number of replicas in every layer."""
 

@@ -67,13 +67,13 @@ def test_the_first_calls_are_counted_then_planned(calls, monkeypatch):
     planned_from: list[LoadProfile] = []
     from craftc.backend import planning
 
-    plan = planning.plan
+    plan = planning._plan
 
-    def spy(loads, *arguments, **keywords):
+    def spy(layers, loads, options):
         planned_from.append(loads)
-        return plan(loads, *arguments, **keywords)
+        return plan(layers, loads, options)
 
-    monkeypatch.setattr(planning, "plan", spy)
+    monkeypatch.setattr(planning, "_plan", spy)
     model = TinyMoE()
     run = compiled(model, profile_calls=2)
     for number in range(2):
@@ -110,7 +110,7 @@ def test_planning_that_fails_after_counting_leaves_the_model_as_it_was(monkeypat
     def fail(*_, **__):
         raise Infeasible("no plan fits")
 
-    monkeypatch.setattr("craftc.backend.planning.plan", fail)
+    monkeypatch.setattr("craftc.backend.planning._plan", fail)
     model = TinyMoE()
     run = compiled(model, profile_calls=1, strict=strict)
     run(batch())

@@ -5,10 +5,10 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.solvers.planners.grouped import GroupedPlanner
-from craftc.solvers.planners.registry import DEFAULT_PLANNER, PLANNERS, planner_for, planner_named, quick_form
+from craftc.solvers.planners.registry import PLANNERS, planner_for, planner_named, quick_form
 from craftc.solvers.planners.stepwise import StepwisePlanner
 from craftc.solvers.planners.uniform import UniformPlanner
-from craftc.solvers.problem import PlanningProblem
+from craftc.solvers.problem import DEFAULT_PLANNER, PlanningProblem
 from craftc.solvers.search.effort import EFFORTS
 from craftc.topology import Topology
 
