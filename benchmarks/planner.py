@@ -19,7 +19,7 @@ from craftc.solvers.allocation.dynamic_program import allocate_exactly
 from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.cross_validation import deal_steps, seen_and_unseen
 from craftc.solvers.planners.eplb import eplb_placements, uniform_replicas
-from craftc.solvers.planners.registry import PLANNERS, quick_form, with_effort
+from craftc.solvers.planners.registry import PLANNERS
 from craftc.solvers.problem import BenefitCurves, EffortName, Planner, PlanningProblem
 from craftc.solvers.replay import placements_of, replay
 from craftc.solvers.verifier import PlacedLayer, violations
@@ -73,7 +73,7 @@ def compare_planners(shape: Shape) -> Iterator[str]:
     )
     yield row("eplb", ("", "", eplb_s, "", ""), eplb_s, 1.0, problem, placements)
     planners = {name: planner for name, planner in PLANNERS.items() if name != "eplb"}
-    planners |= {f"craftc {effort}": with_effort(PLANNERS["craftc"], effort) for effort in shape.efforts}
+    planners |= {f"craftc {effort}": PLANNERS["craftc"].at_effort(effort) for effort in shape.efforts}
     for name, planner in planners.items():
         curves_s, curves = timed(planner.estimate, problem)
         allocate_s, allocation = timed(planner.allocate, problem, curves)
@@ -90,7 +90,7 @@ def cross_validated(problem: PlanningProblem, planner: Planner, replicas_L: tupl
     """What the pass `cross_validate` does: balancedness on steps left out, without replicas and with them."""
     fold_S = deal_steps(len(problem.counts_SLE), folds=2)
     without, planned = (
-        seen_and_unseen(problem, quick_form(planner), counts_L, fold_S)
+        seen_and_unseen(problem, planner.at_effort("low"), counts_L, fold_S)
         for counts_L in ((0,) * problem.layers, replicas_L)
     )
     return float(without.unseen_FL.mean()), float(planned.unseen_FL.mean())

@@ -18,7 +18,7 @@ from craftc.solvers.placement.copies import greedy_copies
 from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.slots import layer_slots
 from craftc.solvers.planners.craft import doubling_candidates
-from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
+from craftc.solvers.problem import Allocation, BenefitCurves, Placement, Planner, PlanningProblem
 from craftc.solvers.replay import gpu_loads, step_balancedness
 from craftc.topology import Topology
 
@@ -27,7 +27,7 @@ _STRAGGLERS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class ReferencePlanner:
+class ReferencePlanner(Planner):
     """Places by looking up what was searched; memory is even within a layer only, which costs no balancedness."""
 
     curves: BenefitCurves

@@ -5,8 +5,9 @@ Axes: S steps, L layers, E experts, G GPUs, C candidate replica counts.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -81,6 +82,11 @@ class PlanningProblem:
     def experts(self) -> int:
         return self.counts_SLE.shape[2]
 
+    @property
+    def has_groups_to_keep(self) -> bool:
+        """Whether groups constrain placements: there are several, and several nodes."""
+        return self.groups > 1 and self.topology.nodes > 1
+
     def on_steps(self, chosen: np.ndarray | slice) -> PlanningProblem:
         """The same problem on some of its steps."""
         weight_S = None if self.step_weight_S is None else self.step_weight_S[chosen]
@@ -128,18 +134,47 @@ class Allocation:
         return max(0.0, self.bound - self.objective) / max(abs(self.objective), 1e-12)
 
 
-class Planner(Protocol):
-    """A way to plan. Stages are separate so that each can be shown, timed and replaced."""
+class Planner(ABC):
+    """A way to plan, and what it can do. Stages are separate so that each can be shown, timed and replaced."""
 
     @property
-    def name(self) -> str: ...
+    @abstractmethod
+    def name(self) -> str:
+        """What it is registered under, and called in plans and tables."""
 
+    @property
+    def objectives(self) -> frozenset[ObjectiveName]:
+        """What it can be after."""
+        return frozenset({"balancedness"})
+
+    @property
+    def weighs_steps(self) -> bool:
+        """Whether it follows `PlanningProblem.step_weight_S`."""
+        return False
+
+    @property
+    def keeps_groups(self) -> bool:
+        """Whether it keeps `PlanningProblem.groups` on nodes."""
+        return False
+
+    @property
+    def per_layer(self) -> bool:
+        """Whether it may give layers different numbers of replicas."""
+        return True
+
+    def at_effort(self, effort: EffortName) -> Planner:
+        """The same planner, searching as hard as `effort` says; itself where it does not search."""
+        return self
+
+    @abstractmethod
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
         """Benefit curves, made with the placement this planner will use."""
 
+    @abstractmethod
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
         """Replicas per layer within `problem.budget_bytes`."""
 
+    @abstractmethod
     def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
         """One placement per layer with exactly `experts + replicas` slots, slots even within a layer up to one and
         bytes per GPU over all layers even up to one expert."""

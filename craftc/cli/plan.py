@@ -122,7 +122,7 @@ def plan(
     from craftc.planning_options import PlanningOptions
     from craftc.plans.file import write_plan
     from craftc.report.budget_report import draw_budget_curve
-    from craftc.solvers.planners.registry import UNIFORM
+    from craftc.solvers.planners.uniform import UNIFORM
     from craftc.topology import Topology
     from craftc.units import parse_size
 

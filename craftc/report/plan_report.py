@@ -35,15 +35,17 @@ def comparison_table(plan: ReplicationPlan) -> str:
     """Balancedness and memory of the baselines and this plan on the same loads, and the bound."""
     if plan.estimate is None:
         return "no estimate in this plan: judge it with craftc evaluate PLAN --loads FILE"
+    names = ARM_NAMES if plan.groups == 1 else ARM_NAMES | {"eplb": "EPLB (hierarchical)"}
+    own = len(plan.estimate.arms) - 1
     rows = [
         (
-            _arm_name(arm.arm, plan),
+            names.get(arm.arm, arm.arm) + (": this plan" if number == own else ""),
             f"{arm.balancedness:.3f}",
             f"{arm.replicas_per_gpu:.4g}",
             format_size(arm.bytes_per_gpu),
             *(() if arm.objective is None else (f"{arm.objective:.3f}",)),
         )
-        for arm in plan.estimate.arms
+        for number, arm in enumerate(plan.estimate.arms)
     ]
     head = ("on the plan's own loads", "balancedness", "replicas/GPU", "memory/GPU", *_objective_heads(plan))
     bound = ("no plan with these replicas exceeds", f"{plan.estimate.bound:.3f}")
@@ -103,12 +105,6 @@ def _option_lines(plan: ReplicationPlan) -> list[str]:
     if unequal:
         lines.append(f"copies of an expert share its tokens unevenly in {unequal} of {len(plan.layers)} layers")
     return lines
-
-
-def _arm_name(arm: str, plan: ReplicationPlan) -> str:
-    hierarchical = arm == "eplb" and plan.groups > 1
-    name = "EPLB (hierarchical)" if hierarchical else ARM_NAMES.get(arm, arm)
-    return f"{name}: this plan" if arm == plan.provenance.planner else name
 
 
 def _solver_line(plan: ReplicationPlan) -> str:

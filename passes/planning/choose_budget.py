@@ -10,7 +10,7 @@ from craftc.errors import Unsupported
 from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation
 from craftc.solvers.allocation.auto_budget import budget_curve
-from craftc.solvers.planners.registry import UNIFORM
+from craftc.solvers.planners.registry import planner_named
 from craftc.solvers.problem import DEFAULT_PLANNER
 
 
@@ -37,7 +37,7 @@ class ChooseBudget(Pass):
         assert curves is not None
         if parse_budget(compilation.budget_requested).kind != "auto":
             return compilation
-        if self.planner == "eplb" or self.planner.endswith(UNIFORM):
+        if not planner_named(self.planner).per_layer:
             raise Unsupported(
                 f"budget auto: planner {self.planner} gives every layer the same replicas and cannot buy only those "
                 f"that pay; give a budget such as 8replicas/gpu"

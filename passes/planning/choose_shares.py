@@ -36,7 +36,7 @@ class ChooseShares(Pass):
         )
         shares_L = [layer.shares for layer in layers]
         planned_L = replay(loads.counts_SLE, [layer.placement for layer in layers], shares_L).mean(axis=0)
-        estimate = with_planned(plan.estimate, plan.provenance.planner, planned_L.tolist())
+        estimate = with_planned(plan.estimate, planned_L.tolist())
         shared = replace(plan, layers=layers, estimate=estimate)
         require_sound(shared)
         return replace(compilation, plan=shared)

@@ -10,7 +10,7 @@ from craftc.passes.compilation import Compilation
 from craftc.passes.planning.pose_problem import planning_problem
 from craftc.plans.replication_plan import CrossValidation
 from craftc.solvers.cross_validation import deal_steps, seen_and_unseen
-from craftc.solvers.planners.registry import planner_for, quick_form
+from craftc.solvers.planners.registry import planner_for
 from craftc.solvers.problem import DEFAULT_PLANNER
 
 _FOLDS = 2
@@ -36,7 +36,7 @@ class CrossValidate(Pass):
         if loads.steps < 2 or plan.estimate is None:
             return compilation
         problem = planning_problem(compilation)
-        planner = quick_form(planner_for(self.planner, problem))
+        planner = planner_for(self.planner, problem).at_effort("low")
         fold_S = deal_steps(loads.steps, _FOLDS, loads.step_names)
         without = seen_and_unseen(problem, planner, (0,) * problem.layers, fold_S)
         planned = seen_and_unseen(problem, planner, [layer.replicas for layer in plan.layers], fold_S)

@@ -10,7 +10,7 @@ from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation
 from craftc.passes.planning.pose_problem import planning_problem
 from craftc.solvers.cross_validation import cross_validated_curves, deal_steps
-from craftc.solvers.planners.registry import planner_for, quick_form
+from craftc.solvers.planners.registry import planner_for
 from craftc.solvers.problem import DEFAULT_PLANNER
 
 _FOLDS = 4
@@ -35,7 +35,7 @@ class ValidateCurves(Pass):
         if loads.steps < 2:
             raise BadInput("loads have a single step: to validate on steps left out, record more, or drop --validate")
         problem = planning_problem(compilation)
-        planner = quick_form(planner_for(self.planner, problem))
+        planner = planner_for(self.planner, problem).at_effort("low")
         fold_S = deal_steps(loads.steps, _FOLDS, loads.step_names)
         validated = cross_validated_curves(problem, planner, curves, fold_S)
         return replace(compilation, validated_curves=validated)

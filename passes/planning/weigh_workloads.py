@@ -9,7 +9,7 @@ from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation
 from craftc.passes.planning.pose_problem import planning_problem
 from craftc.solvers.objectives import worst_workload_weights
-from craftc.solvers.planners.registry import planner_for, quick_form
+from craftc.solvers.planners.registry import planner_for
 from craftc.solvers.problem import DEFAULT_PLANNER
 
 
@@ -28,6 +28,6 @@ class WeighWorkloads(Pass):
         """Planned at the lowest search effort. Raises BadInput where the loads do not name their steps."""
         assert compilation.loads is not None
         problem = planning_problem(compilation)
-        planner = quick_form(planner_for(self.planner, problem))
+        planner = planner_for(self.planner, problem).at_effort("low")
         weight_S = worst_workload_weights(problem, planner, compilation.loads.step_names)
         return replace(compilation, step_weight_S=weight_S)

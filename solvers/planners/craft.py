@@ -13,12 +13,12 @@ from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.placement.copies import greedy_copies
 from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.slots import assign_slots, layer_slots
-from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
+from craftc.solvers.problem import Allocation, BenefitCurves, Placement, Planner, PlanningProblem
 from craftc.solvers.replay import placements_of, replay_batch
 
 
 @dataclass(frozen=True)
-class CraftPlanner:
+class CraftPlanner(Planner):
     """Benefit curves at doubling replica counts, a knapsack over layers, greedy copies and placement."""
 
     name: str = "craft"

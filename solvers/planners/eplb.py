@@ -18,7 +18,7 @@ from craftc.errors import BadInput, Infeasible
 from craftc.solvers.placement.copies import greedy_copies
 from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.slots import assign_slots
-from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
+from craftc.solvers.problem import Allocation, BenefitCurves, Placement, Planner, PlanningProblem
 from craftc.solvers.replay import placements_of, replay_batch
 from craftc.topology import Topology
 
@@ -78,13 +78,15 @@ def uniform_replicas(experts: int, topology: Topology) -> int:
 
 
 @dataclass(frozen=True)
-class EplbPlanner:
+class EplbPlanner(Planner):
     """EPLB under a budget: the largest uniform number of replicas that it pays for, duplicates exchanged away.
 
     Hierarchical where the problem has expert groups and several nodes, as long as replicas divide by the GPUs.
     """
 
     name: str = "eplb"
+    keeps_groups = True
+    per_layer = False
 
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
         """Two points: no replicas, and the uniform number the budget pays for."""

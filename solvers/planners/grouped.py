@@ -19,7 +19,15 @@ from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.node_slots import assign_node_slots, wanted_extras
 from craftc.solvers.planners.eplb import eplb_placements_without_duplicates
 from craftc.solvers.planners.stepwise import StepwisePlanner, replica_candidates
-from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
+from craftc.solvers.problem import (
+    Allocation,
+    BenefitCurves,
+    EffortName,
+    ObjectiveName,
+    Placement,
+    Planner,
+    PlanningProblem,
+)
 from craftc.solvers.replay import placements_of, replay_batch
 from craftc.solvers.search.effort import EFFORTS, SearchEffort
 from craftc.solvers.search.local_search import search_placements, search_stages
@@ -31,18 +39,34 @@ _MOST_STEPS = 16
 
 
 @dataclass(frozen=True)
-class GroupedPlanner:
-    """craftc's planner under `PlanningProblem.groups`."""
+class GroupedPlanner(Planner):
+    """craftc's planner: `inner`, and where there are groups to keep on several nodes, every node as a problem of its
+    own."""
 
     inner: StepwisePlanner
-    """Allocates replicas over layers, and says how hard placements are searched."""
+    """Plans without groups; allocates replicas over layers, and says how hard placements are searched."""
+    keeps_groups = True
 
     @property
     def name(self) -> str:
         return self.inner.name
 
+    @property
+    def objectives(self) -> frozenset[ObjectiveName]:
+        return self.inner.objectives
+
+    @property
+    def weighs_steps(self) -> bool:
+        return self.inner.weighs_steps
+
+    def at_effort(self, effort: EffortName) -> GroupedPlanner:
+        """With `inner` at that effort."""
+        return GroupedPlanner(self.inner.at_effort(effort))
+
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
         """Every candidate of every layer searched as the final plan will be, and replayed over all steps."""
+        if not problem.has_groups_to_keep:
+            return self.inner.estimate(problem)
         room = problem.experts * (problem.topology.gpus_per_node - 1)
         every = replica_candidates(problem.experts, problem.topology.gpus, self.inner.effort.all_counts)
         candidates = tuple(count for count in every if count <= room)
@@ -62,6 +86,8 @@ class GroupedPlanner:
 
         Where the replicas divide evenly, never worse than EPLB's hierarchical placement.
         """
+        if not problem.has_groups_to_keep:
+            return self.inner.place(problem, replicas_L)
         topology = problem.topology
         groups = _Groups.of(problem)
         layers, replicas_B = np.arange(problem.layers), np.array(replicas_L)

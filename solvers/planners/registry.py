@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 
 from craftc.errors import BadInput, Unsupported
 from craftc.solvers.planners.craft import CraftPlanner
 from craftc.solvers.planners.eplb import EplbPlanner
 from craftc.solvers.planners.grouped import GroupedPlanner
 from craftc.solvers.planners.stepwise import StepwisePlanner
-from craftc.solvers.planners.uniform import UniformPlanner
-from craftc.solvers.problem import EffortName, Planner, PlanningProblem
-from craftc.solvers.search.effort import EFFORTS
+from craftc.solvers.planners.uniform import UNIFORM, UniformPlanner
+from craftc.solvers.problem import Planner, PlanningProblem
 
-PLANNERS: dict[str, Planner] = {
+PLANNERS: Mapping[str, Planner] = {
     "craft": CraftPlanner(),
     "eplb": EplbPlanner(),
-    "craftc": StepwisePlanner(),
+    "craftc": GroupedPlanner(StepwisePlanner()),
 }
-
-UNIFORM = "-uniform"
-"""Behind a planner's name: the same number of replicas in every layer."""
 
 
 def planner_named(name: str) -> Planner:
@@ -32,40 +28,23 @@ def planner_named(name: str) -> Planner:
 
 
 def planner_for(name: str, problem: PlanningProblem) -> Planner:
-    """The planner called `name` as `problem` needs it: with its effort, keeping its expert groups on nodes.
+    """The planner called `name` at the problem's effort.
 
-    Raises BadInput naming all planners, and Unsupported where the planner knows no groups, or not the objective.
+    Raises BadInput naming all planners, and Unsupported, naming those that can, where this one does not know the
+    problem's objective, its weights of steps, or its expert groups.
     """
-    planner = with_effort(planner_named(name), problem.effort)
-    plain = problem.objective == "balancedness" and problem.step_weight_S is None
-    if not plain and not (isinstance(planner, StepwisePlanner) and problem.groups == 1):
-        raise Unsupported("objectives other than balancedness need planner craftc, and no expert groups")
-    if problem.groups == 1 or problem.topology.nodes == 1:
-        return planner
-    if isinstance(planner, UniformPlanner):
-        return UniformPlanner(_keeping_groups(planner.inner))
-    return _keeping_groups(planner)
-
-
-def with_effort(planner: Planner, effort: EffortName) -> Planner:
-    """`planner` searching as hard as `effort` says; itself where it does not search."""
-    if isinstance(planner, StepwisePlanner):
-        return replace(planner, effort=EFFORTS[effort])
-    if isinstance(planner, GroupedPlanner):
-        return replace(planner, inner=replace(planner.inner, effort=EFFORTS[effort]))
-    if isinstance(planner, UniformPlanner):
-        return UniformPlanner(with_effort(planner.inner, effort))
+    planner = planner_named(name).at_effort(problem.effort)
+    weighted = problem.step_weight_S is not None
+    if problem.objective not in planner.objectives or (weighted and not planner.weighs_steps):
+        able = _able(lambda one: problem.objective in one.objectives and one.weighs_steps >= weighted)
+        raise Unsupported(f"planner {name} plans for balancedness only: for other objectives choose {able}")
+    if problem.groups > 1 and (weighted or problem.objective != "balancedness"):
+        raise Unsupported("expert groups and objectives other than balancedness do not go together: drop one of them")
+    if problem.has_groups_to_keep and not planner.keeps_groups:
+        able = _able(lambda one: one.keeps_groups)
+        raise Unsupported(f"planner {name} does not keep expert groups on nodes: choose {able}")
     return planner
 
 
-def quick_form(planner: Planner) -> Planner:
-    """`planner` with the lowest search effort; itself where it does not search."""
-    return with_effort(planner, "low")
-
-
-def _keeping_groups(planner: Planner) -> Planner:
-    if isinstance(planner, StepwisePlanner):
-        return GroupedPlanner(planner)
-    if isinstance(planner, EplbPlanner):
-        return planner  # hierarchical by itself where the problem has groups
-    raise Unsupported(f"planner {planner.name} does not keep expert groups on nodes: choose craftc or eplb")
+def _able(can: Callable[[Planner], bool]) -> str:
+    return " or ".join(name for name, planner in PLANNERS.items() if can(planner))

@@ -5,7 +5,8 @@ Axes: S steps, L layers, C candidate replica counts, E experts, G GPUs, B = L x 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 
@@ -17,7 +18,15 @@ from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.node_spread import spread_over_nodes
 from craftc.solvers.placement.slots import assign_slots, layer_slots
 from craftc.solvers.planners.eplb import eplb_placements_without_duplicates
-from craftc.solvers.problem import Allocation, BenefitCurves, Placement, PlanningProblem
+from craftc.solvers.problem import (
+    Allocation,
+    BenefitCurves,
+    EffortName,
+    ObjectiveName,
+    Placement,
+    Planner,
+    PlanningProblem,
+)
 from craftc.solvers.replay import placements_of, replay_steps
 from craftc.solvers.search.effort import EFFORTS, SearchEffort
 from craftc.solvers.search.local_search import search_stages
@@ -33,12 +42,18 @@ _PEAKINESS = 4
 
 
 @dataclass(frozen=True)
-class StepwisePlanner:
+class StepwisePlanner(Planner):
     """Greedy start, local search against every step, knapsack over the resulting curves."""
 
     name: str = "craftc"
     effort: SearchEffort = EFFORTS["medium"]
     """How hard each placement is searched."""
+    objectives = frozenset(get_args(ObjectiveName))
+    weighs_steps = True
+
+    def at_effort(self, effort: EffortName) -> StepwisePlanner:
+        """With that effort's stages of search."""
+        return replace(self, effort=EFFORTS[effort])
 
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
         """Every candidate of every layer searched as the final plan will be, and replayed over all steps."""

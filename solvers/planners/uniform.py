@@ -11,15 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from craftc.errors import Infeasible
-from craftc.solvers.problem import Allocation, BenefitCurves, Placement, Planner, PlanningProblem
+from craftc.solvers.problem import Allocation, BenefitCurves, EffortName, Placement, Planner, PlanningProblem
 from craftc.solvers.replay import replay
 
+UNIFORM = "-uniform"
+"""Behind a planner's name: the same number of replicas in every layer."""
 _MOST_CANDIDATES = 8
 """Uniform counts that are planned to choose among; where more fit they are spread evenly, the largest included."""
 
 
 @dataclass(frozen=True)
-class UniformPlanner:
+class UniformPlanner(Planner):
     """`inner` with the same number of replicas in every layer, so many that slots divide by the GPUs."""
 
     inner: Planner
@@ -27,7 +29,19 @@ class UniformPlanner:
 
     @property
     def name(self) -> str:
-        return f"{self.inner.name}-uniform"
+        return f"{self.inner.name}{UNIFORM}"
+
+    @property
+    def keeps_groups(self) -> bool:
+        return self.inner.keeps_groups
+
+    @property
+    def per_layer(self) -> bool:
+        return False
+
+    def at_effort(self, effort: EffortName) -> UniformPlanner:
+        """With `inner` at that effort."""
+        return UniformPlanner(self.inner.at_effort(effort))
 
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
         """No replicas and every uniform count within the budget, planned as the final plan would be and replayed."""

@@ -41,7 +41,10 @@ def test_the_table_shows_the_objective_of_every_arm(capfd, tmp_path, loads, obje
     ("options", "message"),
     [
         (("--objective", "speed"), "speed"),
-        (("--objective", "step-time", "--planner", "craft"), "need planner craftc"),
+        (
+            ("--objective", "step-time", "--planner", "craft"),
+            "for other objectives choose craftc",
+        ),
         (("--objective", "step-time", "--shares", "lp"), "unequal shares know balancedness only"),
         (("--objective", "step-time", "--budget", "auto"), "its rule is about balancedness"),
     ],

@@ -8,13 +8,13 @@ import pytest
 from craftc.errors import BadInput
 from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.cross_validation import cross_validated_curves, deal_steps, seen_and_unseen
-from craftc.solvers.planners.registry import planner_named, quick_form
+from craftc.solvers.planners.registry import planner_named
 from craftc.solvers.problem import BenefitCurves, PlanningProblem
 from craftc.solvers.replay import replay
 from craftc.topology import Topology
 from tests.solvers.loads_that_drift import drifting_loads, steady_loads, steady_or_drifting_loads
 
-QUICK = quick_form(planner_named("craftc"))
+QUICK = planner_named("craftc").at_effort("low")
 
 
 def problem_of(counts_SLE, gpus=8, replicas_per_gpu=4):

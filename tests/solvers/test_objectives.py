@@ -110,5 +110,5 @@ def test_weights_follow_their_steps():
 @pytest.mark.parametrize("planner", ["craft", "eplb"])
 def test_baselines_know_balancedness_only(planner, change):
     problem = replace(problem_of(two_kinds_of_steps((500, 400), (0, 1))), **change)
-    with pytest.raises(Unsupported, match="need planner craftc"):
+    with pytest.raises(Unsupported, match=f"planner {planner} plans for balancedness only"):
         planner_for(planner, problem)

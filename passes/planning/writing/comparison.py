@@ -46,9 +46,9 @@ def compare(
             )
         ),
     }
-    others = {name: _plan(problem, name) for name in PLANNERS if name not in ("eplb", planner.name)}
-    arms = {name: arm for name, arm in (baselines | others).items() if name != planner.name}
-    arms[planner.name] = placements
+    arms = baselines | {planner.name: placements}
+    arms |= {name: _plan(problem, name) for name in PLANNERS if name not in arms}
+    arms[planner.name] = arms.pop(planner.name)  # the plan itself comes last
     # All arms at once: replaying is mostly gathering a layer's loads.
     every = placement_array([placement for arm in arms.values() for placement in arm])
     layer_AL = np.tile(np.arange(problem.layers), len(arms))
@@ -81,13 +81,14 @@ def compare(
     )
 
 
-def with_planned(estimate: Estimate, planner: str, planned_L: Sequence[float]) -> Estimate:
+def with_planned(estimate: Estimate, planned_L: Sequence[float]) -> Estimate:
     """`estimate` with other figures for the plan itself: its copies share tokens unevenly."""
     balancedness = float(np.mean(planned_L))
+    *baselines, own = estimate.arms
     return replace(
         estimate,
         balancedness=balancedness,
-        arms=tuple(replace(arm, balancedness=balancedness) if arm.arm == planner else arm for arm in estimate.arms),
+        arms=(*baselines, replace(own, balancedness=balancedness)),
         layers=tuple(
             replace(layer, planned=float(planned)) for layer, planned in zip(estimate.layers, planned_L, strict=True)
         ),

@@ -35,7 +35,7 @@ def written_plan(
     estimate = compare(problem, planner, curves, allocation, placements, _judge(compilation))
     if any(layer.shares is not None for layer in layers):
         planned_SL = replay(problem.counts_SLE, placements, [layer.shares for layer in layers])
-        estimate = with_planned(estimate, planner.name, planned_SL.mean(axis=0).tolist())
+        estimate = with_planned(estimate, planned_SL.mean(axis=0).tolist())
     plan = ReplicationPlan(
         topology=problem.topology,
         budget=PlanBudget(

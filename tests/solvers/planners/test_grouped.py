@@ -131,7 +131,7 @@ def test_eplb_is_hierarchical():
 
 
 def test_planners_without_groups_say_so():
-    with pytest.raises(Unsupported, match="planner craft does not keep expert groups on nodes: choose craftc or eplb"):
+    with pytest.raises(Unsupported, match="planner craft does not keep expert groups on nodes: choose eplb or craftc"):
         planner_for("craft", problem_of(0))
     assert planner_for("craft", problem_of(0, topology=Topology(8))).name == "craft"
 
