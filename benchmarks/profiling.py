@@ -12,11 +12,10 @@ from collections.abc import Callable
 import torch
 
 from craftc.models.workload import WorkloadInputs
-from craftc.passes.analysis.find_moe_layers import FindMoELayers
 from craftc.passes.analysis.profile_loads import ProfileLoads
-from craftc.passes.analysis.trace import Trace, call_model
+from craftc.passes.analysis.trace import call_model
 from craftc.passes.base import run_checked
-from craftc.passes.compilation import Compilation
+from craftc.passes.pipelines import analysed
 from examples.tiny_moe.model import build_model, calibration_inputs
 
 ROUNDS = 7
@@ -33,9 +32,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 def main() -> None:
     """Print the median seconds of both and their ratio."""
     model, batches = build_model(), list(calibration_inputs())
-    compilation = Compilation(model=model, inputs=WorkloadInputs(batches[0], lambda: batches))
-    for one in (Trace(), FindMoELayers()):
-        compilation = run_checked(one, compilation)
+    compilation = analysed(model, WorkloadInputs(batches[0], lambda: batches))
 
     @torch.no_grad()
     def plain() -> None:

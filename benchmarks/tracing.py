@@ -19,17 +19,13 @@ with torch.device("meta"):
 parameters = sum(one.numel() for one in model.parameters())
 found = {"parameters": parameters}
 if sys.argv[1] == "trace":
-    from craftc.passes.base import Pipeline
-    from craftc.passes.compilation import Compilation
     from craftc.models.workload import WorkloadInputs
-    from craftc.passes.analysis.find_moe_layers import FindMoELayers
-    from craftc.passes.analysis.trace import Trace
-    pipeline = Pipeline((Trace(), FindMoELayers()))
-    compilation, timings = pipeline.run(Compilation(model=model, inputs=WorkloadInputs(inputs)))
+    from craftc.passes.pipelines import analysed
+    compilation = analysed(model, WorkloadInputs(inputs))
     first = compilation.layers[0]
     found |= {"layers": len(compilation.layers), "nodes": len(compilation.graph.graph.nodes)}
     found |= {"experts": first.experts, "top_k": first.top_k, "expert_bytes": first.expert_bytes}
-    found |= {one.name: one.seconds for one in timings}
+    found |= {one.name: one.seconds for one in compilation.timings}
 found["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(json.dumps(found))
 """

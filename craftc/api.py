@@ -6,22 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from craftc.budget import parse_budget
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
+from craftc.loads.name_layers import layers_of_loads
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
-from craftc.passes.base import Pass, PassTiming
-from craftc.passes.compilation import Compilation, NearMiss, Verification
-from craftc.passes.pipelines import (
-    Progress,
-    analysis_pipeline,
-    joined,
-    planning_pipeline,
-    profiling_pipeline,
-    rewriting_pipeline,
-    run_pipeline,
-)
-from craftc.planning_options import PlanningOptions
+from craftc.passes.base import Pass, Progress
+from craftc.passes.compilation import NearMiss, PassTiming, Verification
+from craftc.passes.pipelines import analysed, optimizing, planned, profiled, run_on_model
+from craftc.planning_options import PlanningOptions, PlanningRequest
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.topology import Topology
 
@@ -68,10 +62,8 @@ def inspect(model: nn.Module, example_inputs: dict[str, Any], *, on_pass: Progre
     example_inputs: keyword arguments of one call. Model and inputs may be on the meta device. Raises BadInput where
     the model has no MoE layer or cannot run on its inputs, Unsupported where it cannot be traced.
     """
-    start = Compilation(model=model, inputs=WorkloadInputs(example_inputs))
-    found, _ = run_pipeline(analysis_pipeline(), start, on_pass)
-    assert found.graph is not None
-    return Inspection(found.graph, found.layers or (), found.near_misses)
+    found = analysed(model, WorkloadInputs(example_inputs), on_pass=on_pass)
+    return Inspection(found.graph, found.layers, found.near_misses)
 
 
 def profile(
@@ -90,10 +82,7 @@ def profile(
     from craftc.passes.analysis.profile_loads import ProfileLoads
 
     profiling = ProfileLoads(mask_input=mask_input, max_steps=max_steps, model_name=type(model).__name__)
-    start = Compilation(model=model, inputs=_workload(example_inputs, calibration_inputs))
-    found, _ = run_pipeline(profiling_pipeline(profiling), start, on_pass)
-    assert found.loads is not None
-    return found.loads
+    return profiled(model, _workload(example_inputs, calibration_inputs), profiling, on_pass=on_pass).loads
 
 
 def plan(
@@ -111,19 +100,8 @@ def plan(
     budget: `64GiB`, `1GiB/gpu`, `8replicas/gpu`, `12.5%` or `auto`. Give `layers`, or else `expert_bytes`, the size of
     one expert. Raises BadInput on input that cannot be used, Infeasible where no plan fits.
     """
-    known = layers_of_loads(loads, expert_bytes) if layers is None else tuple(layers)
-    start = Compilation(
-        loads=loads,
-        layers=known,
-        topology=topology,
-        budget_requested=budget,
-        expert_groups=options.groups,
-        objective=options.objective,
-        effort=options.effort,
-    )
-    planned, _ = run_pipeline(planning_pipeline(options), start, on_pass)
-    assert planned.plan is not None
-    return planned.plan
+    known = layers_of_loads(loads, expert_bytes) if layers is None else layers
+    return planned(PlanningRequest(topology, parse_budget(budget), options), loads, known, on_pass=on_pass).plan
 
 
 def optimize(
@@ -147,26 +125,12 @@ def optimize(
     """
     from craftc.passes.analysis.profile_loads import ProfileLoads
 
+    request = PlanningRequest(topology, parse_budget(budget), options)
     traceable, verifying = _traceable(model)
-    start = Compilation(
-        model=traceable,
-        inputs=_workload(example_inputs, calibration_inputs),
-        loads=loads,
-        topology=topology,
-        budget_requested=budget,
-        expert_groups=options.groups,
-        objective=options.objective,
-        effort=options.effort,
-    )
-    profiling = ProfileLoads(model_name=type(model).__name__)
-    measuring = profiling_pipeline(profiling) if loads is None else analysis_pipeline()
-    pipeline = joined(measuring, planning_pipeline(options), rewriting_pipeline(verifying))
-    done, timings = run_pipeline(pipeline, start, on_pass)
-    assert done.graph is not None
-    assert done.plan is not None
-    assert done.loads is not None
-    assert done.verification is not None
-    return Optimized(done.graph, done.plan, done.loads, done.verification, timings)
+    profiling = ProfileLoads(model_name=type(model).__name__) if loads is None else None
+    inputs = _workload(example_inputs, calibration_inputs)
+    done = run_on_model(optimizing(request, profiling, verifying), traceable, inputs, loads, on_pass=on_pass)
+    return Optimized(done.graph, done.plan, done.loads, done.verification, done.timings)
 
 
 def _traceable(model: nn.Module | ExportedProgram) -> tuple[nn.Module, Pass | None]:
@@ -179,18 +143,6 @@ def _traceable(model: nn.Module | ExportedProgram) -> tuple[nn.Module, Pass | No
     from craftc.passes.rewriting.verify_rewrite import VerifyRewrite
 
     return restored_model(model), VerifyRewrite(dtypes=own_dtypes(model))
-
-
-def layers_of_loads(loads: LoadProfile, expert_bytes: int | None) -> tuple[MoELayer, ...]:
-    """The layers that `loads` tell of, all experts of one size. Raises BadInput without that size."""
-    if expert_bytes is None:
-        raise BadInput("the size of an expert is not known: give --expert-bytes (such as 84MiB), or the model")
-    if expert_bytes < 1:
-        raise BadInput(f"expert size must be at least 1 byte, got {expert_bytes}")
-    return tuple(
-        MoELayer(name, index, loads.experts, expert_bytes, top_k)
-        for name, index, top_k in zip(loads.layer_names, loads.layer_indices, loads.top_k, strict=True)
-    )
 
 
 def _workload(example_inputs: dict[str, Any], batches: Batches | None) -> WorkloadInputs:

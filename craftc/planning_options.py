@@ -1,13 +1,15 @@
-"""How to plan: which planner, which solver, how long."""
+"""What to plan: GPUs, memory, and how to go about it. Stated once, and carried through planning as it is."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
+from craftc.budget import Budget
 from craftc.errors import BadInput
 from craftc.plans.replication_plan import PlanObjective, ReplicationPlan
 from craftc.solvers.problem import DEFAULT_PLANNER, EffortName, SolverName
+from craftc.topology import Topology
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,24 @@ class PlanningOptions:
             raise BadInput("a limit of moved weights needs the plan in use: give both, or neither")
         if self.max_move_bytes is not None and self.max_move_bytes < 0:
             raise BadInput(f"moved weights must be at least 0 bytes, got {self.max_move_bytes}")
+
+
+@dataclass(frozen=True)
+class PlanningRequest:
+    """One planning run as its user asked for it; `craftc.solvers.problem.PlanningProblem` states it in numbers."""
+
+    topology: Topology
+    """GPUs and nodes to plan for."""
+    budget: Budget
+    """Memory for replicas, as written."""
+    options: PlanningOptions = PlanningOptions()
+    """How to plan."""
+
+    @property
+    def stated(self) -> dict[str, object]:
+        """Everything asked for, by name, but for the plan in use."""
+        options = {option.name: getattr(self.options, option.name) for option in fields(self.options) if option.repr}
+        return {"gpus": self.topology.gpus, "nodes": self.topology.nodes, "budget": self.budget.text, **options}
+
+    def __str__(self) -> str:
+        return f"request({', '.join(f'{name}={value!r}' for name, value in self.stated.items())})"

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
-from craftc.errors import BadInput, CraftcError
-from craftc.passes.compilation import Compilation
+from craftc.errors import BadInput
+from craftc.passes.compilation import Compilation, PassContractError, PassTiming, updated
+from craftc.planning_options import PlanningRequest
 from craftc.plans.verifier import require_sound
 
-
-class PassContractError(CraftcError):
-    """A pass broke its contract: a bug in the pass, never the user's mistake."""
+Progress = Callable[[str], None]
+"""Called with the name of every pass as it starts."""
 
 
 @dataclass(frozen=True)
@@ -39,71 +39,66 @@ class Pass(ABC):
 
 
 @dataclass(frozen=True)
-class PassTiming:
-    """Wall-clock time of one pass."""
-
-    name: str
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Pipeline:
-    """Passes in order: a value that can be printed, timed, and stopped after any pass."""
+    """Passes in order: a value that can be printed, run, and stopped after any pass."""
 
     passes: tuple[Pass, ...]
     """Run in this order."""
-    on_pass: Callable[[Pass], None] | None = field(default=None, compare=False)
-    """Called before each pass, for progress."""
+    request: PlanningRequest | None = None
+    """What to plan, for pipelines that do: printed first, and known to every pass."""
 
     def __str__(self) -> str:
-        return "\n".join(str(one) for one in self.passes)
+        stated = () if self.request is None else (self.request,)
+        return "\n".join(map(str, (*stated, *self.passes)))
 
     def until(self, name: str) -> Pipeline:
         """The pipeline that stops after the pass called `name`. Raises BadInput if there is none."""
-        names = [one.name for one in self.passes]
+        names = [each.name for each in self.passes]
         if name not in names:
             raise BadInput(f"no pass {name!r} in the pipeline: {', '.join(names)}")
         return replace(self, passes=self.passes[: names.index(name) + 1])
 
-    def run(self, compilation: Compilation) -> tuple[Compilation, tuple[PassTiming, ...]]:
+    def run(self, compilation: Compilation, on_pass: Progress | None = None) -> Compilation:
         """Run every pass, checking its contract. Raises PassContractError, or what a pass raises."""
-        timings: list[PassTiming] = []
-        for one in self.passes:
-            if self.on_pass:
-                self.on_pass(one)
+        if self.request is not None:
+            compilation = updated(compilation, request=self.request)
+        for each in self.passes:
+            if on_pass:
+                on_pass(each.name)
             started = time.perf_counter()
-            compilation = run_checked(one, compilation)
-            timings.append(PassTiming(one.name, time.perf_counter() - started))
-        return compilation, tuple(timings)
+            compilation = run_checked(each, compilation)
+            timing = PassTiming(each.name, time.perf_counter() - started, str(each))
+            compilation = updated(compilation, timings=(*compilation.timings, timing))
+        return compilation
 
 
-def run_checked(one: Pass, compilation: Compilation) -> Compilation:
+def run_checked(each: Pass, compilation: Compilation) -> Compilation:
     """Run one pass and check what it needs, gives, and leaves alone; then verify graph and plan again."""
-    missing = [need for need in one.needs if getattr(compilation, need) is None]
+    missing = [need for need in each.needs if not compilation.knows(need)]
     if missing:
-        raise PassContractError(f"pass {one.name} needs {', '.join(missing)}: run the passes that give them first")
+        raise PassContractError(f"pass {each.name} needs {', '.join(missing)}: run the passes that give them first")
     before = _graph_state(compilation)
-    after = one.run(compilation)
-    ungiven = [gift for gift in one.gives if getattr(after, gift) is None]
+    after = each.run(compilation)
+    ungiven = [gift for gift in each.gives if not after.knows(gift)]
     if ungiven:
-        raise PassContractError(f"pass {one.name} did not give {', '.join(ungiven)}")
-    if not one.changes_graph and _graph_state(after) != before:
-        raise PassContractError(f"pass {one.name} changed the graph, but is an analysis pass")
+        raise PassContractError(f"pass {each.name} did not give {', '.join(ungiven)}")
+    if not each.changes_graph and _graph_state(after) != before:
+        raise PassContractError(f"pass {each.name} changed the graph, but is an analysis pass")
     _verify(after)
     return after
 
 
 def _verify(compilation: Compilation) -> None:
     """What holds after every pass: a well-formed graph, and a plan that breaks no rule (VerificationFailed)."""
-    if compilation.graph is not None:
+    if compilation.knows("graph"):
         compilation.graph.graph.lint()
-    if compilation.plan is not None:
+    if compilation.knows("plan"):
         require_sound(compilation.plan)
 
 
 def _graph_state(compilation: Compilation) -> tuple[str, tuple[tuple[str, int, int], ...]] | None:
     """Nodes, and identity and version of every parameter; enough to see any change to either."""
-    if compilation.graph is None:
+    if not compilation.knows("graph"):
         return None
     nodes = "\n".join(node.format_node() or str(node) for node in compilation.graph.graph.nodes)
     state = tuple(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from craftc.errors import BadInput
+from craftc.errors import BadInput, CraftcError
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
-from craftc.plans.replication_plan import PlanObjective, ReplicationPlan
+from craftc.planning_options import PlanningRequest
+from craftc.plans.replication_plan import ReplicationPlan
 from craftc.solvers.allocation.auto_budget import BudgetCurve
-from craftc.solvers.problem import Allocation, BenefitCurves, EffortName
-from craftc.topology import Topology
+from craftc.solvers.problem import Allocation, BenefitCurves, PlanningProblem
 
 if TYPE_CHECKING:  # planning from loads alone must not pay for importing torch
-    import numpy as np
     from torch import fx, nn
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -41,59 +42,111 @@ class Verification:
     """Largest |counted - predicted| GPU load over all layers and GPUs, as a fraction of the mean GPU load."""
 
 
-@dataclass(frozen=True, eq=False)
-class Compilation:
-    """Everything known so far; a pass returns a copy with more of it filled in."""
+@dataclass(frozen=True)
+class PassTiming:
+    """A pass that ran."""
 
-    model: nn.Module | None = None
+    name: str
+    """As in `--stop-after`."""
+    seconds: float
+    """Wall-clock time."""
+    printed: str
+    """The pass with its options, as its pipeline prints it."""
+
+
+class PassContractError(CraftcError):
+    """A pass broke its contract, or was asked too early: a bug, never the user's mistake."""
+
+
+_UNKNOWN: Any = object()
+"""What a fact holds until it is known; no reader ever sees it."""
+
+
+class Fact(Generic[Value]):
+    """A field of `Compilation` that somebody fills in: reading it before raises PassContractError, naming who does."""
+
+    def __init__(self, given_by: str) -> None:
+        self.given_by = given_by
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, compilation: Compilation | None, owner: type | None = None) -> Value:
+        if compilation is None:  # the dataclass asks for its default
+            return _UNKNOWN
+        value: Value = vars(compilation)[self.name]
+        if value is _UNKNOWN:
+            raise PassContractError(f"{self.name} is not known yet: {self.given_by} gives it")
+        return value
+
+    def __set__(self, compilation: Compilation, value: Value) -> None:
+        vars(compilation)[self.name] = value
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Compilation:
+    """Everything known so far; a pass returns an `updated` copy with more of it filled in."""
+
+    model: Fact[nn.Module] = Fact("the caller")
     """The original model, untouched."""
-    inputs: WorkloadInputs | None = None
+    inputs: Fact[WorkloadInputs] = Fact("the caller")
     """Its inputs."""
-    graph: fx.GraphModule | None = None
+    graph: Fact[fx.GraphModule] = Fact("trace")
     """The traced (later: rewritten) model."""
-    layers: tuple[MoELayer, ...] | None = None
+    layers: Fact[tuple[MoELayer, ...]] = Fact("find_moe_layers, or the caller,")
     """MoE layers by ordinal."""
     near_misses: tuple[NearMiss, ...] = ()
     """What was almost an MoE layer."""
-    loads: LoadProfile | None = None
+    loads: Fact[LoadProfile] = Fact("profile_loads, or the caller,")
     """Measured or imported loads."""
-    topology: Topology | None = None
-    """GPUs and nodes to plan for."""
-    expert_groups: int = 1
-    """Groups of contiguous experts that each stay on one node; 1 is no such rule."""
-    budget_requested: str | None = None
-    """The budget as the user wrote it."""
-    budget_bytes: int | None = None
-    """The budget in bytes, all GPUs together."""
-    effort: EffortName = "medium"
-    """How hard placements are searched."""
-    objective: PlanObjective = "balancedness"
-    """What the plan is made to be good at."""
-    step_weight_S: np.ndarray | None = None
-    """How much every step counts in planning, where not all the same."""
-    curves: BenefitCurves | None = None
+    request: Fact[PlanningRequest] = Fact("a pipeline that plans")
+    """What to plan, as its user asked for it."""
+    budget_bytes: Fact[int] = Fact("resolve_budget")
+    """The budget in bytes, all GPUs together; of `auto` the largest of use, to choose within."""
+    problem: Fact[PlanningProblem] = Fact("pose_problem")
+    """What to plan, in numbers: all that planners read."""
+    curves: Fact[BenefitCurves] = Fact("estimate_benefit")
     """Benefit of replicas per layer."""
-    validated_curves: BenefitCurves | None = None
+    validated_curves: Fact[BenefitCurves] = Fact("validate_curves")
     """The same on steps left out of planning, where replicas are to be allocated by that."""
-    budget_curve: BudgetCurve | None = None
+    budget_curve: Fact[BudgetCurve] = Fact("choose_budget")
     """What every budget would reach, where the budget was chosen by it."""
-    allocation: Allocation | None = None
+    allocation: Fact[Allocation] = Fact("allocate_replicas")
     """Replicas per layer."""
-    plan: ReplicationPlan | None = None
+    plan: Fact[ReplicationPlan] = Fact("place_replicas")
     """Copies and placement."""
-    verification: Verification | None = None
+    verification: Fact[Verification] = Fact("verify_rewrite")
     """Measured equality of original and rewritten model."""
+    timings: tuple[PassTiming, ...] = ()
+    """The passes that ran, in order."""
+
+    def knows(self, name: str) -> bool:
+        """Whether the field called `name` has been filled in."""
+        return vars(self)[name] is not _UNKNOWN
 
     @property
-    def deciding_curves(self) -> BenefitCurves | None:
+    def deciding_curves(self) -> BenefitCurves:
         """The curves that replicas are allocated by."""
-        return self.curves if self.validated_curves is None else self.validated_curves
+        return self.validated_curves if self.knows("validated_curves") else self.curves
+
+    def __repr__(self) -> str:
+        return f"Compilation(knows {', '.join(name for name in vars(self) if self.knows(name))})"
+
+
+if TYPE_CHECKING:  # the same to a type checker, which then checks every field's name and type
+    from dataclasses import replace as updated
+else:
+
+    def updated(compilation: Compilation, **facts: object) -> Compilation:
+        """A copy of `compilation` that knows `facts` too. `dataclasses.replace` would read what is not known yet."""
+        return Compilation(**(vars(compilation) | facts))
 
 
 def require_moe_layers(compilation: Compilation) -> None:
     """Raise BadInput, naming the first near miss, where the model was searched and has no MoE layer."""
     if not compilation.layers:
-        raise BadInput(no_moe_layer(type(compilation.model).__name__, compilation.near_misses))
+        kind = type(compilation.model).__name__ if compilation.knows("model") else "the model"
+        raise BadInput(no_moe_layer(kind, compilation.near_misses))
 
 
 def no_moe_layer(kind: str, near_misses: tuple[NearMiss, ...]) -> str:

@@ -1,11 +1,18 @@
-"""The pipelines that commands, API and backend run: which passes, in which order, with which options."""
+"""Which passes, in which order: a pass is one line here. And the four ways in, which everybody calls.
+
+Nobody else makes a `Compilation`: `analysed`, `profiled`, `planned` and `rewritten` take values and return one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from craftc.passes.base import Pass, PassTiming, Pipeline
-from craftc.passes.compilation import Compilation
+from craftc.loads.load_profile import LoadProfile
+from craftc.models.moe_layer import MoELayer
+from craftc.models.workload import WorkloadInputs
+from craftc.passes.base import Pass, Pipeline, Progress
+from craftc.passes.compilation import Compilation, updated
 from craftc.passes.planning.allocate_replicas import AllocateReplicas
 from craftc.passes.planning.choose_budget import ChooseBudget
 from craftc.passes.planning.choose_shares import ChooseShares
@@ -13,18 +20,72 @@ from craftc.passes.planning.cross_validate import CrossValidate
 from craftc.passes.planning.estimate_benefit import EstimateBenefit
 from craftc.passes.planning.match_loads import MatchLoads
 from craftc.passes.planning.place_replicas import PlaceReplicas
+from craftc.passes.planning.pose_problem import PoseProblem
 from craftc.passes.planning.replan_replicas import ANY_MOVE, ReplanReplicas
 from craftc.passes.planning.resolve_budget import ResolveBudget
 from craftc.passes.planning.validate_curves import ValidateCurves
 from craftc.passes.planning.weigh_workloads import WeighWorkloads
-from craftc.planning_options import PlanningOptions
+from craftc.planning_options import PlanningOptions, PlanningRequest
+from craftc.plans.replication_plan import ReplicationPlan
 from craftc.solvers.planners.registry import planner_named
 
-Progress = Callable[[str], None]
-"""Called with the name of every pass as it starts."""
+if TYPE_CHECKING:  # planning from loads must not import torch
+    from torch import nn
 
 
-def analysis_pipeline() -> Pipeline:
+def analysed(model: nn.Module, inputs: WorkloadInputs, *, on_pass: Progress | None = None) -> Compilation:
+    """`model` traced on its example inputs, and its MoE layers; there may be none."""
+    return run_on_model(analysis(), model, inputs, on_pass=on_pass)
+
+
+def profiled(
+    model: nn.Module, inputs: WorkloadInputs, profiling: Pass, *, on_pass: Progress | None = None
+) -> Compilation:
+    """`model` analysed, and its loads measured by the pass `profiling`."""
+    return run_on_model(joined(analysis(), Pipeline((profiling,))), model, inputs, on_pass=on_pass)
+
+
+def planned(
+    request: PlanningRequest,
+    loads: LoadProfile,
+    layers: Sequence[MoELayer],
+    *,
+    model: nn.Module | None = None,
+    on_pass: Progress | None = None,
+) -> Compilation:
+    """What `request` asks for, planned from `loads` for `layers`, in which `model` only names the plan's origin."""
+    start = Compilation(loads=loads, layers=tuple(layers))
+    return planning(request).run(start if model is None else updated(start, model=model), on_pass)
+
+
+def rewritten(
+    model: nn.Module, inputs: WorkloadInputs, plan: ReplicationPlan, *, on_pass: Progress | None = None
+) -> Compilation:
+    """`model` analysed, rewritten to `plan` and verified. Raises VerificationFailed where outputs differ."""
+    start = Compilation(model=model, inputs=inputs, plan=plan)
+    return joined(analysis(), rewriting()).run(start, on_pass)
+
+
+def run_on_model(
+    pipeline: Pipeline,
+    model: nn.Module,
+    inputs: WorkloadInputs,
+    loads: LoadProfile | None = None,
+    *,
+    on_pass: Progress | None = None,
+) -> Compilation:
+    """`pipeline` from the start, on a model and, where its loads are known already, those."""
+    start = Compilation(model=model, inputs=inputs)
+    return pipeline.run(start if loads is None else updated(start, loads=loads), on_pass)
+
+
+def optimizing(request: PlanningRequest, profiling: Pass | None, verifying: Pass | None = None) -> Pipeline:
+    """From a model to its verified rewrite. profiling: None where loads are given; verifying: see `rewriting`."""
+    measuring = Pipeline(() if profiling is None else (profiling,))
+    return joined(analysis(), measuring, planning(request), rewriting(verifying))
+
+
+def analysis() -> Pipeline:
     """From a model and its inputs to its MoE layers."""
     # These import torch, which planning from loads must not.
     from craftc.passes.analysis.find_moe_layers import FindMoELayers
@@ -33,36 +94,30 @@ def analysis_pipeline() -> Pipeline:
     return Pipeline((Trace(), FindMoELayers()))
 
 
-def profiling_pipeline(profiling: Pass) -> Pipeline:
-    """From a model and its inputs to measured loads."""
-    return Pipeline((*analysis_pipeline().passes, profiling))
-
-
-def planning_pipeline(options: PlanningOptions) -> Pipeline:
-    """From layers, loads, topology and budget to a plan; no model needed. Raises BadInput on an unknown planner."""
+def planning(request: PlanningRequest) -> Pipeline:
+    """From layers and loads to a plan; no model needed. Raises BadInput on an unknown planner."""
+    options = request.options
     planner_named(options.planner)
-    placing: Pass = PlaceReplicas(planner=options.planner)
-    if options.old is not None:
-        limit = ANY_MOVE if options.max_move_bytes is None else options.max_move_bytes
-        placing = ReplanReplicas(options.old, limit, planner=options.planner)
     return Pipeline(
         (
             MatchLoads(),
             ResolveBudget(),
-            *((WeighWorkloads(planner=options.planner),) if options.objective == "worst-workload" else ()),
-            EstimateBenefit(planner=options.planner),
-            *((ValidateCurves(planner=options.planner),) if options.validate else ()),
-            ChooseBudget(planner=options.planner),
-            AllocateReplicas(planner=options.planner, solver=options.solver, time_limit_s=options.time_limit_s),
-            placing,
+            PoseProblem(),
+            *((WeighWorkloads(),) if options.objective == "worst-workload" else ()),
+            EstimateBenefit(),
+            *((ValidateCurves(),) if options.validate else ()),
+            ChooseBudget(),
+            AllocateReplicas(),
+            _placing(options),
             *((ChooseShares(),) if options.shares == "lp" else ()),
             # A plan in use limits what may move, which planning anew on other steps would not tell of.
-            *((CrossValidate(planner=options.planner),) if options.old is None else ()),
-        )
+            *((CrossValidate(),) if options.old is None else ()),
+        ),
+        request,
     )
 
 
-def rewriting_pipeline(verifying: Pass | None = None) -> Pipeline:
+def rewriting(verifying: Pass | None = None) -> Pipeline:
     """From a traced model and a plan to the rewritten model, verified (by `VerifyRewrite()` where not told how)."""
     from craftc.passes.rewriting.rewrite_experts import RewriteExperts
     from craftc.passes.rewriting.verify_rewrite import VerifyRewrite
@@ -71,13 +126,14 @@ def rewriting_pipeline(verifying: Pass | None = None) -> Pipeline:
 
 
 def joined(*pipelines: Pipeline) -> Pipeline:
-    """One pipeline that runs `pipelines` after each other."""
-    return Pipeline(tuple(one for pipeline in pipelines for one in pipeline.passes))
+    """One pipeline that runs `pipelines` after each other, of which one at most plans."""
+    requests = [pipeline.request for pipeline in pipelines if pipeline.request is not None]
+    return Pipeline(
+        tuple(each for pipeline in pipelines for each in pipeline.passes), requests[0] if requests else None
+    )
 
 
-def run_pipeline(
-    pipeline: Pipeline, compilation: Compilation, on_pass: Progress | None
-) -> tuple[Compilation, tuple[PassTiming, ...]]:
-    """Run `pipeline`, telling `on_pass` the name of every pass as it starts."""
-    tell = None if on_pass is None else (lambda one: on_pass(one.name))
-    return Pipeline(pipeline.passes, on_pass=tell).run(compilation)
+def _placing(options: PlanningOptions) -> Pass:
+    if options.old is None:
+        return PlaceReplicas()
+    return ReplanReplicas(options.old, ANY_MOVE if options.max_move_bytes is None else options.max_move_bytes)

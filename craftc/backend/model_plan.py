@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import nn
 
@@ -17,6 +18,7 @@ from craftc.backend.ranks import Ranks
 from craftc.errors import CraftcError
 from craftc.models.moe_layer import MoELayer
 from craftc.passes.compilation import NearMiss
+from craftc.planning_options import PlanningRequest
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.runtime.plan_match import check_layer_fits
 
@@ -44,14 +46,15 @@ class ModelPlan:
     def of(cls, root: nn.Module, options: CompileOptions) -> ModelPlan:
         """The plan of the model `root`. Raises BadInput, or what planning raises."""
         made = cls(model_layers(root), options, Ranks.of(options))
-        if options.plan is not None:
-            made.plan = ready_plan(options.plan)
+        request, loads = options.plan, options.loads
+        if not isinstance(request, PlanningRequest):
+            made.plan = ready_plan(request)
             made.ranks.check(made.plan)
-        elif options.loads is not None:
-            made.plan = made.ranks.agree(lambda: plan_from_loads(made.layers, options))
+        elif loads is not None:
+            made.plan = made.ranks.agree(lambda: plan_from_loads(request, made.layers, loads))
         else:
-            check_plannable(made.layers, options)
-            made.counter = CallCounter(options.profile_calls, made._plan_counted)
+            check_plannable(request, made.layers)
+            made.counter = CallCounter(options.profile_calls, partial(made._plan_counted, request))
         return made
 
     def call_of(self, owned: OwnedExperts) -> MoECall | NearMiss:
@@ -77,7 +80,7 @@ class ModelPlan:
         self._calls[name] = call
         return call
 
-    def _plan_counted(self, steps: tuple[Step, ...]) -> None:
+    def _plan_counted(self, request: PlanningRequest, steps: tuple[Step, ...]) -> None:
         """Plan from the counted calls and switch every MoE call to the plan."""
         names = tuple(layer.name for layer in self.layers if layer.name in steps[0])
         layers = tuple(layer for layer in self.layers if layer.name in names)
@@ -86,7 +89,7 @@ class ModelPlan:
         for call in self._calls.values():
             call.stop_counting()
         try:
-            self.plan = self.ranks.agree(lambda: plan_from_counts(layers, counts_SLE, self.options))
+            self.plan = self.ranks.agree(lambda: plan_from_counts(request, layers, counts_SLE))
         except CraftcError as error:
             if self.options.strict:
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,31 @@ from torch.distributed.device_mesh import DeviceMesh
 from craftc.budget import parse_budget
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
+from craftc.planning_options import PlanningRequest
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.topology import Topology
 
 _EXAMPLE = 'options={"gpus": 8, "budget": "25%", "loads": "loads.npz"} or options={"plan": "plan.json"}'
+_OPTIONS: Mapping[str, tuple[tuple[type[Any], ...], str]] = {
+    "plan": ((str, os.PathLike, ReplicationPlan), "a ReplicationPlan or the path of a plan file"),
+    "gpus": ((int,), "a whole number of at least 1"),
+    "nodes": ((int,), "a whole number of at least 1"),
+    "budget": ((str,), "a string such as '25%' or '8replicas/gpu'"),
+    "loads": ((str, os.PathLike, LoadProfile), "a LoadProfile or the path of a loads file"),
+    "profile_calls": ((int,), "a whole number of at least 1"),
+    "inner": ((str,), "the name of a Dynamo backend"),
+    "strict": ((bool,), "True or False"),
+    "group": ((ProcessGroup, DeviceMesh), "a process group or a DeviceMesh of one dimension"),
+}
+"""What users may give, with the types of its value and how to call them."""
 
 
 @dataclass(frozen=True, eq=False)
 class CompileOptions:
-    """What to compile for. The plan is given, or made from `loads`, or made from the loads of the first calls."""
+    """What to compile for, checked."""
 
-    plan: ReplicationPlan | Path | None = None
-    """A ready plan or its file; excludes `gpus`, `nodes`, `budget`, `loads` and `profile_calls`."""
-    gpus: int | None = None
-    """Expert-parallel ranks to plan for, at least 1; needed unless `plan` is given."""
-    nodes: int | None = None
-    """Machines to plan for, divides `gpus`; 1 unless given."""
-    budget: str | None = None
-    """Memory for replicas, as in `craftc plan --budget`; needed unless `plan` is given."""
+    plan: ReplicationPlan | Path | PlanningRequest
+    """A ready plan or its file; or what to plan, from `loads` or from the loads of the first calls."""
     loads: LoadProfile | Path | None = None
     """Measured loads or their file; excludes `profile_calls`."""
     profile_calls: int = 16
@@ -45,12 +52,6 @@ class CompileOptions:
     """Ranks to run on: a process group, or a DeviceMesh of one dimension. None means the default process group where
     torch.distributed has more than one rank, and otherwise virtual GPUs in this process."""
 
-    @property
-    def topology(self) -> Topology:
-        """GPUs and nodes to plan for, where no plan is given."""
-        assert self.gpus is not None
-        return Topology(self.gpus, self.nodes or 1)
-
 
 def compile_options(options: Mapping[str, Any] | None, mode: str | None) -> CompileOptions:
     """The options in `options`, checked. Raises BadInput in one line; unknown options are refused by name."""
@@ -58,33 +59,25 @@ def compile_options(options: Mapping[str, Any] | None, mode: str | None) -> Comp
         raise BadInput(f"torch.compile: backend craftc knows no mode {mode!r}; name the inner backend with options")
     if not options:
         raise BadInput(f"torch.compile: backend craftc needs options, such as {_EXAMPLE}")
-    known = [field.name for field in fields(CompileOptions)]
-    unknown = [str(name) for name in options if name not in known]
+    unknown = [str(name) for name in options if name not in _OPTIONS]
     if unknown:
-        raise BadInput(f"torch.compile: backend craftc knows no option {', '.join(unknown)}; it has {', '.join(known)}")
+        known = ", ".join(_OPTIONS)
+        raise BadInput(f"torch.compile: backend craftc knows no option {', '.join(unknown)}; it has {known}")
     given = {name: value for name, value in options.items() if value is not None}
     _check_types(given)
     _check_source(given)
     for name in ("plan", "loads"):
         if isinstance(given.get(name), str | os.PathLike):
             given[name] = Path(given[name])
+    if "plan" not in given:
+        topology = Topology(given.pop("gpus"), given.pop("nodes", 1))
+        given["plan"] = PlanningRequest(topology, parse_budget(given.pop("budget")))
     return CompileOptions(**given)
 
 
 def _check_types(given: dict[str, Any]) -> None:
-    allowed: dict[str, tuple[tuple[type[Any], ...], str]] = {
-        "plan": ((str, os.PathLike, ReplicationPlan), "a ReplicationPlan or the path of a plan file"),
-        "gpus": ((int,), "a whole number of at least 1"),
-        "nodes": ((int,), "a whole number of at least 1"),
-        "budget": ((str,), "a string such as '25%' or '8replicas/gpu'"),
-        "loads": ((str, os.PathLike, LoadProfile), "a LoadProfile or the path of a loads file"),
-        "profile_calls": ((int,), "a whole number of at least 1"),
-        "inner": ((str,), "the name of a Dynamo backend"),
-        "strict": ((bool,), "True or False"),
-        "group": ((ProcessGroup, DeviceMesh), "a process group or a DeviceMesh of one dimension"),
-    }
     for name, value in given.items():
-        types, wanted = allowed[name]
+        types, wanted = _OPTIONS[name]
         is_count = types != (int,) or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
         if not isinstance(value, types) or not is_count:
             raise BadInput(f"torch.compile: option {name} must be {wanted}, got {value!r}")
@@ -108,5 +101,3 @@ def _check_source(given: dict[str, Any]) -> None:
         raise BadInput(f"torch.compile: backend craftc needs {' and '.join(missing)} to plan; give {_EXAMPLE}")
     if "loads" in given and "profile_calls" in given:
         raise BadInput("torch.compile: options loads and profile_calls exclude each other; give one")
-    parse_budget(given["budget"])
-    Topology(given["gpus"], given.get("nodes", 1))

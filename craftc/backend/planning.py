@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from craftc.backend.options import CompileOptions
-from craftc.budget import parse_budget, resolve_budget
+from craftc.budget import resolve_budget
 from craftc.errors import BadInput, Unsupported
 from craftc.loads.load_profile import LoadProfile
 from craftc.loads.read_loads import read_loads
 from craftc.models.moe_layer import MoELayer
 from craftc.passes.analysis.tracing.experts import block_index, find_experts
-from craftc.passes.compilation import Compilation
-from craftc.passes.pipelines import planning_pipeline, run_pipeline
-from craftc.planning_options import PlanningOptions
+from craftc.passes.pipelines import planned
+from craftc.planning_options import PlanningRequest
 from craftc.plans.file import read_plan
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.plans.verifier import require_sound
@@ -48,14 +46,14 @@ def ready_plan(source: ReplicationPlan | Path) -> ReplicationPlan:
     return source
 
 
-def plan_from_loads(layers: tuple[MoELayer, ...], options: CompileOptions) -> ReplicationPlan:
-    """A plan for `layers` from the loads in `options`. Raises BadInput where they are loads of another model."""
-    assert options.loads is not None
-    loads = read_loads(options.loads) if isinstance(options.loads, Path) else options.loads
-    return _plan(layers, loads, options)
+def plan_from_loads(
+    request: PlanningRequest, layers: tuple[MoELayer, ...], loads: LoadProfile | Path
+) -> ReplicationPlan:
+    """A plan for `layers` from measured loads or their file. Raises BadInput where they are loads of another model."""
+    return planned(request, read_loads(loads) if isinstance(loads, Path) else loads, layers).plan
 
 
-def plan_from_counts(layers: tuple[MoELayer, ...], counts_SLE: np.ndarray, options: CompileOptions) -> ReplicationPlan:
+def plan_from_counts(request: PlanningRequest, layers: tuple[MoELayer, ...], counts_SLE: np.ndarray) -> ReplicationPlan:
     """A plan for `layers` from counted calls; calls without any token are left out."""
     steps = counts_SLE.sum(axis=(1, 2)) > 0
     if not steps.any():
@@ -66,10 +64,10 @@ def plan_from_counts(layers: tuple[MoELayer, ...], counts_SLE: np.ndarray, optio
         layer_indices=tuple(layer.index for layer in layers),
         provenance=f"first {int(steps.sum())} calls of the compiled model",
     )
-    return _plan(layers, loads, options)
+    return planned(request, loads, layers).plan
 
 
-def check_plannable(layers: tuple[MoELayer, ...], options: CompileOptions) -> None:
+def check_plannable(request: PlanningRequest, layers: tuple[MoELayer, ...]) -> None:
     """Raises now what planning from counted calls would raise later: BadInput, Infeasible, or Unsupported."""
     if len({layer.experts for layer in layers}) > 1:
         few, many = (pick(layers, key=lambda layer: layer.experts) for pick in (min, max))
@@ -77,16 +75,4 @@ def check_plannable(layers: tuple[MoELayer, ...], options: CompileOptions) -> No
             f"torch.compile: layers must have the same number of experts to be planned together, but {few.name} has "
             f"{few.experts} and {many.name} has {many.experts}"
         )
-    resolve_budget(parse_budget(_budget(options)), layers, options.topology)
-
-
-def _plan(layers: tuple[MoELayer, ...], loads: LoadProfile, options: CompileOptions) -> ReplicationPlan:
-    start = Compilation(loads=loads, layers=layers, topology=options.topology, budget_requested=_budget(options))
-    done, _ = run_pipeline(planning_pipeline(PlanningOptions()), start, None)
-    assert done.plan is not None
-    return done.plan
-
-
-def _budget(options: CompileOptions) -> str:
-    assert options.budget is not None
-    return options.budget
+    resolve_budget(request.budget, layers, request.topology)

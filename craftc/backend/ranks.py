@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from craftc.backend.moe_call import AllExperts, MoECall, OwnExperts
 from craftc.backend.options import CompileOptions
 from craftc.errors import BadInput, CraftcError
+from craftc.planning_options import PlanningRequest
 from craftc.plans.file import parse_plan, plan_bytes
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.runtime.agreement import check_ranks_agree
@@ -36,10 +37,10 @@ class Ranks:
         if chosen is None:
             return cls(None)
         group = rank_group(chosen)
-        if options.gpus is not None and options.gpus != group.size:
+        if isinstance(options.plan, PlanningRequest) and (gpus := options.plan.topology.gpus) != group.size:
             raise BadInput(
-                f"torch.compile: option gpus is {options.gpus}, but {group.size} ranks are running; "
-                f"start {options.gpus} ranks, or give gpus={group.size}"
+                f"torch.compile: option gpus is {gpus}, but {group.size} ranks are running; "
+                f"start {gpus} ranks, or give gpus={group.size}"
             )
         return cls(group)
 

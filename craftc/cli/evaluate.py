@@ -80,16 +80,14 @@ def _model(
     loads: LoadProfile, model_config: Path | None, expert_bytes: str | None
 ) -> tuple[LoadProfile, tuple[MoELayer, ...], int | None]:
     """Loads with the model's names, its MoE layers, and its decoder layers where known."""
-    from craftc.api import layers_of_loads
     from craftc.errors import BadInput
-    from craftc.loads.name_layers import name_layers
+    from craftc.loads.name_layers import layers_of_loads, name_layers
     from craftc.models.model_config import read_model_config
     from craftc.units import parse_size
 
-    if (model_config is None) == (expert_bytes is None):
-        raise BadInput("--as needs the experts' size: give --model-config config.json, or --expert-bytes such as 84MiB")
-    if model_config is None:
-        assert expert_bytes is not None
+    if expert_bytes is not None and model_config is None:
         return loads, layers_of_loads(loads, parse_size(expert_bytes)), None
-    config = read_model_config(model_config)
-    return name_layers(loads, config), config.layers, config.hidden_layers
+    if model_config is not None and expert_bytes is None:
+        config = read_model_config(model_config)
+        return name_layers(loads, config), config.layers, config.hidden_layers
+    raise BadInput("--as needs the experts' size: give --model-config config.json, or --expert-bytes such as 84MiB")

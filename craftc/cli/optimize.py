@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,17 +33,27 @@ from craftc.cli.outcome import Format, Result
 from craftc.cli.progress import ShownProgress, shown_progress
 
 if TYPE_CHECKING:
-    from craftc.passes.base import Pipeline
     from craftc.passes.compilation import Compilation
+
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Folder to write, all or nothing.", show_default=False)
+]
+StopAfter = Annotated[
+    str | None,
+    typer.Option(
+        "--stop-after",
+        metavar="PASS",
+        help="Stop after this pass; show the passes and what they found; write nothing.",
+        show_default=False,
+    ),
+]
 
 
 def optimize(
     model: Model,
     gpus: Gpus,
     budget: Budget,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder to write, all or nothing.", show_default=False)
-    ] = None,
+    out: Out = None,
     nodes: Nodes = 1,
     groups: Groups = 1,
     loads: OptionalLoads = None,
@@ -56,15 +65,7 @@ def optimize(
     planner: Planner = DEFAULT_PLANNER,
     solver: SolverChoice = Solver.highs,
     time_limit: TimeLimit = 30.0,
-    stop_after: Annotated[
-        str | None,
-        typer.Option(
-            "--stop-after",
-            metavar="PASS",
-            help="Stop after this pass; show the passes and what they found; write nothing.",
-            show_default=False,
-        ),
-    ] = None,
+    stop_after: StopAfter = None,
     format: OutputFormat = Format.text,
 ) -> Result:
     """Profile, plan, rewrite, verify, write.
@@ -79,69 +80,49 @@ def optimize(
     from craftc.loads.read_loads import read_loads
     from craftc.models.model_file import load_model_source, model_name
     from craftc.passes.analysis.profile_loads import ProfileLoads
-    from craftc.passes.compilation import Compilation
-    from craftc.passes.pipelines import (
-        analysis_pipeline,
-        joined,
-        planning_pipeline,
-        profiling_pipeline,
-        rewriting_pipeline,
-        run_pipeline,
-    )
-    from craftc.planning_options import PlanningOptions
-    from craftc.report.compilation_report import compilation_document
-    from craftc.report.optimize_report import optimize_report
+    from craftc.passes.pipelines import optimizing, run_on_model
+    from craftc.planning_options import PlanningOptions, PlanningRequest
     from craftc.topology import Topology
 
-    wanted = Compilation(
-        topology=Topology(gpus, nodes),
-        budget_requested=parse_budget(budget).text,
-        expert_groups=groups,
-        objective=objective.value,
-        effort=effort.value,
+    options = PlanningOptions(
+        planner, solver.value, time_limit, shares.value, groups, validate, objective.value, effort.value
     )
-    planning = planning_pipeline(
-        PlanningOptions(planner, solver.value, time_limit, shares.value, groups, validate, objective.value)
-    )
+    request = PlanningRequest(Topology(gpus, nodes), parse_budget(budget), options)
     if (out is None) == (stop_after is None):
         raise BadInput("give --out DIR, the folder to write, or --stop-after PASS to look without writing")
     if out is not None:
         check_replaceable(out, OURS)
     with shown_progress("load model") as progress:
         profiling = ProfileLoads(model_name=model_name(model), on_step=progress.on_step)
-        measuring = profiling_pipeline(profiling) if loads is None else analysis_pipeline()
-        pipeline = joined(measuring, planning, rewriting_pipeline())
+        pipeline = optimizing(request, profiling if loads is None else None)
         if stop_after is not None:
             pipeline = pipeline.until(stop_after)
-        wanted = replace(wanted, loads=None if loads is None else read_loads(loads, loads_format))
+        measured = None if loads is None else read_loads(loads, loads_format)
         source = load_model_source(model)
-        done, _ = run_pipeline(pipeline, replace(wanted, model=source.model, inputs=source.inputs), progress)
-        if out is None:
-            text = optimize_report(source.name, done, str(pipeline))
-            return Result(
-                {"passes": str(pipeline).splitlines(), **compilation_document(done)},
-                text,
-                format,
-                warnings=() if done.plan is None else done.plan.warnings,
-            )
-        return _write(done, pipeline, source.name, model, out, progress, format)
+        done = run_on_model(pipeline, source.model, source.inputs, measured, on_pass=progress)
+        return (
+            _shown(done, source.name, format)
+            if out is None
+            else _written(done, source.name, model, out, progress, format)
+        )
 
 
-def _write(
-    done: Compilation, pipeline: Pipeline, name: str, spec: str, out: Path, progress: ShownProgress, format: Format
-) -> Result:
+def _shown(done: Compilation, name: str, format: Format) -> Result:
+    from craftc.report.optimize_report import optimize_document, optimize_report
+
+    warnings = done.plan.warnings if done.knows("plan") else ()
+    return Result(optimize_document(done), optimize_report(name, done), format, warnings=warnings)
+
+
+def _written(done: Compilation, name: str, spec: str, out: Path, progress: ShownProgress, format: Format) -> Result:
     from craftc.deployment.optimized_folder import write_optimized
     from craftc.plans.file import plan_document
     from craftc.report.optimize_report import files_list, optimize_report
     from craftc.report.plan_report import comparison_table, validation_text
     from craftc.report.verification_report import verification_document, verification_text
 
-    assert done.model is not None
-    assert done.plan is not None
-    assert done.loads is not None
-    assert done.verification is not None
     progress("write")
-    files = write_optimized(out, done.model, done.plan, done.loads, optimize_report(name, done, str(pipeline)), spec)
+    files = write_optimized(out, done.model, done.plan, done.loads, optimize_report(name, done), spec)
     document = {
         "plan": plan_document(done.plan),
         "verification": verification_document(done.verification),

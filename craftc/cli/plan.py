@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,70 +34,81 @@ from craftc.cli.outcome import Format, Result
 from craftc.cli.progress import ShownProgress, shown_progress
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from craftc.loads.load_profile import LoadProfile
     from craftc.models.model_config import ModelConfig as Config
+    from craftc.models.moe_layer import MoELayer
     from craftc.passes.compilation import Compilation
+    from craftc.planning_options import PlanningRequest
     from craftc.plans.replication_plan import ReplicationPlan
     from craftc.topology import Topology
+
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="FILE.json", help="The plan file to write.")]
+ExpertBytes = Annotated[
+    str | None,
+    typer.Option(
+        "--expert-bytes", metavar="SIZE", help="Size of one expert, where no MODEL is given.", show_default=False
+    ),
+]
+Uniform = Annotated[
+    bool,
+    typer.Option("--uniform", help="The same replicas in every layer, slots a multiple of G: what most servers need."),
+]
+Old = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="OLD.json",
+        help="Replan: start from the plan in use; slots that stay keep their position.",
+        show_default=False,
+    ),
+]
+PlacementFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="FORMAT",
+        help="With --from: it is a server's placement of this format; needs --model-config.",
+        show_default=False,
+    ),
+]
+MaxMove = Annotated[
+    str | None,
+    typer.Option(
+        "--max-move",
+        metavar="SIZE",
+        help="With --from: weights that GPUs may receive, all together.",
+        show_default=False,
+    ),
+]
+Curve = Annotated[
+    Path | None,
+    typer.Option(
+        "--curve",
+        metavar="FILE.png",
+        help="With --budget auto: draw balancedness by replicas per GPU, the chosen point marked.",
+        show_default=False,
+    ),
+]
 
 
 def plan(
     loads: Loads,
     gpus: Gpus,
     budget: Budget,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.json", help="The plan file to write.")],
+    output: Output,
     model: OptionalModel = None,
     nodes: Nodes = 1,
     groups: Groups = 1,
-    expert_bytes: Annotated[
-        str | None,
-        typer.Option(
-            "--expert-bytes", metavar="SIZE", help="Size of one expert, where no MODEL is given.", show_default=False
-        ),
-    ] = None,
+    expert_bytes: ExpertBytes = None,
     loads_format: LoadsFormat = None,
     model_config: ModelConfig = None,
-    uniform: Annotated[
-        bool,
-        typer.Option(
-            "--uniform", help="The same replicas in every layer, slots a multiple of G: what most servers need."
-        ),
-    ] = False,
-    old: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            metavar="OLD.json",
-            help="Replan: start from the plan in use; slots that stay keep their position.",
-            show_default=False,
-        ),
-    ] = None,
-    placement_format: Annotated[
-        str | None,
-        typer.Option(
-            "--as",
-            metavar="FORMAT",
-            help="With --from: it is a server's placement of this format; needs --model-config.",
-            show_default=False,
-        ),
-    ] = None,
-    max_move: Annotated[
-        str | None,
-        typer.Option(
-            "--max-move",
-            metavar="SIZE",
-            help="With --from: weights that GPUs may receive, all together.",
-            show_default=False,
-        ),
-    ] = None,
-    curve: Annotated[
-        Path | None,
-        typer.Option(
-            "--curve",
-            metavar="FILE.png",
-            help="With --budget auto: draw balancedness by replicas per GPU, the chosen point marked.",
-            show_default=False,
-        ),
-    ] = None,
+    uniform: Uniform = False,
+    old: Old = None,
+    placement_format: PlacementFormat = None,
+    max_move: MaxMove = None,
+    curve: Curve = None,
     objective: ObjectiveChoice = Objective.balancedness,
     effort: EffortChoice = Effort.medium,
     shares: SharesChoice = Shares.even,
@@ -114,67 +124,66 @@ def plan(
     use.
     """
     from craftc.budget import parse_budget
-    from craftc.files.atomic_write import check_writable
     from craftc.loads.read_loads import read_loads
-    from craftc.models.model_config import groups_hint, read_model_config
-    from craftc.passes.compilation import Compilation
-    from craftc.passes.pipelines import planning_pipeline, run_pipeline
-    from craftc.planning_options import PlanningOptions
-    from craftc.plans.file import write_plan
-    from craftc.report.budget_report import draw_budget_curve
-    from craftc.solvers.planners.uniform import UNIFORM
+    from craftc.passes.pipelines import planned
+    from craftc.planning_options import PlanningOptions, PlanningRequest
+    from craftc.solvers.planners.registry import uniform_name
     from craftc.topology import Topology
-    from craftc.units import parse_size
 
-    if uniform:
-        planner = planner.removesuffix(UNIFORM) + UNIFORM
     topology = Topology(gpus, nodes)
-    wanted = Compilation(
-        topology=topology,
-        budget_requested=parse_budget(budget).text,
-        expert_groups=groups,
+    config = _config(model, model_config, expert_bytes)
+    options = PlanningOptions(
+        planner=uniform_name(planner) if uniform else planner,
+        solver=solver.value,
+        time_limit_s=time_limit,
+        shares=shares.value,
+        groups=groups,
+        validate=validate,
         objective=objective.value,
         effort=effort.value,
+        old=_in_use(old, placement_format, config, topology),
+        max_move_bytes=_bytes(max_move),
     )
-    _check_one_source(model, model_config, expert_bytes)
-    config = None if model_config is None else read_model_config(model_config)
-    in_use = _in_use(old, placement_format, config, topology)
-    move_bytes = None if max_move is None else parse_size(max_move)
-    planning = planning_pipeline(
-        PlanningOptions(
-            planner,
-            solver.value,
-            time_limit,
-            shares.value,
-            groups,
-            validate,
-            objective.value,
-            old=in_use,
-            max_move_bytes=move_bytes,
-        )
-    )
-    _check_curve(curve, budget)
+    request = PlanningRequest(topology, parse_budget(budget), options)
+    _check_before_work(request, output, curve)
+    size = _bytes(expert_bytes)
+    with shown_progress("read loads") as progress:
+        measured, layers, built = _layers(read_loads(loads, loads_format), model, config, size, options.old, progress)
+        done = planned(request, measured, layers, model=built, on_pass=progress)
+        progress("write plan")
+        return _result(done, config, _write(done, output, curve), format)
+
+
+def _check_before_work(request: PlanningRequest, output: Path, curve: Path | None) -> None:
+    """What would be refused after the loads are read is refused before."""
+    from craftc.errors import BadInput
+    from craftc.files.atomic_write import check_writable
+    from craftc.solvers.planners.registry import planner_named
+
+    planner_named(request.options.planner)
+    if curve is not None and request.budget.kind != "auto":
+        raise BadInput("--curve draws how --budget auto chose: give both, or neither")
     for path in (output, curve):
         if path is not None:
             check_writable(path)
-    with shown_progress("read loads") as progress:
-        wanted = replace(wanted, loads=read_loads(loads, loads_format))
-        if model is not None:
-            start = _with_model(wanted, model, progress)
-        elif config is not None:
-            start = _with_config(wanted, config)
-        elif in_use is not None and expert_bytes is None:
-            start = replace(wanted, layers=in_use.moe_layers)
-        else:
-            start = _with_layers(wanted, expert_bytes)
-        done, _ = run_pipeline(planning, start, progress)
-        assert done.plan is not None
-        progress("write plan")
-        write_plan(done.plan, output)
-        if curve is not None and done.budget_curve is not None:
-            draw_budget_curve(done.budget_curve, curve)
-    hints = () if config is None else groups_hint(config, groups, nodes)
-    return _result(done, in_use, [str(path) for path in (output, curve) if path is not None], hints, format)
+
+
+def _config(model: str | None, model_config: Path | None, expert_bytes: str | None) -> Config | None:
+    """The model's config where it is given. Raises BadInput where the sizes of experts are given twice."""
+    from craftc.errors import BadInput
+    from craftc.models.model_config import read_model_config
+
+    if expert_bytes is not None and (model is not None or model_config is not None):
+        raise BadInput("give MODEL or --expert-bytes, not both: the model knows the size of its experts")
+    if model is not None and model_config is not None:
+        raise BadInput("give MODEL or --model-config, not both: each knows the layers and the size of their experts")
+    return None if model_config is None else read_model_config(model_config)
+
+
+def _bytes(size: str | None) -> int | None:
+    from craftc.units import parse_size
+
+    return None if size is None else parse_size(size)
 
 
 def _in_use(
@@ -195,69 +204,70 @@ def _in_use(
     return plan
 
 
-def _result(
-    done: Compilation, in_use: ReplicationPlan | None, files: list[str], hints: tuple[str, ...], format: Format
-) -> Result:
+def _layers(
+    loads: LoadProfile,
+    model: str | None,
+    config: Config | None,
+    expert_bytes: int | None,
+    in_use: ReplicationPlan | None,
+    progress: ShownProgress,
+) -> tuple[LoadProfile, tuple[MoELayer, ...], nn.Module | None]:
+    """Loads with the model's names, its MoE layers, and the model itself where there is one."""
+    from craftc.loads.name_layers import layers_of_loads, name_layers
+
+    if model is not None:
+        return (loads, *_model_and_layers(model, progress))
+    if config is not None:
+        return name_layers(loads, config), config.layers, None
+    if in_use is not None and expert_bytes is None:
+        return loads, in_use.moe_layers, None
+    return loads, layers_of_loads(loads, expert_bytes), None
+
+
+def _model_and_layers(model: str, progress: ShownProgress) -> tuple[tuple[MoELayer, ...], nn.Module]:
+    from craftc.models.model_file import load_model_source
+    from craftc.passes.compilation import require_moe_layers
+    from craftc.passes.pipelines import analysed
+
+    progress("load model")
+    source = load_model_source(model)
+    found = analysed(source.model, source.inputs, on_pass=progress)
+    require_moe_layers(found)
+    return found.layers, source.model
+
+
+def _write(done: Compilation, output: Path, curve: Path | None) -> list[str]:
+    """Write the plan, and the drawing where it is asked for; returns the files' names."""
+    from craftc.plans.file import write_plan
+    from craftc.report.budget_report import draw_budget_curve
+
+    write_plan(done.plan, output)
+    if curve is None:
+        return [str(output)]
+    draw_budget_curve(done.budget_curve, curve)
+    return [str(output), str(curve)]
+
+
+def _result(done: Compilation, config: Config | None, files: list[str], format: Format) -> Result:
     """The plan, and where they were asked for the curve behind its budget and the changes from the plan in use."""
+    from craftc.models.model_config import groups_hint
     from craftc.plans.diff import diff_plans
     from craftc.plans.file import plan_document
     from craftc.report.budget_report import budget_document, budget_text
     from craftc.report.diff_report import diff_document, diff_summary
     from craftc.report.plan_report import comparison_table, plan_summary, validation_text
 
-    assert done.plan is not None
+    options, topology = done.request.options, done.request.topology
+    hints = () if config is None else groups_hint(config, options.groups, topology.nodes)
     warnings = (*done.plan.warnings, *hints)
     document = {"plan": plan_document(done.plan), "files": files, "warnings": list(warnings)}
     parts = [plan_summary(done.plan), comparison_table(done.plan), *filter(None, [validation_text(done.plan)])]
-    if done.budget_curve is not None:
+    if done.knows("budget_curve"):
         document["budget_curve"] = budget_document(done.budget_curve)
         parts.append(budget_text(done.budget_curve))
-    if in_use is not None:
-        changes = diff_plans(in_use, done.plan)
+    if options.old is not None:
+        changes = diff_plans(options.old, done.plan)
         document["diff"] = diff_document(changes)
         parts.append(diff_summary(changes))
     parts.append(f"wrote {', '.join(files)}")
     return Result(document, "\n\n".join(parts), format, warnings=warnings)
-
-
-def _check_curve(curve: Path | None, budget: str) -> None:
-    from craftc.budget import parse_budget
-    from craftc.errors import BadInput
-
-    if curve is not None and parse_budget(budget).kind != "auto":
-        raise BadInput("--curve draws how --budget auto chose: give both, or neither")
-
-
-def _check_one_source(model: str | None, model_config: Path | None, expert_bytes: str | None) -> None:
-    from craftc.errors import BadInput
-
-    if expert_bytes is not None and (model is not None or model_config is not None):
-        raise BadInput("give MODEL or --expert-bytes, not both: the model knows the size of its experts")
-    if model is not None and model_config is not None:
-        raise BadInput("give MODEL or --model-config, not both: each knows the layers and the size of their experts")
-
-
-def _with_config(wanted: Compilation, config: Config) -> Compilation:
-    from craftc.loads.name_layers import name_layers
-
-    assert wanted.loads is not None
-    return replace(wanted, loads=name_layers(wanted.loads, config), layers=config.layers)
-
-
-def _with_layers(wanted: Compilation, expert_bytes: str | None) -> Compilation:
-    from craftc.api import layers_of_loads
-    from craftc.units import parse_size
-
-    assert wanted.loads is not None
-    size = None if expert_bytes is None else parse_size(expert_bytes)
-    return replace(wanted, layers=layers_of_loads(wanted.loads, size))
-
-
-def _with_model(wanted: Compilation, model: str, progress: ShownProgress) -> Compilation:
-    from craftc.models.model_file import load_model_source
-    from craftc.passes.pipelines import analysis_pipeline, run_pipeline
-
-    progress("load model")
-    source = load_model_source(model)
-    found, _ = run_pipeline(analysis_pipeline(), replace(wanted, model=source.model, inputs=source.inputs), progress)
-    return found

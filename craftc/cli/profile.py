@@ -53,12 +53,8 @@ def profile(
 def _profile_here(model: str, steps: int | None, mask_input: str | None, progress: ShownProgress) -> LoadProfile:
     from craftc.models.model_file import load_model_source
     from craftc.passes.analysis.profile_loads import ProfileLoads
-    from craftc.passes.compilation import Compilation
-    from craftc.passes.pipelines import profiling_pipeline, run_pipeline
+    from craftc.passes.pipelines import profiled
 
     source = load_model_source(model)
     profiling = ProfileLoads(mask_input=mask_input, max_steps=steps, model_name=source.name, on_step=progress.on_step)
-    start = Compilation(model=source.model, inputs=source.inputs)
-    done, _ = run_pipeline(profiling_pipeline(profiling), start, progress)
-    assert done.loads is not None
-    return done.loads
+    return profiled(source.model, source.inputs, profiling, on_pass=progress).loads

@@ -30,13 +30,9 @@ def verify(model: Model, plan: Plan, ranks: Ranks = None, format: OutputFormat =
 
 def _verify_here(model: str, plan: Path, progress: ShownProgress) -> Verification:
     from craftc.models.model_file import load_model_source
-    from craftc.passes.compilation import Compilation
-    from craftc.passes.pipelines import analysis_pipeline, joined, rewriting_pipeline, run_pipeline
+    from craftc.passes.pipelines import rewritten
     from craftc.plans.file import read_plan
 
     read = read_plan(plan)
     source = load_model_source(model)
-    start = Compilation(model=source.model, inputs=source.inputs, plan=read)
-    done, _ = run_pipeline(joined(analysis_pipeline(), rewriting_pipeline()), start, progress)
-    assert done.verification is not None
-    return done.verification
+    return rewritten(source.model, source.inputs, read, on_pass=progress).verification

@@ -18,8 +18,7 @@ from craftc.deployment.weight_files import WeightFile, fill_model, find_module
 from craftc.deployment.weights import SHARED, gpu_file
 from craftc.errors import BadInput
 from craftc.models.model_file import ModelSource, load_model_source
-from craftc.passes.compilation import Compilation
-from craftc.passes.pipelines import analysis_pipeline, run_pipeline
+from craftc.passes.pipelines import analysed
 from craftc.passes.rewriting.rewrite_experts import Replicate, rewrite_experts
 from craftc.plans.file import read_plan
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
@@ -113,10 +112,7 @@ def _replicated(source: ModelSource, plan: ReplicationPlan, replicate: Replicate
     if not lists:
         return replace_experts(source.model, plan, replicate)
     _fill_with_zeros(source.model)
-    start = Compilation(model=source.model, inputs=source.inputs)
-    found, _ = run_pipeline(analysis_pipeline(), start, None)
-    assert found.graph is not None
-    return rewrite_experts(found.graph, plan, replicate)
+    return rewrite_experts(analysed(source.model, source.inputs).graph, plan, replicate)
 
 
 def _fill_with_zeros(model: nn.Module) -> None:

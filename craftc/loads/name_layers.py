@@ -1,4 +1,4 @@
-"""A recording says which layers it is of by number; the model's config knows their names."""
+"""The layers that loads are of: known from the loads alone, or by number to a model's config, which knows names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from dataclasses import replace
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.model_config import ModelConfig
+from craftc.models.moe_layer import MoELayer
+
+
+def layers_of_loads(loads: LoadProfile, expert_bytes: int | None) -> tuple[MoELayer, ...]:
+    """The layers that `loads` tell of, all experts of one size. Raises BadInput without that size."""
+    if expert_bytes is None:
+        raise BadInput("the size of an expert is not known: give --expert-bytes (such as 84MiB), or the model")
+    if expert_bytes < 1:
+        raise BadInput(f"expert size must be at least 1 byte, got {expert_bytes}")
+    return tuple(
+        MoELayer(name, index, loads.experts, expert_bytes, top_k)
+        for name, index, top_k in zip(loads.layer_names, loads.layer_indices, loads.top_k, strict=True)
+    )
 
 
 def name_layers(loads: LoadProfile, config: ModelConfig) -> LoadProfile:

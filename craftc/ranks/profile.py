@@ -22,8 +22,7 @@ from craftc.loads.load_profile import LoadProfile
 from craftc.models.model_file import load_model_source
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.profile_loads import ProfileLoads
-from craftc.passes.compilation import Compilation
-from craftc.passes.pipelines import profiling_pipeline, run_pipeline
+from craftc.passes.pipelines import profiled
 from craftc.ranks.program import run_on_rank
 from craftc.runtime.process_group import DEFAULT_TIMEOUT_S
 from craftc.runtime.rank_group import RankGroup
@@ -36,9 +35,7 @@ def profile_rank(model: str, max_steps: int | None, mask_input: str | None, resu
     own: LoadProfile | None = None
     if next(stream(), None) is not None:
         profiling = ProfileLoads(mask_input=mask_input, model_name=source.name)
-        start = Compilation(model=source.model, inputs=WorkloadInputs(source.inputs.example, stream))
-        done, _ = run_pipeline(profiling_pipeline(profiling), start, None)
-        own = done.loads
+        own = profiled(source.model, WorkloadInputs(source.inputs.example, stream), profiling).loads
     parts: list[LoadProfile | None] = [None] * group.size
     dist.all_gather_object(parts, own, group=group.process_group)
     if group.rank == 0:

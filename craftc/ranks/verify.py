@@ -16,8 +16,8 @@ from torch import Tensor, fx, nn
 from craftc.models.model_file import load_model_source
 from craftc.passes.analysis.profile_loads import batches_of
 from craftc.passes.analysis.tracing.model import call_model
-from craftc.passes.compilation import Compilation, Verification
-from craftc.passes.pipelines import analysis_pipeline, run_pipeline
+from craftc.passes.compilation import Verification
+from craftc.passes.pipelines import analysed
 from craftc.passes.rewriting.checking.output_comparison import (
     RELATIVE_TOLERANCE,
     Difference,
@@ -49,16 +49,15 @@ def verify_rank(model: str, plan_file: Path, result: Path, group: RankGroup) -> 
     plan = read_plan(plan_file)
     check_ranks_agree(plan, group)
     source = load_model_source(model)
-    traced, _ = run_pipeline(analysis_pipeline(), Compilation(model=source.model, inputs=source.inputs), None)
-    assert traced.graph is not None
-    rewritten = rewrite_experts(traced.graph, plan, lambda experts, layer: distributed_experts(experts, layer, group))
+    traced = analysed(source.model, source.inputs).graph
+    rewritten = rewrite_experts(traced, plan, lambda experts, layer: distributed_experts(experts, layer, group))
     batches = [batch.inputs for batch in islice(batches_of(source.inputs), BATCHES)]
     example, _ = rows_of_rank(source.inputs.example, group.rank, group.size)
     found: dict[str, Difference] = {}
     with torch.no_grad():
         deviation = _token_deviation(rewritten, batches, group)
         for dtype in RELATIVE_TOLERANCE:
-            found |= _differences(source.model, traced.graph, rewritten, example, dtype)
+            found |= _differences(source.model, traced, rewritten, example, dtype)
     for what, one in found.items():
         check_difference(what, one)
     everyones: list[Any] = [None] * group.size

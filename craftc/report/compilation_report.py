@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -21,29 +22,29 @@ def compilation_text(compilation: Compilation) -> str:
     """One paragraph for everything known, in the order in which passes find it."""
     known = compilation
     parts: list[str] = []
-    if known.graph is not None:
+    if known.knows("graph"):
         parts.append(f"graph of {len(known.graph.graph.nodes)} nodes")
-    if known.layers is not None:
+    if known.knows("layers"):
         parts.append(layers_table(known.layers))
-    if known.loads is not None:
+    if known.knows("loads"):
         parts.append(loads_text(known.loads))
-    if known.budget_bytes is not None:
-        parts.append(f"budget {known.budget_requested} = {format_size(known.budget_bytes)}")
-    if known.curves is not None and known.loads is not None:
+    if known.knows("budget_bytes"):
+        parts.append(f"budget {known.request.budget.text} = {format_size(_budget_bytes(known))}")
+    if known.knows("curves"):
         parts.append(curve_table(known.curves, known.loads.layer_names))
-    if known.validated_curves is not None and known.loads is not None:
+    if known.knows("validated_curves"):
         parts.append(f"on steps left out:\n{curve_table(known.validated_curves, known.loads.layer_names)}")
-    if known.budget_curve is not None:
+    if known.knows("budget_curve"):
         parts.append(budget_text(known.budget_curve))
-    if known.allocation is not None:
+    if known.knows("allocation"):
         replicas = ", ".join(map(str, known.allocation.replicas_L))
         parts.append(f"replicas per layer: {replicas} ({known.allocation.status}, gap {known.allocation.gap:.2%})")
-    if known.plan is not None:
+    if known.knows("plan"):
         parts.extend((plan_summary(known.plan), comparison_table(known.plan)))
         if validation := validation_text(known.plan):
             parts.append("\n".join((validation, *(f"warning: {warning}" for warning in known.plan.warnings))))
         parts.append(layer_table(known.plan))
-    if known.verification is not None:
+    if known.knows("verification"):
         parts.append(verification_text(known.verification))
     return "\n\n".join(parts)
 
@@ -51,19 +52,28 @@ def compilation_text(compilation: Compilation) -> str:
 def compilation_document(compilation: Compilation) -> dict[str, Any]:
     """The same as JSON values; null where it is not known yet."""
     known = compilation
+
+    def stated(name: str, document: Callable[[], Any]) -> Any:
+        return document() if known.knows(name) else None
+
     return {
-        "graph_nodes": None if known.graph is None else len(known.graph.graph.nodes),
-        "layers": None if known.layers is None else [asdict(layer) for layer in known.layers],
-        "loads": None if known.loads is None else loads_document(known.loads),
-        "budget_bytes": known.budget_bytes,
-        "curves": None if known.curves is None else _curves_document(known.curves),
-        "validated_curves": None if known.validated_curves is None else _curves_document(known.validated_curves),
-        "budget_curve": None if known.budget_curve is None else budget_document(known.budget_curve),
-        "replicas": None if known.allocation is None else list(known.allocation.replicas_L),
-        "plan": None if known.plan is None else plan_document(known.plan),
-        "verification": None if known.verification is None else verification_document(known.verification),
-        "warnings": [] if known.plan is None else list(known.plan.warnings),
+        "graph_nodes": stated("graph", lambda: len(known.graph.graph.nodes)),
+        "layers": stated("layers", lambda: [asdict(layer) for layer in known.layers]),
+        "loads": stated("loads", lambda: loads_document(known.loads)),
+        "budget_bytes": stated("budget_bytes", lambda: _budget_bytes(known)),
+        "curves": stated("curves", lambda: _curves_document(known.curves)),
+        "validated_curves": stated("validated_curves", lambda: _curves_document(known.validated_curves)),
+        "budget_curve": stated("budget_curve", lambda: budget_document(known.budget_curve)),
+        "replicas": stated("allocation", lambda: list(known.allocation.replicas_L)),
+        "plan": stated("plan", lambda: plan_document(known.plan)),
+        "verification": stated("verification", lambda: verification_document(known.verification)),
+        "warnings": list(known.plan.warnings) if known.knows("plan") else [],
     }
+
+
+def _budget_bytes(known: Compilation) -> int:
+    """What is planned with, which `--budget auto` chooses; until then what it chooses within."""
+    return known.problem.budget_bytes if known.knows("problem") else known.budget_bytes
 
 
 def _curves_document(curves: BenefitCurves) -> dict[str, Any]:

@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from craftc.passes.compilation import Compilation
-from craftc.report.compilation_report import compilation_text
+from craftc.report.compilation_report import compilation_document, compilation_text
 from craftc.units import format_size
 
 
-def optimize_report(name: str, compilation: Compilation, pipeline: str) -> str:
+def optimize_report(name: str, compilation: Compilation) -> str:
     """The contents of report.txt; same inputs, same text."""
-    passes = "\n".join(f"  {line}" for line in pipeline.splitlines())
-    return f"craftc optimize: {name}\n\npasses:\n{passes}\n\n{compilation_text(compilation)}\n"
+    passes = "\n".join(f"  {timing.printed}" for timing in compilation.timings)
+    return f"craftc optimize: {name}\n\n{compilation.request}\n\npasses:\n{passes}\n\n{compilation_text(compilation)}\n"
+
+
+def optimize_document(compilation: Compilation) -> dict[str, Any]:
+    """The same as JSON values."""
+    return {
+        "request": compilation.request.stated,
+        "passes": [timing.printed for timing in compilation.timings],
+        **compilation_document(compilation),
+    }
 
 
 def files_list(folder: Path, files: Sequence[str]) -> str:

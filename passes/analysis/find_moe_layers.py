@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import networkx as nx
@@ -13,7 +13,7 @@ from craftc.models.moe_layer import MoELayer
 from craftc.passes.analysis.tracing.dataflow import as_digraph, backwards, other_readers_of
 from craftc.passes.analysis.tracing.experts import ABI, block_index, experts_of, why_not_fused
 from craftc.passes.base import Pass
-from craftc.passes.compilation import Compilation, NearMiss
+from craftc.passes.compilation import Compilation, NearMiss, updated
 from craftc.runtime.module_list_experts import ModuleListExperts
 
 HIDDEN, INDICES, WEIGHTS = 0, 1, 2
@@ -32,12 +32,10 @@ class FindMoELayers(Pass):
     gives: ClassVar[tuple[str, ...]] = ("layers",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        assert compilation.model is not None
-        assert compilation.graph is not None
         found, missed = find_moe_layers(compilation.model, compilation.graph)
         for node, layer in found:
             node.meta["moe"] = layer
-        return replace(
+        return updated(
             compilation, layers=tuple(layer for _, layer in found), near_misses=compilation.near_misses + missed
         )
 

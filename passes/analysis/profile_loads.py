@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.find_moe_layers import INDICES
 from craftc.passes.analysis.tracing.model import check_has_weights
 from craftc.passes.base import Pass
-from craftc.passes.compilation import Compilation, require_moe_layers
+from craftc.passes.compilation import Compilation, require_moe_layers, updated
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,6 @@ class ProfileLoads(Pass):
 
     def run(self, compilation: Compilation) -> Compilation:
         """Fill in `loads`. Raises BadInput naming the batch at fault; Unsupported on unlike expert counts."""
-        assert compilation.graph is not None
-        assert compilation.layers is not None
-        assert compilation.inputs is not None
         if self.max_steps is not None and self.max_steps < 1:
             raise BadInput(f"profile: steps must be at least 1, got {self.max_steps}")
         require_moe_layers(compilation)
@@ -76,7 +73,7 @@ class ProfileLoads(Pass):
                 self.on_step(len(counts_SLE))
         if not counts_SLE:
             raise BadInput("profile: calibration_inputs() yields no batch; yield at least one, or leave it out")
-        return replace(compilation, loads=self._profile(np.stack(counts_SLE), compilation.layers, step_names))
+        return updated(compilation, loads=self._profile(np.stack(counts_SLE), compilation.layers, step_names))
 
     def _profile(self, counts_SLE: np.ndarray, layers: tuple[MoELayer, ...], step_names: list[str]) -> LoadProfile:
         return LoadProfile(
@@ -205,5 +202,4 @@ def _reason(error: Exception) -> str:
 
 def _tokens(counts_SLE: np.ndarray, layers: tuple[MoELayer, ...]) -> int:
     """Tokens the first layer saw; find_moe_layers always knows K."""
-    assert layers[0].top_k is not None
-    return int(counts_SLE[:, 0].sum()) // layers[0].top_k
+    return int(counts_SLE[:, 0].sum()) // (layers[0].top_k or 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from craftc.passes.analysis.tracing.experts import find_experts
 from craftc.passes.analysis.tracing.model import call_model, one_line, trace_model
 from craftc.passes.analysis.tracing.module_lists import fuse_module_lists
 from craftc.passes.base import Pass
-from craftc.passes.compilation import Compilation, NearMiss, no_moe_layer
+from craftc.passes.compilation import Compilation, NearMiss, no_moe_layer, updated
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,8 @@ class Trace(Pass):
     changes_graph: ClassVar[bool] = True
 
     def run(self, compilation: Compilation) -> Compilation:
-        assert compilation.model is not None
-        assert compilation.inputs is not None
         graph_module, near_misses = trace(compilation.model, compilation.inputs.example)
-        return replace(compilation, graph=graph_module, near_misses=near_misses)
+        return updated(compilation, graph=graph_module, near_misses=near_misses)
 
 
 def trace(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[fx.GraphModule, tuple[NearMiss, ...]]:

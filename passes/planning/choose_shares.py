@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from craftc.passes.base import Pass
-from craftc.passes.compilation import Compilation
+from craftc.passes.compilation import Compilation, updated
 from craftc.passes.planning.writing.comparison import with_planned
 from craftc.plans.verifier import require_sound
 from craftc.solvers.replay import replay
@@ -27,9 +27,7 @@ class ChooseShares(Pass):
         Raises VerificationFailed for a bug here.
         """
         plan, loads = compilation.plan, compilation.loads
-        assert plan is not None
         assert plan.estimate is not None
-        assert loads is not None
         layers = tuple(
             replace(layer, shares=choose_shares(loads.counts_SLE[:, ordinal], layer.placement).shares or layer.shares)
             for ordinal, layer in enumerate(plan.layers)
@@ -39,4 +37,4 @@ class ChooseShares(Pass):
         estimate = with_planned(plan.estimate, planned_L.tolist())
         shared = replace(plan, layers=layers, estimate=estimate)
         require_sound(shared)
-        return replace(compilation, plan=shared)
+        return updated(compilation, plan=shared)

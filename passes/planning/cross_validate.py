@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from craftc.passes.base import Pass
-from craftc.passes.compilation import Compilation
-from craftc.passes.planning.pose_problem import planning_problem
+from craftc.passes.compilation import Compilation, updated
 from craftc.plans.replication_plan import CrossValidation
 from craftc.solvers.cross_validation import deal_steps, seen_and_unseen
 from craftc.solvers.planners.registry import planner_for
-from craftc.solvers.problem import DEFAULT_PLANNER
 
 _FOLDS = 2
 """Few, since every plan pays for them: each costs two placements at the lowest search effort."""
@@ -22,21 +20,15 @@ class CrossValidate(Pass):
     """Placements stay as they are."""
 
     name: ClassVar[str] = "cross_validate"
-    needs: ClassVar[tuple[str, ...]] = ("loads", "layers", "topology", "budget_bytes", "plan")
+    needs: ClassVar[tuple[str, ...]] = ("request", "loads", "problem", "plan")
     gives: ClassVar[tuple[str, ...]] = ("plan",)
-
-    planner: str = DEFAULT_PLANNER
-    """Name in `craftc.solvers.planners.registry`."""
 
     def run(self, compilation: Compilation) -> Compilation:
         """The plan with the statement in its estimate; unchanged where there is a single step, or no estimate."""
-        plan, loads = compilation.plan, compilation.loads
-        assert plan is not None
-        assert loads is not None
+        plan, loads, problem = compilation.plan, compilation.loads, compilation.problem
         if loads.steps < 2 or plan.estimate is None:
             return compilation
-        problem = planning_problem(compilation)
-        planner = planner_for(self.planner, problem).at_effort("low")
+        planner = planner_for(compilation.request.options.planner, problem).at_effort("low")
         fold_S = deal_steps(loads.steps, _FOLDS, loads.step_names)
         without = seen_and_unseen(problem, planner, (0,) * problem.layers, fold_S)
         planned = seen_and_unseen(problem, planner, [layer.replicas for layer in plan.layers], fold_S)
@@ -47,4 +39,4 @@ class CrossValidate(Pass):
             placement_only_seen=float(without.seen_L.mean()),
             placement_only_unseen=float(without.unseen_FL.mean()),
         )
-        return replace(compilation, plan=replace(plan, estimate=replace(plan.estimate, cross_validation=checked)))
+        return updated(compilation, plan=replace(plan, estimate=replace(plan.estimate, cross_validation=checked)))

@@ -21,7 +21,5 @@ class MatchLoads(Pass):
     def run(self, compilation: Compilation) -> Compilation:
         """Raises BadInput naming the first layer that differs, or where there are none."""
         require_moe_layers(compilation)
-        assert compilation.loads is not None
-        assert compilation.layers is not None
         check_loads_fit(compilation.loads, compilation.layers, "model")
         return compilation

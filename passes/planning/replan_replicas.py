@@ -7,12 +7,11 @@ from typing import ClassVar
 
 from craftc.errors import BadInput
 from craftc.passes.base import Pass
-from craftc.passes.compilation import Compilation
-from craftc.passes.planning.pose_problem import planning_problem
+from craftc.passes.compilation import Compilation, updated
 from craftc.passes.planning.writing.written_plan import written_plan
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.solvers.planners.registry import planner_for
-from craftc.solvers.problem import DEFAULT_PLANNER, Placement, PlanningProblem
+from craftc.solvers.problem import Placement, PlanningProblem
 from craftc.solvers.replanning.replan import OldLayer, replan
 from craftc.solvers.verifier import PlacedLayer, group_violations
 
@@ -25,31 +24,26 @@ class ReplanReplicas(Pass):
     """In the place of `PlaceReplicas` where a plan is in use already."""
 
     name: ClassVar[str] = "replan_replicas"
-    needs: ClassVar[tuple[str, ...]] = ("loads", "layers", "topology", "budget_bytes", "curves", "allocation")
+    needs: ClassVar[tuple[str, ...]] = ("request", "loads", "layers", "problem", "curves", "allocation")
     gives: ClassVar[tuple[str, ...]] = ("plan",)
 
     old: ReplicationPlan = field(repr=False)
     """The plan in use."""
     max_move_bytes: int
     """Bytes of weights that GPUs may receive, all together, at least 0."""
-    planner: str = DEFAULT_PLANNER
-    """Name in `craftc.solvers.planners.registry`."""
 
     def run(self, compilation: Compilation) -> Compilation:
         """Raises BadInput where the old plan is for other layers or GPUs, Infeasible where it moves too much."""
-        problem = planning_problem(compilation)
+        problem, allocation = compilation.problem, compilation.allocation
         _check_same_model(self.old, compilation)
         _check_groups(self.old, problem)
-        planner = planner_for(self.planner, problem)
-        curves, allocation = compilation.curves, compilation.allocation
-        assert curves is not None
-        assert allocation is not None
+        planner = planner_for(compilation.request.options.planner, problem)
         old_L = tuple(OldLayer(layer.placement, layer.shares) for layer in self.old.layers)
         found = replan(problem, planner, allocation.replicas_L, old_L, self.max_move_bytes)
         layers = tuple(map(_replanned_layer, self.old.layers, found.placements))
         # What was proven for the allocation does not hold for replicas that were kept to save moves.
         placed = replace(allocation, replicas_L=tuple(layer.replicas for layer in layers), status="heuristic")
-        return replace(compilation, plan=written_plan(compilation, problem, planner, curves, placed, layers))
+        return updated(compilation, plan=written_plan(compilation, planner, placed, layers))
 
 
 def _replanned_layer(old: LayerPlan, placement: Placement) -> LayerPlan:
@@ -60,9 +54,7 @@ def _replanned_layer(old: LayerPlan, placement: Placement) -> LayerPlan:
 
 
 def _check_same_model(old: ReplicationPlan, compilation: Compilation) -> None:
-    topology, layers = compilation.topology, compilation.layers
-    assert topology is not None
-    assert layers is not None
+    topology, layers = compilation.request.topology, compilation.layers
     if old.topology != topology:
         raise BadInput(
             f"old plan is for {old.topology.gpus} GPUs in {old.topology.nodes} nodes, asked for are {topology.gpus} in "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
-from craftc.budget import parse_budget, resolve_budget
+from craftc.budget import resolve_budget
 from craftc.passes.base import Pass
-from craftc.passes.compilation import Compilation
+from craftc.passes.compilation import Compilation, updated
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,10 @@ class ResolveBudget(Pass):
     """Needs no model: layers may come from loads."""
 
     name: ClassVar[str] = "resolve_budget"
-    needs: ClassVar[tuple[str, ...]] = ("layers", "topology", "budget_requested")
+    needs: ClassVar[tuple[str, ...]] = ("request", "layers")
     gives: ClassVar[tuple[str, ...]] = ("budget_bytes",)
 
     def run(self, compilation: Compilation) -> Compilation:
         """Raises BadInput or Infeasible, see `craftc.budget.resolve_budget`."""
-        assert compilation.layers is not None
-        assert compilation.topology is not None
-        assert compilation.budget_requested is not None
-        budget = parse_budget(compilation.budget_requested)
-        return replace(compilation, budget_bytes=resolve_budget(budget, compilation.layers, compilation.topology))
+        request = compilation.request
+        return updated(compilation, budget_bytes=resolve_budget(request.budget, compilation.layers, request.topology))

@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from craftc.passes.base import Pass
-from craftc.passes.compilation import Compilation
-from craftc.passes.planning.pose_problem import planning_problem
+from craftc.passes.compilation import Compilation, updated
 from craftc.solvers.objectives import worst_workload_weights
 from craftc.solvers.planners.registry import planner_for
-from craftc.solvers.problem import DEFAULT_PLANNER
 
 
 @dataclass(frozen=True)
@@ -18,16 +16,12 @@ class WeighWorkloads(Pass):
     """The names of steps are the names of workloads."""
 
     name: ClassVar[str] = "weigh_workloads"
-    needs: ClassVar[tuple[str, ...]] = ("loads", "layers", "topology", "budget_bytes")
-    gives: ClassVar[tuple[str, ...]] = ("step_weight_S",)
-
-    planner: str = DEFAULT_PLANNER
-    """Name in `craftc.solvers.planners.registry`."""
+    needs: ClassVar[tuple[str, ...]] = ("request", "loads", "problem")
+    gives: ClassVar[tuple[str, ...]] = ("problem",)
 
     def run(self, compilation: Compilation) -> Compilation:
         """Planned at the lowest search effort. Raises BadInput where the loads do not name their steps."""
-        assert compilation.loads is not None
-        problem = planning_problem(compilation)
-        planner = planner_for(self.planner, problem).at_effort("low")
+        problem = compilation.problem
+        planner = planner_for(compilation.request.options.planner, problem).at_effort("low")
         weight_S = worst_workload_weights(problem, planner, compilation.loads.step_names)
-        return replace(compilation, step_weight_S=weight_S)
+        return updated(compilation, problem=replace(problem, step_weight_S=weight_S))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import fx, nn
 
 from craftc.passes.base import Pass
-from craftc.passes.compilation import Compilation
+from craftc.passes.compilation import Compilation, updated
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.runtime.plan_match import check_layer_fits, check_same_layers
 from craftc.runtime.replicated_experts import virtual_experts
@@ -33,9 +33,7 @@ class RewriteExperts(Pass):
     changes_graph: ClassVar[bool] = True
 
     def run(self, compilation: Compilation) -> Compilation:
-        assert compilation.graph is not None
-        assert compilation.plan is not None
-        return replace(compilation, graph=rewrite_experts(compilation.graph, compilation.plan, virtual_experts))
+        return updated(compilation, graph=rewrite_experts(compilation.graph, compilation.plan, virtual_experts))
 
 
 def rewrite_experts(graph: fx.GraphModule, plan: ReplicationPlan, replicate: Replicate) -> fx.GraphModule:

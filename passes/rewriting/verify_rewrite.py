@@ -5,7 +5,7 @@ Axes: T tokens, H hidden size, K experts per token.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from craftc.passes.analysis.profile_loads import batches_of
 from craftc.passes.analysis.tracing.model import call_model, check_has_weights
 from craftc.passes.base import Pass
-from craftc.passes.compilation import Compilation, Verification
+from craftc.passes.compilation import Compilation, Verification, updated
 from craftc.passes.rewriting.checking.output_comparison import (
     RELATIVE_TOLERANCE,
     Difference,
@@ -56,14 +56,11 @@ class VerifyRewrite(Pass):
     gives: ClassVar[tuple[str, ...]] = ("verification",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        assert compilation.model is not None
-        assert compilation.graph is not None
-        assert compilation.inputs is not None
         check_has_weights(compilation.model)
         batches = [batch.inputs for batch in islice(batches_of(compilation.inputs), self.batches)]
         example = compilation.inputs.example
         verification = verify_rewrite(compilation.model, compilation.graph, example, batches, self.dtypes)
-        return replace(compilation, verification=verification)
+        return updated(compilation, verification=verification)
 
 
 def verify_rewrite(

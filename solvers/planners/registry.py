@@ -27,6 +27,11 @@ def planner_named(name: str) -> Planner:
     return PLANNERS[base] if base == name else UniformPlanner(PLANNERS[base])
 
 
+def uniform_name(name: str) -> str:
+    """The name of the uniform form of the planner called `name`, which may be one already."""
+    return name.removesuffix(UNIFORM) + UNIFORM
+
+
 def planner_for(name: str, problem: PlanningProblem) -> Planner:
     """The planner called `name` at the problem's effort.
 

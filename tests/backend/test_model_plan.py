@@ -67,13 +67,13 @@ def test_the_first_calls_are_counted_then_planned(calls, monkeypatch):
     planned_from: list[LoadProfile] = []
     from craftc.backend import planning
 
-    plan = planning._plan
+    planned = planning.planned
 
-    def spy(layers, loads, options):
+    def spy(request, loads, layers):
         planned_from.append(loads)
-        return plan(layers, loads, options)
+        return planned(request, loads, layers)
 
-    monkeypatch.setattr(planning, "_plan", spy)
+    monkeypatch.setattr(planning, "planned", spy)
     model = TinyMoE()
     run = compiled(model, profile_calls=2)
     for number in range(2):
@@ -110,7 +110,7 @@ def test_planning_that_fails_after_counting_leaves_the_model_as_it_was(monkeypat
     def fail(*_, **__):
         raise Infeasible("no plan fits")
 
-    monkeypatch.setattr("craftc.backend.planning._plan", fail)
+    monkeypatch.setattr("craftc.backend.planning.planned", fail)
     model = TinyMoE()
     run = compiled(model, profile_calls=1, strict=strict)
     run(batch())

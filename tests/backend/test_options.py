@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 
 from craftc.backend.options import compile_options
+from craftc.budget import parse_budget
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
+from craftc.planning_options import PlanningRequest
+from craftc.topology import Topology
 
 PLANNING = {"gpus": 8, "budget": "25%"}
 
 
 def test_planning_options_are_kept():
     options = compile_options(PLANNING | {"nodes": 2, "loads": "loads.npz", "inner": "aot_eager", "strict": True}, None)
-    assert (options.topology.gpus, options.topology.nodes, options.budget) == (8, 2, "25%")
+    assert options.plan == PlanningRequest(Topology(8, 2), parse_budget("25%"))
     assert (options.loads, options.inner, options.strict) == (Path("loads.npz"), "aot_eager", True)
 
 

@@ -78,6 +78,7 @@ def test_stops_after_any_pass(capfd: pytest.CaptureFixture[str], stop_after: str
     ran = optimize(capfd, "--stop-after", stop_after)
     assert ran.code == 0, ran.err
     assert shown in ran.out
+    assert "\n\nrequest(gpus=" in ran.out
     assert "passes:\n  trace()\n  find_moe_layers()\n" in ran.out, "the pipeline prints itself"
     document = json.loads(optimize(capfd, "--stop-after", stop_after, "--format", "json").out)
     assert all(document[name] is None for name in unknown)

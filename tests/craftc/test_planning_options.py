@@ -1,9 +1,13 @@
 """Options of planning are checked where they enter."""
 
+from dataclasses import fields
+
 import pytest
 
+from craftc.budget import parse_budget
 from craftc.errors import BadInput
-from craftc.planning_options import PlanningOptions
+from craftc.planning_options import PlanningOptions, PlanningRequest
+from craftc.topology import Topology
 from tests.plans.sample_plans import toy_plan
 
 
@@ -29,3 +33,14 @@ def test_defaults_and_everything_given():
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(BadInput, match=message):
         PlanningOptions(**options)
+
+
+def test_a_request_states_everything_asked_for_once():
+    request = PlanningRequest(Topology(8, 2), parse_budget(" 25% "), PlanningOptions(effort="high", old=toy_plan()))
+    assert request.stated["budget"] == "25%"
+    assert request.stated["effort"] == "high"
+    assert set(request.stated) == {"gpus", "nodes", "budget"} | {
+        option.name for option in fields(PlanningOptions) if option.repr
+    }
+    assert str(request).startswith("request(gpus=8, nodes=2, budget='25%', planner='craftc', solver='highs', ")
+    assert "placement" not in str(request)

@@ -10,8 +10,7 @@ import torch
 from craftc.deployment.optimized_folder import write_optimized
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.model_file import load_model_source
-from craftc.passes.compilation import Compilation
-from craftc.passes.pipelines import analysis_pipeline, run_pipeline
+from craftc.passes.pipelines import analysed
 from tests.passes.traced import planned
 
 MODEL_FILE = """
@@ -33,9 +32,7 @@ EXTRA = {{}}
 def optimized(folder: Path, spec: str) -> Any:
     """The source of `spec`, planned for one GPU and written to `folder`."""
     source = load_model_source(spec)
-    found, _ = run_pipeline(analysis_pipeline(), Compilation(model=source.model, inputs=source.inputs), None)
-    plan = planned(found, gpus=1, replicas=0).plan
-    assert plan is not None
+    plan = planned(analysed(source.model, source.inputs), gpus=1, replicas=0).plan
     loads = LoadProfile.from_counts(torch.ones(1, len(plan.layers), plan.layers[0].experts).numpy())
     write_optimized(folder, source.model, plan, loads, "report", spec)
     return source

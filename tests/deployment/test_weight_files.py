@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from craftc.deployment.load_model import load
 from craftc.errors import BadInput
-from craftc.passes.compilation import Compilation
-from craftc.passes.pipelines import analysis_pipeline, run_pipeline
+from craftc.passes.pipelines import analysed
 from craftc.plans.file import write_plan
 from tests.deployment.outputs import model_file, optimized
 from tests.passes.traced import planned
@@ -21,9 +20,7 @@ from tests.runtime.one_rank import one_rank  # noqa: F401
 
 def test_weights_of_another_plan_are_refused(one_rank, tmp_path):  # noqa: F811
     source = optimized(tmp_path / "out", model_file(tmp_path, "mixtral"))
-    found, _ = run_pipeline(analysis_pipeline(), Compilation(model=source.model, inputs=source.inputs), None)
-    plan = planned(found, gpus=1, replicas=0).plan
-    assert plan is not None
+    plan = planned(analysed(source.model, source.inputs), gpus=1, replicas=0).plan
     turned = replace(plan.layers[0], placement=(tuple(reversed(plan.layers[0].placement[0])),))
     write_plan(replace(plan, layers=(turned, *plan.layers[1:])), tmp_path / "out" / "plan.json")
     with pytest.raises(BadInput, match=r"shared\.safetensors were written for another plan; run craftc optimize again"):

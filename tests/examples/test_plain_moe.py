@@ -10,11 +10,9 @@ import pytest
 import torch
 
 from craftc.models.model_file import ModelSource, load_model_source
-from craftc.passes.analysis.find_moe_layers import FindMoELayers
 from craftc.passes.analysis.profile_loads import ProfileLoads
-from craftc.passes.analysis.trace import Trace
-from craftc.passes.base import run_checked
 from craftc.passes.compilation import Compilation
+from craftc.passes.pipelines import profiled
 from tests.places import ROOT
 
 MODEL = ROOT / "examples" / "plain_moe" / "model.py"
@@ -23,16 +21,10 @@ WITHOUT_TRANSFORMERS = f"""
 import sys
 sys.modules["transformers"] = None
 from craftc.models.model_file import load_model_source
-from craftc.passes.base import run_checked
-from craftc.passes.compilation import Compilation
-from craftc.passes.analysis.find_moe_layers import FindMoELayers
 from craftc.passes.analysis.profile_loads import ProfileLoads
-from craftc.passes.analysis.trace import Trace
+from craftc.passes.pipelines import profiled
 source = load_model_source({str(MODEL)!r})
-compilation = Compilation(model=source.model, inputs=source.inputs)
-for one in (Trace(), FindMoELayers(), ProfileLoads()):
-    compilation = run_checked(one, compilation)
-print(compilation.loads.counts_SLE.shape)
+print(profiled(source.model, source.inputs, ProfileLoads()).loads.counts_SLE.shape)
 """
 
 
@@ -43,10 +35,7 @@ def source() -> ModelSource:
 
 @pytest.fixture(scope="module")
 def compilation(source) -> Compilation:
-    compilation = Compilation(model=source.model, inputs=source.inputs)
-    for one in (Trace(), FindMoELayers(), ProfileLoads()):
-        compilation = run_checked(one, compilation)
-    return compilation
+    return profiled(source.model, source.inputs, ProfileLoads())
 
 
 def test_its_three_moe_layers_are_found_as_lists_of_modules_and_the_dense_block_is_not(compilation):

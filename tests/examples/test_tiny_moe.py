@@ -11,11 +11,8 @@ import torch
 from craftc.models.fingerprint import fingerprint_model
 from craftc.models.model_file import load_model_source
 from craftc.models.workload import WorkloadInputs
-from craftc.passes.analysis.find_moe_layers import FindMoELayers
 from craftc.passes.analysis.profile_loads import ProfileLoads
-from craftc.passes.analysis.trace import Trace
-from craftc.passes.base import run_checked
-from craftc.passes.compilation import Compilation
+from craftc.passes.pipelines import profiled
 from examples.tiny_moe import model as tiny_moe
 from examples.tiny_moe import train
 
@@ -47,10 +44,7 @@ def test_it_predicts_held_out_source_far_better_than_chance(model, batches):
 
 
 def test_its_routing_is_skewed_by_training_alone(model, batches):
-    compilation = Compilation(model=model, inputs=WorkloadInputs(batches[0], lambda: batches))
-    for one in (Trace(), FindMoELayers(), ProfileLoads()):
-        compilation = run_checked(one, compilation)
-    assert compilation.loads is not None
+    compilation = profiled(model, WorkloadInputs(batches[0], lambda: batches), ProfileLoads())
     counts_SLE = compilation.loads.counts_SLE
     assert counts_SLE.shape == (24, 6, 16)
     assert compilation.loads.top_k == (2,) * 6

@@ -1,12 +1,15 @@
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import fx, nn
 
+from craftc.budget import parse_budget
 from craftc.errors import BadInput, VerificationFailed
 from craftc.passes.base import Pass, PassContractError, Pipeline
-from craftc.passes.compilation import Compilation
+from craftc.passes.compilation import Compilation, updated
+from craftc.planning_options import PlanningOptions, PlanningRequest
+from craftc.topology import Topology
 from tests.plans.sample_plans import plan_of, toy_layers
 
 
@@ -18,8 +21,7 @@ class Capture(Pass):
     changes_graph = True
 
     def run(self, compilation: Compilation) -> Compilation:
-        assert compilation.model is not None
-        return replace(compilation, graph=fx.symbolic_trace(compilation.model))
+        return updated(compilation, graph=fx.symbolic_trace(compilation.model))
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,6 @@ class Count(Pass):
 
     def run(self, compilation: Compilation) -> Compilation:
         graph = compilation.graph
-        assert graph is not None
         if self.meddle == "node":
             graph.graph.inserting_before(next(iter(graph.graph.nodes)))
             graph.graph.placeholder("extra")
@@ -62,7 +63,7 @@ class Misplace(Pass):
     gives = ("plan",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        return replace(compilation, plan=plan_of([((0, 1), (1, 2))], toy_layers()[:1]))
+        return updated(compilation, plan=plan_of([((0, 1), (1, 2))], toy_layers()[:1]))
 
 
 def start() -> Compilation:
@@ -71,14 +72,25 @@ def start() -> Compilation:
 
 def test_passes_run_in_order_and_are_timed():
     seen: list[str] = []
-    result, timings = Pipeline((Capture(), Count()), on_pass=lambda one: seen.append(one.name)).run(start())
-    assert result.graph is not None
-    assert [timing.name for timing in timings] == seen == ["capture", "count"]
-    assert all(timing.seconds >= 0 for timing in timings)
+    result = Pipeline((Capture(), Count(meddle=""))).run(start(), seen.append)
+    assert result.knows("graph")
+    assert [timing.name for timing in result.timings] == seen == ["capture", "count"]
+    assert [timing.printed for timing in result.timings] == ["capture()", "count(meddle='')"]
+    assert all(timing.seconds >= 0 for timing in result.timings)
 
 
 def test_a_pipeline_prints_its_passes_with_their_options():
     assert str(Pipeline((Capture(), Count(meddle="node")))) == "capture()\ncount(meddle='node')"
+
+
+def test_a_pipeline_that_plans_says_so_first_and_every_pass_knows_it():
+    request = PlanningRequest(Topology(8, 2), parse_budget("25%"), PlanningOptions(effort="high"))
+    pipeline = Pipeline((Capture(),), request)
+    first, second = str(pipeline).splitlines()
+    assert first.startswith("request(gpus=8, nodes=2, budget='25%', planner='craftc', ")
+    assert "effort='high'" in first
+    assert second == "capture()"
+    assert pipeline.until("capture").run(start()).request is request
 
 
 def test_a_pipeline_stops_after_the_named_pass():
@@ -107,7 +119,6 @@ class Disorder(Pass):
     changes_graph = True
 
     def run(self, compilation: Compilation) -> Compilation:
-        assert compilation.graph is not None
         nodes = list(compilation.graph.graph.nodes)
         nodes[0].prepend(nodes[-1])
         return compilation

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 from craftc.models.workload import WorkloadInputs
-from craftc.passes.analysis.find_moe_layers import FindMoELayers
-from craftc.passes.analysis.trace import Trace
-from craftc.passes.base import Pipeline
-from craftc.passes.compilation import Compilation
+from craftc.passes.compilation import Compilation, updated
+from craftc.passes.pipelines import analysed
 from craftc.solvers.problem import Placement
 from tests.model_families import build_family
 from tests.plans.sample_plans import plan_of, random_placement
@@ -18,13 +15,11 @@ from tests.plans.sample_plans import plan_of, random_placement
 def traced(family: str) -> Compilation:
     """A family's tiny model, traced, with its MoE layers found."""
     model, example = build_family(family)
-    compilation, _ = Pipeline((Trace(), FindMoELayers())).run(Compilation(model=model, inputs=WorkloadInputs(example)))
-    return compilation
+    return analysed(model, WorkloadInputs(example))
 
 
 def planned(compilation: Compilation, gpus: int, replicas: int = 5) -> Compilation:
     """With a random sound plan: `replicas` in every layer, a layer's larger GPUs where the fewest slots are."""
-    assert compilation.layers is not None
     seed = random.Random(0)
     slots_G = [0] * gpus
     placements: list[Placement] = []
@@ -33,4 +28,4 @@ def planned(compilation: Compilation, gpus: int, replicas: int = 5) -> Compilati
         gpu_of = dict(zip(sorted(range(gpus), key=lambda gpu: slots_G[gpu]), held, strict=True))
         placements.append(tuple(gpu_of[gpu] for gpu in range(gpus)))
         slots_G = [slots + len(gpu_of[gpu]) for gpu, slots in enumerate(slots_G)]
-    return replace(compilation, plan=plan_of(placements, compilation.layers))
+    return updated(compilation, plan=plan_of(placements, compilation.layers))

@@ -25,8 +25,7 @@ from torch.overrides import TorchFunctionMode
 from craftc.errors import Unsupported
 from craftc.manifests.onnx.annotations import DOMAIN, annotate
 from craftc.models.workload import WorkloadInputs
-from craftc.passes.compilation import Compilation
-from craftc.passes.pipelines import analysis_pipeline, run_pipeline
+from craftc.passes.pipelines import analysed
 from craftc.passes.rewriting.rewrite_experts import rewrite_experts
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 from craftc.runtime.local_experts import local_experts
@@ -143,9 +142,7 @@ def export_model(plan: ReplicationPlan, model: nn.Module, example: dict[str, Any
     """`model` rewritten to `plan` as an annotated ONNX model with free sizes. Raises BadInput where the two do not
     belong
     together, Unsupported where torch cannot export the model."""
-    traced, _ = run_pipeline(analysis_pipeline(), Compilation(model=model, inputs=WorkloadInputs(example)), None)
-    assert traced.graph is not None
-    assert traced.layers is not None
+    traced = analysed(model, WorkloadInputs(example))
     bodies: dict[str, FusedBody | ListBody] = {}
 
     def node_for(experts: nn.Module, layer: LayerPlan) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Write down a plan: placements, budget, provenance, and what they are worth. Not a pass: shared by those that plan."""
+"""Write down a plan: placements, budget, provenance, and what they are worth."""
 
 from __future__ import annotations
 
@@ -7,39 +7,35 @@ from importlib.metadata import version
 
 import numpy as np
 
+from craftc.loads.load_profile import LoadProfile
 from craftc.models.fingerprint import fingerprint_model
 from craftc.passes.compilation import Compilation
 from craftc.passes.planning.writing.comparison import compare, with_planned
-from craftc.plans.replication_plan import LayerPlan, PlanBudget, Provenance, ReplicationPlan
+from craftc.plans.replication_plan import LayerPlan, PlanBudget, PlanObjective, Provenance, ReplicationPlan
 from craftc.plans.verifier import require_sound
 from craftc.solvers.objectives import step_time, workload_balancedness
-from craftc.solvers.problem import Allocation, BenefitCurves, Planner, PlanningProblem
+from craftc.solvers.problem import Allocation, Planner
 from craftc.solvers.replay import replay
 
 
 def written_plan(
-    compilation: Compilation,
-    problem: PlanningProblem,
-    planner: Planner,
-    curves: BenefitCurves,
-    allocation: Allocation,
-    layers: Sequence[LayerPlan],
+    compilation: Compilation, planner: Planner, allocation: Allocation, layers: Sequence[LayerPlan]
 ) -> ReplicationPlan:
     """The plan with `layers`, compared with the baselines on its own loads.
 
-    Raises VerificationFailed where a planner broke a rule of DESIGN section 5: a bug, never the user's mistake.
+    Raises VerificationFailed where a planner broke a rule of plans (docs/plan-file.md): a bug, never the user's
+    mistake.
     """
-    assert compilation.loads is not None
-    model = compilation.model
+    loads, problem, objective = compilation.loads, compilation.problem, compilation.request.options.objective
     placements = [layer.placement for layer in layers]
-    estimate = compare(problem, planner, curves, allocation, placements, _judge(compilation))
+    estimate = compare(problem, planner, compilation.curves, allocation, placements, _judge(loads, objective))
     if any(layer.shares is not None for layer in layers):
         planned_SL = replay(problem.counts_SLE, placements, [layer.shares for layer in layers])
         estimate = with_planned(estimate, planned_SL.mean(axis=0).tolist())
     plan = ReplicationPlan(
         topology=problem.topology,
         budget=PlanBudget(
-            requested=compilation.budget_requested or f"{problem.budget_bytes}B",
+            requested=compilation.request.budget.text,
             bytes=problem.budget_bytes,
             spent_bytes=sum(layer.replicas * layer.expert_bytes for layer in layers),
         ),
@@ -47,14 +43,14 @@ def written_plan(
         estimate=estimate,
         provenance=Provenance(
             craftc=version("craftc"),
-            loads=f"sha256:{compilation.loads.sha256}",
-            model=None if model is None else f"sha256:{fingerprint_model(model)}",
+            loads=f"sha256:{loads.sha256}",
+            model=f"sha256:{fingerprint_model(compilation.model)}" if compilation.knows("model") else None,
             planner=planner.name,
             solver=allocation.solver,
             status=allocation.status,
             gap=None if allocation.status == "heuristic" else allocation.gap,
-            objective=compilation.objective,
-            curves="own" if compilation.validated_curves is None else "cross-validated",
+            objective=objective,
+            curves="cross-validated" if compilation.knows("validated_curves") else "own",
         ),
         groups=problem.groups,
     )
@@ -62,12 +58,10 @@ def written_plan(
     return plan
 
 
-def _judge(compilation: Compilation) -> Callable[[np.ndarray], float] | None:
+def _judge(loads: LoadProfile, objective: PlanObjective) -> Callable[[np.ndarray], float] | None:
     """What the objective makes of `balancedness_SL`; None for balancedness itself."""
-    loads = compilation.loads
-    assert loads is not None
-    if compilation.objective == "step-time":
+    if objective == "step-time":
         return lambda balancedness_SL: step_time(loads.counts_SLE, balancedness_SL)
-    if compilation.objective == "worst-workload":
+    if objective == "worst-workload":
         return lambda balancedness_SL: min(workload_balancedness(balancedness_SL, loads.step_names).values())
     return None

@@ -21,8 +21,7 @@ from craftc.manifests.read_placement import read_placement  # noqa: E402
 from craftc.models.model_file import load_model_source  # noqa: E402
 from craftc.models.moe_layer import MoELayer  # noqa: E402
 from craftc.models.workload import WorkloadInputs  # noqa: E402
-from craftc.passes.compilation import Compilation  # noqa: E402
-from craftc.passes.pipelines import analysis_pipeline, run_pipeline  # noqa: E402
+from craftc.passes.pipelines import analysed  # noqa: E402
 from tests.model_families import FAMILIES, VOCABULARY  # noqa: E402
 from tests.places import ROOT  # noqa: E402
 from tests.plans.sample_plans import plan_of, random_placement, toy_plan, uneven_plan  # noqa: E402
@@ -31,9 +30,7 @@ GPUS = 2
 
 
 def layers_of(model: torch.nn.Module, example: dict) -> tuple[MoELayer, ...]:
-    found, _ = run_pipeline(analysis_pipeline(), Compilation(model=model, inputs=WorkloadInputs(example)), None)
-    assert found.layers is not None
-    return found.layers
+    return analysed(model, WorkloadInputs(example)).layers
 
 
 def check_export(model: torch.nn.Module, example: dict, other: dict, folder: Path) -> None:

@@ -11,10 +11,9 @@ from torch import fx, nn
 
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
-from craftc.passes.analysis.find_moe_layers import FindMoELayers, experts_nodes
-from craftc.passes.analysis.trace import Trace
-from craftc.passes.base import Pipeline
-from craftc.passes.compilation import Compilation, NearMiss
+from craftc.passes import pipelines
+from craftc.passes.analysis.find_moe_layers import experts_nodes
+from craftc.passes.compilation import NearMiss
 from examples.plain_moe import model as plain_moe
 from tests.model_families import FAMILIES, build_family, example_inputs
 
@@ -64,9 +63,7 @@ class Stack(nn.Module):
 
 
 def analysed(model: nn.Module, inputs) -> tuple[fx.GraphModule, tuple[MoELayer, ...], tuple[NearMiss, ...]]:
-    found, _ = Pipeline((Trace(), FindMoELayers())).run(Compilation(model=model, inputs=WorkloadInputs(inputs)))
-    assert found.graph is not None
-    assert found.layers is not None
+    found = pipelines.analysed(model, WorkloadInputs(inputs))
     return found.graph, found.layers, found.near_misses
 
 

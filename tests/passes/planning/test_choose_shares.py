@@ -7,11 +7,12 @@ import pytest
 
 from craftc.loads.load_profile import LoadProfile
 from craftc.passes.base import run_checked
+from craftc.passes.compilation import updated
 from craftc.passes.planning.choose_shares import ChooseShares
 from craftc.plans.evaluation import evaluate_plan
 from craftc.plans.file import parse_plan, plan_bytes
 from craftc.solvers.replay import replay
-from tests.passes.planning.compilations import compilation, pipeline
+from tests.passes.planning.compilations import planned
 
 
 def with_shares(before):
@@ -22,7 +23,7 @@ def shared():
     rng = np.random.default_rng(0)
     counts_SLE = (rng.lognormal(0, 1.2, (1, 3, 16)) * rng.lognormal(0, 0.1, (8, 3, 16)) * 500).astype(np.int64)
     steady = LoadProfile.from_counts(counts_SLE, top_k=(2, 2, 2))
-    before = pipeline("craft").run(compilation(loads=steady))[0]
+    before = planned("craft", loads=steady)
     return before, with_shares(before)
 
 
@@ -51,13 +52,13 @@ def test_the_plan_file_keeps_them_and_evaluate_obeys():
 
 def test_shares_that_a_layer_has_stay_where_new_ones_gain_nothing():
     before, _ = shared()
-    one_step = replace(before, loads=before.loads.select_steps(slice(0, 1)))
+    one_step = updated(before, loads=before.loads.select_steps(slice(0, 1)))
     given = tuple(
         tuple(1.0 / layer.copies_E[expert] for expert in gpu)
         for layer in before.plan.layers[:1]
         for gpu in layer.placement
     )
     layers = (replace(before.plan.layers[0], shares=given), *before.plan.layers[1:])
-    after = with_shares(replace(one_step, plan=replace(before.plan, layers=layers)))
+    after = with_shares(updated(one_step, plan=replace(before.plan, layers=layers)))
     assert after.plan.layers == layers
     assert np.isfinite(after.plan.estimate.balancedness)

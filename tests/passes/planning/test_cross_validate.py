@@ -9,22 +9,22 @@ from craftc.loads.load_profile import LoadProfile
 from craftc.passes.base import run_checked
 from craftc.passes.planning.cross_validate import CrossValidate
 from craftc.plans.file import parse_plan, plan_bytes
-from tests.passes.planning.compilations import compilation, pipeline
+from tests.passes.planning.compilations import planned
 from tests.solvers.loads_that_drift import drifting_loads, steady_loads
 
 
-def checked(counts_SLE, planner="craftc", **changes):
-    loads = LoadProfile.from_counts(counts_SLE, top_k=(2,) * counts_SLE.shape[1])
-    start = compilation(experts=counts_SLE.shape[2], sizes=(100,) * counts_SLE.shape[1], loads=loads, **changes)
-    return with_statement(pipeline(planner).run(start)[0], planner)
+def checked(counts_SLE, planner="craftc", **options):
+    layers = counts_SLE.shape[1]
+    loads = LoadProfile.from_counts(counts_SLE, top_k=(2,) * layers)
+    return with_statement(planned(planner, loads=loads, sizes=(100,) * layers, **options))
 
 
-def with_statement(before, planner="craftc"):
-    return run_checked(CrossValidate(planner), before)
+def with_statement(before):
+    return run_checked(CrossValidate(), before)
 
 
 def without_statement(loads):
-    return pipeline("craftc").run(compilation(experts=32, sizes=(100,) * 4, loads=loads))[0]
+    return planned(loads=loads, sizes=(100,) * 4)
 
 
 def test_replicas_that_fit_nothing_but_the_steps_seen_are_warned_of():
@@ -40,7 +40,7 @@ def test_replicas_that_fit_nothing_but_the_steps_seen_are_warned_of():
 
 @pytest.mark.parametrize("planner", ["craftc", "craft", "eplb"])
 def test_replicas_that_help_unseen_steps_as_much_are_not(planner: str):
-    plan = checked(steady_loads(), planner, budget_bytes=100 * 8 * 4).plan
+    plan = checked(steady_loads(), planner, budget="4replicas/gpu").plan
     figures = plan.estimate.cross_validation
     assert plan.warnings == ()
     assert figures.gain_unseen == pytest.approx(figures.gain_seen, abs=0.03)
@@ -69,8 +69,8 @@ def test_workloads_are_dealt_over_the_folds():
 
 
 def test_groups_and_uniform_plans_are_checked_too():
-    assert checked(steady_loads(), expert_groups=4).plan.estimate.cross_validation is not None
-    assert checked(steady_loads(), "craftc-uniform", budget_bytes=100 * 40 * 4).plan.estimate.cross_validation
+    assert checked(steady_loads(), groups=4).plan.estimate.cross_validation is not None
+    assert checked(steady_loads(), "craftc-uniform", budget="16000B").plan.estimate.cross_validation
 
 
 def test_a_single_step_cannot_be_left_out():

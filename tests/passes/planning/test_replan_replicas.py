@@ -14,17 +14,16 @@ from craftc.passes.planning.replan_replicas import ANY_MOVE, ReplanReplicas
 from craftc.plans.diff import diff_plans
 from craftc.solvers.replay import replay
 from craftc.topology import Topology
-from tests.passes.planning.compilations import compilation, pipeline
+from tests.passes.planning.compilations import compilation, planned, random_loads
 
-OLD = pipeline("craftc").run(compilation())[0].plan
+OLD = planned().plan
 
 
 def drifted(**changes):
     """The same layers, other hot experts, curves and allocation made."""
-    start = compilation(**changes)
-    counts_SLE = np.ascontiguousarray(start.loads.counts_SLE[:, ::-1])
-    start = replace(start, loads=LoadProfile.from_counts(counts_SLE, top_k=(2, 2, 2)))
-    return Pipeline((EstimateBenefit(), AllocateReplicas())).run(start)[0]
+    counts_SLE = np.ascontiguousarray(random_loads().counts_SLE[:, ::-1])
+    start = compilation(loads=LoadProfile.from_counts(counts_SLE, top_k=(2, 2, 2)), **changes)
+    return Pipeline((EstimateBenefit(), AllocateReplicas())).run(start)
 
 
 def replanned(old, max_move_bytes, start):
@@ -79,11 +78,11 @@ def test_a_plan_for_something_else_is_refused(old, message):
 
 def test_groups_must_be_kept_by_the_plan_in_use():
     with pytest.raises(BadInput, match=r"old plan does not keep 4 groups on nodes \(layer layers.0: group 0"):
-        replanned(OLD, 0, drifted(expert_groups=4))
+        replanned(OLD, 0, drifted(groups=4))
 
 
 def test_a_grouped_plan_stays_grouped():
-    old = pipeline("craftc").run(compilation(expert_groups=4))[0].plan
-    plan = replanned(old, 800, drifted(expert_groups=4))
+    old = planned(groups=4).plan
+    plan = replanned(old, 800, drifted(groups=4))
     assert plan.groups == 4
-    assert plan.estimate.balancedness > replanned(old, 0, drifted(expert_groups=4)).estimate.balancedness
+    assert plan.estimate.balancedness > replanned(old, 0, drifted(groups=4)).estimate.balancedness

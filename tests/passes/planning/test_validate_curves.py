@@ -1,7 +1,5 @@
 """Replicas allocated by what they buy on steps left out."""
 
-from dataclasses import replace
-
 import pytest
 
 from craftc.errors import BadInput
@@ -18,11 +16,10 @@ from tests.passes.planning.compilations import compilation
 from tests.solvers.loads_that_drift import drifting_loads, steady_or_drifting_loads
 
 
-def estimated(counts_SLE, budget_bytes):
-    layers, experts = counts_SLE.shape[1:]
+def estimated(counts_SLE, budget):
+    layers = counts_SLE.shape[1]
     loads = LoadProfile.from_counts(counts_SLE, top_k=(2,) * layers)
-    start = compilation(experts=experts, sizes=(100,) * layers, loads=loads, budget_bytes=budget_bytes)
-    return run_checked(EstimateBenefit(), start)
+    return run_checked(EstimateBenefit(), compilation(loads=loads, sizes=(100,) * layers, budget=budget))
 
 
 def planned(before):
@@ -38,7 +35,7 @@ def with_budget(before):
 
 
 def test_replicas_go_where_they_hold():
-    before = estimated(steady_or_drifting_loads(seed=0), budget_bytes=100 * 8 * 3)
+    before = estimated(steady_or_drifting_loads(seed=0), budget="3replicas/gpu")
     own, validated = planned(before), planned(validated_by_steps(before))
     assert sum(validated.allocation.replicas_L[::2]) < sum(own.allocation.replicas_L[::2])
     assert own.plan.provenance.curves == "own"
@@ -48,7 +45,7 @@ def test_replicas_go_where_they_hold():
 
 
 def test_the_estimate_is_on_the_plans_own_loads_all_the_same():
-    before = estimated(steady_or_drifting_loads(seed=0), budget_bytes=100 * 8 * 3)
+    before = estimated(steady_or_drifting_loads(seed=0), budget="3replicas/gpu")
     own, validated = planned(before), planned(validated_by_steps(before))
     theirs, ours = own.plan.estimate, validated.plan.estimate
     assert [layer.placement_only for layer in ours.layers] == [layer.placement_only for layer in theirs.layers]
@@ -56,7 +53,7 @@ def test_the_estimate_is_on_the_plans_own_loads_all_the_same():
 
 
 def test_an_automatic_budget_buys_nothing_that_does_not_hold():
-    before = replace(estimated(drifting_loads(), budget_bytes=100 * 8 * 4), budget_requested="auto")
+    before = estimated(drifting_loads(), budget="auto")
     own = with_budget(before)
     validated = with_budget(validated_by_steps(before))
     assert validated.budget_curve.points[-1].balancedness < own.budget_curve.points[-1].balancedness - 0.05
@@ -67,4 +64,4 @@ def test_an_automatic_budget_buys_nothing_that_does_not_hold():
 
 def test_a_single_step_is_refused():
     with pytest.raises(BadInput, match="single step"):
-        run_checked(ValidateCurves(), estimated(drifting_loads(steps=1), budget_bytes=800))
+        run_checked(ValidateCurves(), estimated(drifting_loads(steps=1), budget="800B"))

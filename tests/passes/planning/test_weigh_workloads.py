@@ -1,7 +1,5 @@
 """Steps weighed for the worst workload, and what the plan then says of its objective."""
 
-from dataclasses import replace
-
 import pytest
 
 from craftc.errors import BadInput
@@ -9,17 +7,13 @@ from craftc.passes.base import Pipeline
 from craftc.passes.planning.weigh_workloads import WeighWorkloads
 from craftc.plans.file import parse_plan, plan_bytes
 from craftc.report.plan_report import comparison_table
-from tests.passes.planning.compilations import compilation, pipeline
+from tests.passes.planning.compilations import PLANNING, compilation, random_loads
 
-
-def named(**changes):
-    start = compilation(**changes)
-    return replace(start, loads=replace(start.loads, step_names=("prefill",) * 5 + ("decode",)))
+LOADS = random_loads(step_names=("prefill",) * 5 + ("decode",))
 
 
 def planned(start, *before):
-    done, _ = Pipeline((*before, *pipeline("craftc").passes)).run(start)
-    return done.plan
+    return Pipeline((*before, *PLANNING.passes)).run(start).plan
 
 
 def objectives(plan):
@@ -27,7 +21,7 @@ def objectives(plan):
 
 
 def test_the_plan_states_its_worst_workload_beside_those_of_the_baselines():
-    plan = planned(named(objective="worst-workload"), WeighWorkloads())
+    plan = planned(compilation(loads=LOADS, objective="worst-workload"), WeighWorkloads())
     stated = objectives(plan)
     assert set(stated) == {"contiguous", "placement", "eplb", "craft", "craftc"}
     assert stated["craftc"] > stated["contiguous"]
@@ -36,14 +30,14 @@ def test_the_plan_states_its_worst_workload_beside_those_of_the_baselines():
 
 
 def test_the_plan_states_its_step_time():
-    plan = planned(named(objective="step-time"))
+    plan = planned(compilation(loads=LOADS, objective="step-time"))
     assert 1 <= objectives(plan)["craftc"] < objectives(plan)["contiguous"]
     assert plan.provenance.objective == "step-time"
     assert parse_plan(plan_bytes(plan)) == plan
 
 
 def test_a_plan_for_balancedness_says_nothing_more():
-    plan = planned(named())
+    plan = planned(compilation(loads=LOADS))
     assert set(objectives(plan).values()) == {None}
     assert b"objective" not in plan_bytes(plan)
 

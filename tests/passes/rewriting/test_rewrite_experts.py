@@ -10,7 +10,7 @@ from torch import nn
 from craftc.errors import BadInput
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import PassContractError, run_checked
-from craftc.passes.compilation import Compilation
+from craftc.passes.compilation import Compilation, updated
 from craftc.passes.rewriting.rewrite_experts import RewriteExperts
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.runtime.replicated_experts import ReplicatedExperts
@@ -69,7 +69,7 @@ def _more_experts(plan: ReplicationPlan) -> ReplicationPlan:
     ],
 )
 def test_a_plan_of_another_model_is_refused_in_one_line(traced_and_planned, change, message):
-    wrong = replace(traced_and_planned, plan=change(traced_and_planned.plan))
+    wrong = updated(traced_and_planned, plan=change(traced_and_planned.plan))
     with pytest.raises(BadInput, match=message) as caught:
         run_checked(RewriteExperts(), wrong)
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ import torch
 from craftc.errors import BadInput, VerificationFailed
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import run_checked
-from craftc.passes.compilation import Compilation
+from craftc.passes.compilation import Compilation, updated
 from craftc.passes.rewriting.checking.output_comparison import difference
 from craftc.passes.rewriting.rewrite_experts import RewriteExperts
 from craftc.passes.rewriting.verify_rewrite import VerifyRewrite
@@ -83,7 +83,7 @@ def test_infinite_logits_are_equal_and_nan_is_not_an_answer():
 
 def test_a_model_without_weights_cannot_be_verified(rewritten):
     with pytest.raises(BadInput, match="on the meta device"):
-        run_checked(VerifyRewrite(), replace(rewritten, model=rewritten.model.to("meta")))
+        run_checked(VerifyRewrite(), updated(rewritten, model=rewritten.model.to("meta")))
 
 
 class WrongInBfloat16(torch.nn.Module):
@@ -115,4 +115,4 @@ def rewritten() -> Compilation:
     compilation: Any = planned(traced("mixtral"), gpus=3)
     batches = [example_inputs(batch=4, tokens=16, seed=seed) for seed in range(3)]
     inputs = WorkloadInputs(compilation.inputs.example, lambda: batches)
-    return run_checked(RewriteExperts(), replace(compilation, inputs=inputs))
+    return run_checked(RewriteExperts(), updated(compilation, inputs=inputs))

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from tests.passes.planning.compilations import compilation, pipeline
+from tests.passes.planning.compilations import planned
 
 
 def test_the_estimate_compares_all_arms_on_the_same_loads():
-    estimate = pipeline("craft").run(compilation())[0].plan.estimate
+    estimate = planned("craft").plan.estimate
     arms = {arm.arm: arm for arm in estimate.arms}
     assert {"contiguous", "placement", "eplb", "craft"} <= set(arms)
     assert arms["contiguous"].replicas_per_gpu == arms["placement"].bytes_per_gpu == 0
@@ -21,11 +21,10 @@ def test_the_estimate_compares_all_arms_on_the_same_loads():
 
 
 def test_arms_keep_expert_groups_where_they_can():
-    start = compilation(expert_groups=4)
-    plan = pipeline("eplb").run(start)[0].plan
+    plan = planned("eplb", groups=4).plan
     assert plan.groups == 4
     arms = {arm.arm: arm.balancedness for arm in plan.estimate.arms}
-    grouped = pipeline("craftc").run(start)[0].plan
+    grouped = planned("craftc", groups=4).plan
     assert arms["craftc"] == grouped.estimate.balancedness > arms["eplb"]
-    ungrouped = {arm.arm: arm.balancedness for arm in pipeline("craft").run(compilation())[0].plan.estimate.arms}
+    ungrouped = {arm.arm: arm.balancedness for arm in planned("craft").plan.estimate.arms}
     assert arms["craft"] == ungrouped["craft"]
