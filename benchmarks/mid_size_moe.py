@@ -61,7 +61,7 @@ def build_model(dtype: torch.dtype = torch.float32) -> nn.Module:
         shared_H = torch.randn(HIDDEN)
         shared_H /= shared_H.norm()
         model.model.embed_tokens.weight.add_(SHARED * shared_H)
-        if not model.lm_head.weight.is_meta:  # `craftc.load` builds the model without weights
+        if not model.lm_head.weight.is_meta:  # `craftc.load_model` builds the model without weights
             skew_routers(model)
     return model.to(dtype).eval()
 
@@ -86,7 +86,7 @@ def _skew_router(router: nn.Module, args: tuple[Tensor, ...]) -> None:
 
 
 def example_inputs() -> dict[str, Tensor]:
-    """For `craftc.load`, which takes this file as a model file."""
+    """For `craftc.load_model`, which takes this file as a model file."""
     return {"input_ids": random_tokens((1, 8), seed=0)}
 
 

@@ -2,7 +2,7 @@
 
 Run from the repository root: `python -m benchmarks.plan_options [FOLDER OF TRACES]` (default `../shared/traces`).
 
-Plans are made on the even steps; "held out" is judged on the odd ones. All arms of a table come from one run.
+Plans are made on the even steps; "held out" is judged on the odd ones. All entries of a table come from one run.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def grouped(trace: Trace, problem: PlanningProblem, unseen_SLE: np.ndarray) -> I
     planner = planner_for("craftc", constrained)
     replicas = uniform_replicas(problem.experts, trace.topology)
     load_LE = problem.counts_SLE.sum(axis=0)
-    arms: dict[str, Sequence[Placement]] = {
+    entries: dict[str, Sequence[Placement]] = {
         "EPLB hierarchical": placements_of(eplb_placements(load_LE, replicas, trace.topology, groups)),
         "EPLB hierarchical, no expert twice on a GPU": placements_of(
             eplb_placements_without_duplicates(load_LE, replicas, trace.topology, groups)
@@ -77,7 +77,7 @@ def grouped(trace: Trace, problem: PlanningProblem, unseen_SLE: np.ndarray) -> I
         f"craftc, {trace.replicas_per_gpu} replicas/GPU, no groups": plan(problem),
     }
     yield f"  {f'{groups} groups on {nodes} nodes':<46}{'replicas/GPU':>13}{'own steps':>11}{'held out':>10}"
-    for name, placements in arms.items():
+    for name, placements in entries.items():
         slots = sum(len(gpu) for placement in placements for gpu in placement)
         per_gpu = (slots - problem.experts * problem.layers) / trace.topology.gpus
         yield (
@@ -95,14 +95,14 @@ def shared(trace: Trace, problem: PlanningProblem, unseen_SLE: np.ndarray) -> It
     started = time.perf_counter()
     chosen = [choose_shares(problem.counts_SLE[:, layer], placements[layer]).shares for layer in layers]
     seconds = time.perf_counter() - started
-    arms: dict[str, list[Shares | None]] = {
+    entries: dict[str, list[Shares | None]] = {
         "even": [None] * problem.layers,
         "lp in every layer": [best_shares(problem.counts_SLE[:, layer], placements[layer]) for layer in layers],
         "--shares lp": chosen,
     }
     title = f"shares (kept in {sum(one is not None for one in chosen)} of {len(chosen)} layers, {seconds:.1f} s)"
     yield f"  {title:<46}{'own steps':>24}{'held out':>10}"
-    for name, shares_L in arms.items():
+    for name, shares_L in entries.items():
         own = replay(problem.counts_SLE, placements, shares_L).mean()
         yield f"  {name:<46}{own:>24.4f}{replay(unseen_SLE, placements, shares_L).mean():>10.4f}"
 

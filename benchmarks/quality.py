@@ -5,7 +5,7 @@ Run from the repository root: `python -m benchmarks.quality [TRACE.npz ...] [--g
 
 Plans are made on the even steps. "held out" is judged on the odd ones, "own steps" on the even ones. R is replicas per
 GPU, in brackets where fewer or more were spent. The bound holds for every placement with as many replicas in every
-layer as craftc's plan with R=8. All arms of a trace come from one run.
+layer as craftc's plan with R=8. All entries of a trace come from one run.
 
 Axes: S steps, L layers.
 """
@@ -48,7 +48,7 @@ _COLUMNS = (
     ("craftc R=8", "craftc", 8),
     ("bound R=8", "bound", 8),
 )
-"""Head, arm, replicas per GPU allowed (of EPLB always its least)."""
+"""Head, entry, replicas per GPU allowed (of EPLB always its least)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Entry:
     """One way to plan, at several budgets."""
 
     points: dict[int, Point]
@@ -83,7 +83,7 @@ class Quality:
     """Everything measured on one trace."""
 
     trace: Trace
-    arms: dict[str, Arm]
+    entries: dict[str, Entry]
     """By name."""
 
 
@@ -129,25 +129,25 @@ def announced(traces: Sequence[Trace] | Iterator[Trace]) -> Iterator[Trace]:
 
 
 def measure(trace: Trace) -> Quality:
-    """Plan on the even steps with every arm and every budget, and judge on even and odd ones."""
+    """Plan on the even steps with every entry and every budget, and judge on even and odd ones."""
     problem = PlanningProblem(trace.counts_SLE[::2], trace.topology, (1,) * trace.counts_SLE.shape[1], budget_bytes=0)
-    arms = {
-        "contiguous": Arm({0: judged(trace, contiguous_placements(problem))}),
-        "EPLB": eplb_arm(trace, problem),
+    entries = {
+        "contiguous": Entry({0: judged(trace, contiguous_placements(problem))}),
+        "EPLB": eplb_entry(trace, problem),
         "CRAFT": planned(trace, problem, lambda: planner_for("craft", problem)),
         "reference": planned(trace, problem, lambda: ReferencePlanner.search(problem)),
         "craftc": planned(trace, problem, lambda: planner_for("craftc", problem)),
     }
-    full = arms["craftc"].points[_IN_TABLE[-1]]
+    full = entries["craftc"].points[_IN_TABLE[-1]]
     held_out, own_steps = (
         float(balancedness_bounds(trace.counts_SLE[half::2], full.replicas_L, trace.topology.gpus).mean())
         for half in (1, 0)
     )
     bound = replace(full, held_out=held_out, own_steps=own_steps)
-    return Quality(trace, {**arms, "bound": Arm({_IN_TABLE[-1]: bound})})
+    return Quality(trace, {**entries, "bound": Entry({_IN_TABLE[-1]: bound})})
 
 
-def planned(trace: Trace, problem: PlanningProblem, make: Callable[[], Planner]) -> Arm:
+def planned(trace: Trace, problem: PlanningProblem, make: Callable[[], Planner]) -> Entry:
     """A planner at every budget; `make` belongs to its time."""
     started = time.perf_counter()
     planner = make()
@@ -168,7 +168,7 @@ def planned(trace: Trace, problem: PlanningProblem, make: Callable[[], Planner])
         for count, balancedness_C in zip(points[full].replicas_L, curves.balancedness_LC, strict=True)
     ]
     reached_L = replay(problem.counts_SLE, plans[full]).mean(axis=0)
-    return Arm(points, seconds[full], float(np.abs(reached_L - promised_L).mean()), chosen)
+    return Entry(points, seconds[full], float(np.abs(reached_L - promised_L).mean()), chosen)
 
 
 def budgets(problem: PlanningProblem, chosen: int) -> tuple[int, ...]:
@@ -177,7 +177,7 @@ def budgets(problem: PlanningProblem, chosen: int) -> tuple[int, ...]:
     return tuple(sorted({0, *doubling, problem.layers, *_IN_TABLE, chosen}))
 
 
-def eplb_arm(trace: Trace, problem: PlanningProblem) -> Arm:
+def eplb_entry(trace: Trace, problem: PlanningProblem) -> Entry:
     """EPLB as published with its least uniform number of replicas, and with one more on every GPU in every layer."""
     least, gpus = uniform_replicas(problem.experts, problem.topology), trace.topology.gpus
     started = time.perf_counter()
@@ -185,7 +185,7 @@ def eplb_arm(trace: Trace, problem: PlanningProblem) -> Arm:
     seconds = time.perf_counter() - started
     if least + gpus <= problem.experts * (gpus - 1):
         plans.append(eplb_plan(problem, least + gpus))
-    return Arm({number: judged(trace, plan) for number, plan in enumerate(plans)}, seconds)
+    return Entry({number: judged(trace, plan) for number, plan in enumerate(plans)}, seconds)
 
 
 def eplb_plan(problem: PlanningProblem, replicas: int) -> tuple[Placement, ...]:
@@ -205,7 +205,7 @@ def quality_table(measured: Sequence[Quality]) -> Iterator[str]:
     yield from markdown_head("trace", "judged on", *(head for head, _, _ in _COLUMNS), "to reach")
     for quality in measured:
         for held_out in (True, False):
-            cells = [cell(quality.arms[arm].points[allowed], allowed, held_out) for _, arm, allowed in _COLUMNS]
+            cells = [cell(quality.entries[entry].points[allowed], allowed, held_out) for _, entry, allowed in _COLUMNS]
             name = f"{quality.trace.name}, {quality.trace.topology.gpus} GPUs"
             yield markdown_row(name, "held out" if held_out else "own steps", *cells, reach(quality, held_out))
 
@@ -220,7 +220,7 @@ def reach(quality: Quality, held_out: bool) -> str:
     parts = []
     for aim in quality.trace.aims:
         if aim.held_out == held_out:
-            point = quality.arms["craftc"].points[aim.replicas_per_gpu]
+            point = quality.entries["craftc"].points[aim.replicas_per_gpu]
             short = aim.balancedness - (point.held_out if held_out else point.own_steps)
             verdict = f"missed by {short:.3f}" if short > 0 else "met"
             parts.append(f"R={aim.replicas_per_gpu} {aim.balancedness:.2f}: {verdict}")
@@ -230,21 +230,21 @@ def reach(quality: Quality, held_out: bool) -> str:
 def planning_table(measured: Sequence[Quality]) -> Iterator[str]:
     """Markdown: how true the curves are, what `--budget auto` takes, and times."""
     timed = ("EPLB", "CRAFT", "reference", "craftc")
-    yield from markdown_head("trace", "curves off by", "auto: R", "held out", *(f"{arm}, s" for arm in timed))
+    yield from markdown_head("trace", "curves off by", "auto: R", "held out", *(f"{entry}, s" for entry in timed))
     for quality in measured:
-        craftc = quality.arms["craftc"]
+        craftc = quality.entries["craftc"]
         auto = (str(craftc.chosen), f"{craftc.points[craftc.chosen].held_out:.3f}")
-        seconds = (f"{quality.arms[arm].seconds:.2f}" for arm in timed)
+        seconds = (f"{quality.entries[entry].seconds:.2f}" for entry in timed)
         yield markdown_row(quality.trace.name, f"{craftc.deviation:.4f}", *auto, *seconds)
 
 
 def panel(quality: Quality) -> Panel:
     lines = {
-        name: tuple((point.replicas_per_gpu, point.held_out) for point in arm.points.values())
-        for name, arm in quality.arms.items()
+        name: tuple((point.replicas_per_gpu, point.held_out) for point in entry.points.values())
+        for name, entry in quality.entries.items()
         if name != "bound"
     }
-    craftc = quality.arms["craftc"]
+    craftc = quality.entries["craftc"]
     chosen = craftc.points[craftc.chosen]
     _, layers, experts = quality.trace.counts_SLE.shape
     title = f"{quality.trace.name}\n{layers} x {experts}, {quality.trace.topology.gpus} GPUs"

@@ -1,4 +1,4 @@
-"""Balancedness on held-out steps against replicas per GPU: one panel a trace, one line an arm."""
+"""Balancedness on held-out steps against replicas per GPU: one panel a trace, one line per entry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Panel:
 
     title: str
     lines: dict[str, tuple[tuple[float, float], ...]]
-    """By arm: replicas per GPU and balancedness, ascending; an arm with a single point is drawn as a level."""
+    """By entry: replicas per GPU and balancedness, ascending; an entry with a single point is drawn as a level."""
     mark: tuple[float, float]
     """What `--budget auto` chooses."""
 
@@ -36,11 +36,11 @@ def draw_chart(panels: Sequence[Panel], path: Path) -> None:
     figure = Figure(figsize=(3.6 * columns + 0.4, 3.0 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, panel in zip(axes, panels, strict=False):
-        for arm, points in panel.lines.items():
+        for entry, points in panel.lines.items():
             if len(points) == 1:
-                axis.axhline(points[0][1], label=arm, **_STYLES[arm])
+                axis.axhline(points[0][1], label=entry, **_STYLES[entry])
             else:
-                axis.plot(*zip(*points, strict=True), label=arm, **_STYLES[arm])
+                axis.plot(*zip(*points, strict=True), label=entry, **_STYLES[entry])
         axis.plot(*panel.mark, "*", color="C3", markersize=13, markeredgecolor="k", label="craftc, --budget auto")
         axis.set_title(panel.title, fontsize=9)
         axis.set_xscale("symlog", base=2, linthresh=1)

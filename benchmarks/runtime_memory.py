@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from craftc.deployment.load_model import load
+from craftc.deployment.load_model import load_model
 from craftc.ranks.program import run_on_rank
 from craftc.runtime.rank_group import RankGroup
 from craftc.units import format_size
@@ -23,7 +23,7 @@ from craftc.units import format_size
 def main(folder: Path, model: str, group: RankGroup) -> None:
     run_tiny_model()
     before = peak_bytes()
-    loaded = load(folder, group=group.process_group, model=model)
+    loaded = load_model(folder, group=group.process_group, model=model)
     with torch.inference_mode():
         loaded(torch.zeros(1, 1, dtype=torch.int64), use_cache=False)
     for parameter in loaded.parameters():

@@ -57,10 +57,14 @@ class Optimized:
 
 
 def inspect(model: nn.Module, example_inputs: dict[str, Any], *, on_pass: Progress | None = None) -> Inspection:
-    """Trace `model` and find its MoE layers.
+    """Trace a model and find its MoE layers.
 
-    example_inputs: keyword arguments of one call. Model and inputs may be on the meta device. Raises BadInput where
-    the model has no MoE layer or cannot run on its inputs, Unsupported where it cannot be traced.
+    model: as it is; it is not changed, and may be on the meta device.
+    example_inputs: keyword arguments of one call.
+    on_pass: called with the name of every pass as it starts.
+
+    Raises BadInput where the model has nothing like an MoE layer or cannot run on its inputs, Unsupported where it
+    cannot be traced.
     """
     found = analysed(model, WorkloadInputs(example_inputs), on_pass=on_pass)
     return Inspection(found.graph, found.layers, found.near_misses)
@@ -75,9 +79,16 @@ def profile(
     mask_input: str | None = "attention_mask",
     on_pass: Progress | None = None,
 ) -> LoadProfile:
-    """Run the calibration batches and count tokens per expert; without batches the example inputs are the one step.
+    """Run calibration batches through a model and count the tokens that every expert gets, step by step.
 
-    mask_input: the input `[batch, sequence]` that is 0 for padding. Raises BadInput naming the batch at fault.
+    model: as it is; it is not changed.
+    example_inputs: keyword arguments of one call; the only step where there are no batches.
+    calibration_inputs: batches of keyword arguments, each one step: a list, or a function that starts the stream anew.
+    max_steps: batches to run at most, at least 1; None runs all.
+    mask_input: the input `[batch, sequence]` that is 0 for padding, whose tokens are not counted; None counts all.
+    on_pass: called with the name of every pass as it starts.
+
+    Raises BadInput naming the batch at fault, Unsupported where layers have different numbers of experts.
     """
     from craftc.passes.analysis.profile_loads import ProfileLoads
 
@@ -95,10 +106,19 @@ def plan(
     options: PlanningOptions = DEFAULTS,
     on_pass: Progress | None = None,
 ) -> ReplicationPlan:
-    """Copies and placement for measured loads: without a model, and without importing torch.
+    """Plan copies and placement for measured loads: without a model, and without importing torch.
 
-    budget: `64GiB`, `1GiB/gpu`, `8replicas/gpu`, `12.5%` or `auto`. Give `layers`, or else `expert_bytes`, the size of
-    one expert. Raises BadInput on input that cannot be used, Infeasible where no plan fits.
+    loads: tokens per step, layer and expert.
+    topology: GPUs and nodes to plan for.
+    budget: memory for replicas: `64GiB` (all GPUs together), `1GiB/gpu`, `8replicas/gpu`, `12.5%` (of the experts'
+    memory), or `auto`, as many as pay.
+    expert_bytes: bytes of one expert, where all layers' experts have the same size.
+    layers: the MoE layers, in the place of `expert_bytes` where sizes differ or names matter.
+    options: how to plan.
+    on_pass: called with the name of every pass as it starts.
+
+    Raises BadInput on input that cannot be used, Unsupported where options do not go together, Infeasible where no plan
+    fits.
     """
     known = layers_of_loads(loads, expert_bytes) if layers is None else layers
     return planned(PlanningRequest(topology, parse_budget(budget), options), loads, known, on_pass=on_pass).plan
@@ -115,13 +135,20 @@ def optimize(
     options: PlanningOptions = DEFAULTS,
     on_pass: Progress | None = None,
 ) -> Optimized:
-    """Trace, profile (unless `loads` are given), plan, rewrite and verify `model`, which is left as it is.
+    """Trace, profile (unless loads are given), plan, rewrite and verify a model.
 
-    A `torch.export.ExportedProgram` is verified in its own dtype only; see `craftc.backend.exported` on how to export.
+    model: as it is; it is not changed. A `torch.export.ExportedProgram` is verified in its own dtype only.
+    example_inputs: keyword arguments of one call, on which outputs are compared.
+    topology: GPUs and nodes to plan for.
+    budget: memory for replicas, as in `craftc.plan`.
+    calibration_inputs: batches of keyword arguments, each one step of the profile: a list, or a function that starts
+    the stream anew; without them the example inputs are the one step.
+    loads: measured loads, in the place of profiling.
+    options: how to plan.
+    on_pass: called with the name of every pass as it starts.
 
-    calibration_inputs: batches of keyword arguments, each one step of the profile; without them the example inputs are
-    the one step. Raises BadInput or Unsupported on input that cannot be used, Infeasible where no plan fits, and
-    VerificationFailed where the rewritten model differs from the original.
+    Raises BadInput or Unsupported on input that cannot be used, Infeasible where no plan fits, and VerificationFailed
+    where the rewritten model differs from the original.
     """
     from craftc.passes.analysis.profile_loads import ProfileLoads
 

@@ -24,18 +24,18 @@ class PlanningOptions:
     """Seconds the solver may take, above 0; it never claims more than it proved by then."""
     shares: Literal["even", "lp"] = "even"
     """Copies of an expert share its tokens evenly, or by linear programming in the layers where unseen steps gain."""
-    groups: int = 1
+    expert_groups: int = 1
     """Groups of contiguous experts that each stay on one node; 1 is no such rule."""
-    validate: bool = False
+    cross_validate: bool = False
     """Allocate by benefit curves on steps left out of planning, instead of those on the steps planned from."""
     objective: PlanObjective = "balancedness"
     """What to make the plan good at."""
     effort: EffortName = "medium"
     """How hard to search for placements."""
-    old: ReplicationPlan | None = field(default=None, repr=False)
+    current_plan: ReplicationPlan | None = field(default=None, repr=False)
     """A plan in use to start from: slots that stay keep their position."""
     max_move_bytes: int | None = None
-    """With `old`: bytes of weights that GPUs may receive, all together; None is no limit."""
+    """With `current_plan`: bytes of weights that GPUs may receive, all together; None is no limit."""
 
     def __post_init__(self) -> None:
         if self.solver not in get_args(SolverName):
@@ -48,9 +48,9 @@ class PlanningOptions:
             raise BadInput(f"effort {self.effort!r} is unknown; choose {', '.join(get_args(EffortName))}")
         if self.objective not in get_args(PlanObjective):
             raise BadInput(f"objective {self.objective!r} is unknown; choose {', '.join(get_args(PlanObjective))}")
-        if self.objective != "balancedness" and (self.old is not None or self.shares != "even"):
+        if self.objective != "balancedness" and (self.current_plan is not None or self.shares != "even"):
             raise BadInput(f"objective {self.objective}: replanning and unequal shares know balancedness only")
-        if self.max_move_bytes is not None and self.old is None:
+        if self.max_move_bytes is not None and self.current_plan is None:
             raise BadInput("a limit of moved weights needs the plan in use: give both, or neither")
         if self.max_move_bytes is not None and self.max_move_bytes < 0:
             raise BadInput(f"moved weights must be at least 0 bytes, got {self.max_move_bytes}")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from craftc.deployment.load_model import load
+from craftc.deployment.load_model import load_model
 from craftc.errors import BadInput
 from craftc.files.atomic_write import write_bytes
 from craftc.passes.analysis.tracing.model import call_model
@@ -42,7 +42,7 @@ def run(folder: Path, inputs: Path, out: Path, group: RankGroup, model: str | No
     """Load this rank's part of the model in `folder`, run its rows of `inputs`, and write `out` on rank 0."""
     device = f"cuda:{torch.cuda.current_device()}" if dist.get_backend(group.process_group) == "nccl" else "cpu"
     batch, rows = rows_of_rank(_read_inputs(inputs), group.rank, group.size)
-    loaded = load(folder, group=group.process_group, model=model, device=device)
+    loaded = load_model(folder, group=group.process_group, model=model, device=device)
     with torch.inference_mode():
         output = call_model(loaded, {name: one.to(device) for name, one in batch.items()})
     own = {name: one[:rows].cpu() for name, one in named_tensors(output).items()}

@@ -105,13 +105,13 @@ def planning(request: PlanningRequest) -> Pipeline:
             PoseProblem(),
             *((WeighWorkloads(),) if options.objective == "worst-workload" else ()),
             EstimateBenefit(),
-            *((ValidateCurves(),) if options.validate else ()),
+            *((ValidateCurves(),) if options.cross_validate else ()),
             ChooseBudget(),
             AllocateReplicas(),
             _placing(options),
             *((ChooseShares(),) if options.shares == "lp" else ()),
             # A plan in use limits what may move, which planning anew on other steps would not tell of.
-            *((CrossValidate(),) if options.old is None else ()),
+            *((CrossValidate(),) if options.current_plan is None else ()),
         ),
         request,
     )
@@ -134,6 +134,6 @@ def joined(*pipelines: Pipeline) -> Pipeline:
 
 
 def _placing(options: PlanningOptions) -> Pass:
-    if options.old is None:
+    if options.current_plan is None:
         return PlaceReplicas()
-    return ReplanReplicas(options.old, ANY_MOVE if options.max_move_bytes is None else options.max_move_bytes)
+    return ReplanReplicas(options.current_plan, ANY_MOVE if options.max_move_bytes is None else options.max_move_bytes)

@@ -53,7 +53,7 @@ def evaluate(
     from craftc.errors import BadInput
     from craftc.loads.read_loads import read_loads
     from craftc.manifests.read_placement import read_placement
-    from craftc.plans.evaluation import evaluate_plan
+    from craftc.plans.evaluation import evaluate as evaluate_plan
     from craftc.plans.file import read_plan
     from craftc.report.evaluation_report import evaluation_document, evaluation_text
     from craftc.topology import Topology

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from craftc.models.model_config import ModelConfig as Config
     from craftc.models.moe_layer import MoELayer
     from craftc.passes.compilation import Compilation
-    from craftc.planning_options import PlanningRequest
+    from craftc.planning_options import PlanningOptions, PlanningRequest
     from craftc.plans.replication_plan import ReplicationPlan
     from craftc.topology import Topology
 
@@ -137,18 +137,18 @@ def plan(
         solver=solver.value,
         time_limit_s=time_limit,
         shares=shares.value,
-        groups=groups,
-        validate=validate,
+        expert_groups=groups,
+        cross_validate=validate,
         objective=objective.value,
         effort=effort.value,
-        old=_in_use(old, placement_format, config, topology),
+        current_plan=_in_use(old, placement_format, config, topology),
         max_move_bytes=_bytes(max_move),
     )
     request = PlanningRequest(topology, parse_budget(budget), options)
     _check_before_work(request, output, curve)
     size = _bytes(expert_bytes)
     with shown_progress("read loads") as progress:
-        measured, layers, built = _layers(read_loads(loads, loads_format), model, config, size, options.old, progress)
+        measured, layers, built = _layers(read_loads(loads, loads_format), model, config, size, options, progress)
         done = planned(request, measured, layers, model=built, on_pass=progress)
         progress("write plan")
         return _result(done, config, _write(done, output, curve), format)
@@ -209,7 +209,7 @@ def _layers(
     model: str | None,
     config: Config | None,
     expert_bytes: int | None,
-    in_use: ReplicationPlan | None,
+    options: PlanningOptions,
     progress: ShownProgress,
 ) -> tuple[LoadProfile, tuple[MoELayer, ...], nn.Module | None]:
     """Loads with the model's names, its MoE layers, and the model itself where there is one."""
@@ -219,8 +219,8 @@ def _layers(
         return (loads, *_model_and_layers(model, progress))
     if config is not None:
         return name_layers(loads, config), config.layers, None
-    if in_use is not None and expert_bytes is None:
-        return loads, in_use.moe_layers, None
+    if options.current_plan is not None and expert_bytes is None:
+        return loads, options.current_plan.moe_layers, None
     return loads, layers_of_loads(loads, expert_bytes), None
 
 
@@ -258,15 +258,15 @@ def _result(done: Compilation, config: Config | None, files: list[str], format: 
     from craftc.report.plan_report import comparison_table, plan_summary, validation_text
 
     options, topology = done.request.options, done.request.topology
-    hints = () if config is None else groups_hint(config, options.groups, topology.nodes)
+    hints = () if config is None else groups_hint(config, options.expert_groups, topology.nodes)
     warnings = (*done.plan.warnings, *hints)
     document = {"plan": plan_document(done.plan), "files": files, "warnings": list(warnings)}
     parts = [plan_summary(done.plan), comparison_table(done.plan), *filter(None, [validation_text(done.plan)])]
     if done.knows("budget_curve"):
         document["budget_curve"] = budget_document(done.budget_curve)
         parts.append(budget_text(done.budget_curve))
-    if options.old is not None:
-        changes = diff_plans(options.old, done.plan)
+    if options.current_plan is not None:
+        changes = diff_plans(options.current_plan, done.plan)
         document["diff"] = diff_document(changes)
         parts.append(diff_summary(changes))
     parts.append(f"wrote {', '.join(files)}")

@@ -1,4 +1,4 @@
-"""`craftc.load`: a model from an output folder, each rank with its own copies only.
+"""`craftc.load_model`: a model from an output folder, each rank with its own copies only.
 
 The model is built with parameters on the meta device, so that no more memory is touched than the weights of this rank.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from craftc.runtime.copy_choice import CopyRule
 
 
-def load(
+def load_model(
     folder: str | Path,
     *,
     group: ProcessGroup | DeviceMesh,
@@ -39,14 +39,18 @@ def load(
     copy_rule: CopyRule = "planned",
     device: str = "cpu",
 ) -> nn.Module:
-    """The model in `folder`, which `craftc optimize --out` wrote, on this rank of `group`, ready to run.
+    """Load this rank's part of a model from a folder that `craftc optimize --out` wrote, ready to run.
 
-    group: one rank per planned GPU (a ProcessGroup, or a one-dimensional DeviceMesh). Only the shared weights and this
-    rank's own file are read. model: where the model's file or folder is now, if not where it was. device: where the
-    weights go.
+    Only the shared weights and this rank's own file are read. A model whose experts are fused comes back as itself, so
+    that `generate()` works; one with a ModuleList of experts comes back as its traced graph.
 
-    A model whose experts are fused comes back as itself (`generate()` works); one with a ModuleList of experts as its
-    traced graph. Raises BadInput where folder, model, plan and ranks do not belong together.
+    folder: what `craftc optimize --out` wrote.
+    group: one rank per planned GPU: a ProcessGroup, or a one-dimensional DeviceMesh.
+    model: where the model's file or folder is now, if not where it was.
+    copy_rule: `planned` (the plan's shares, even ones by default) or `local-first` (the rank's own copy if it has one).
+    device: where the weights go.
+
+    Raises BadInput where folder, model, plan and ranks do not belong together.
     """
     from craftc.runtime.agreement import check_ranks_agree
     from craftc.runtime.rank_group import rank_group

@@ -26,7 +26,9 @@ def read_reference(folder: Path) -> str:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}; name the model instead: craftc.load(folder, model=...)") from None
+        raise BadInput(
+            f"{path}: {error.strerror}; name the model instead: craftc.load_model(folder, model=...)"
+        ) from None
     except ValueError as error:
         raise BadInput(f"{path}: not JSON: {error}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT or not isinstance(document.get("model"), str):

@@ -25,7 +25,7 @@ def write_optimized(
 ) -> tuple[str, ...]:
     """Write plan, loads, report and weights of the original `model` into `path`; returns the files' names, relative.
 
-    model_spec: what the user called the model; written to `model.json`, so that `craftc.load` can build it again.
+    model_spec: what the user called the model; written to `model.json`, so that `craftc.load_model` can build it again.
 
     Raises BadInput where `path` cannot be written or holds files of somebody else.
     """

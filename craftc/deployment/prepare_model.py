@@ -24,16 +24,18 @@ def prepare(
     copy_rule: CopyRule = "planned",
     inputs: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Replace, in place, every planned experts module by a replicated one; gives `model` back.
+    """Replace every planned experts module of a model by a replicated one, in place, and return the model.
 
-    group: the ranks that share the experts, one per planned GPU, or a one-dimensional DeviceMesh; each rank keeps only
-    its own slots' weights, and the others are freed. Without a group the GPUs are virtual, in this process.
+    model: with its weights; those that this rank does not need are freed.
+    plan: for this model.
+    group: the ranks that share the experts, one per planned GPU: a ProcessGroup, or a one-dimensional DeviceMesh.
+    Without a group the GPUs are virtual, in this process.
     copy_rule: `planned` (the plan's shares, even ones by default) or `local-first` (needs a group).
     inputs: one call of the model, by keyword; needed only where experts are kept one module each. The block that
     dispatches to them is then traced on that call, and replaced by its graph.
 
     Raises BadInput where plan and model, or plan and ranks, do not belong together, Unsupported where such a block
-    cannot be traced; the model is then as it was.
+    cannot be traced; the model is then left unchanged.
     """
     from craftc.runtime.agreement import check_ranks_agree
     from craftc.runtime.rank_group import rank_group

@@ -36,8 +36,15 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The zip format's first date: same loads, same bytes."""
 
 
-def write_loads(loads: LoadProfile, path: Path) -> None:
-    """Write `path`, whole or not at all, in the format its name says. Raises BadInput for another ending."""
+def write_loads(loads: LoadProfile, path: str | Path) -> None:
+    """Write a file of loads, `.npz` or `.safetensors` by its name: whole or not at all; same loads, same bytes.
+
+    loads: with names, indices and top-k.
+    path: an existing file is replaced.
+
+    Raises BadInput where the name ends otherwise, or the file cannot be written.
+    """
+    path = Path(path)
     check_loads_name(path)
     write_bytes(path, npz_bytes(loads) if path.suffix == ".npz" else safetensors_bytes(loads))
 

@@ -13,11 +13,15 @@ from craftc.loads.registry import load_format, load_names
 _HEAD_BYTES = 64 * 1024
 
 
-def read_loads(path: Path, format_name: str | None = None) -> LoadProfile:
-    """The loads in `path`, a file or a folder of one recording.
+def read_loads(path: str | Path, format_name: str | None = None) -> LoadProfile:
+    """Read measured loads: a file of craftc's own, or what a server recorded.
 
-    format_name: insist on a format; None tries the registered ones on the content. Raises BadInput with one clear line.
+    path: a file, or the folder of one recording.
+    format_name: as in `--loads-format`; None detects the format from the content.
+
+    Raises BadInput in one line that begins with the path.
     """
+    path = Path(path)
     require_file_or_folder(path)
     if format_name is None:
         format_name = detect_loads(path)

@@ -116,10 +116,11 @@ def _best_layers(plan: ReplicationPlan, widths: Sequence[int], loads: LoadProfil
         ),
         planner_named(DEFAULT_PLANNER).place(problem, replicas_L),
     ]
-    balancedness_AL = np.stack([replay(loads.counts_SLE, choice).mean(axis=0) for choice in choices])
+    balancedness_CL = np.stack([replay(loads.counts_SLE, choice).mean(axis=0) for choice in choices])
+    best_L = balancedness_CL.argmax(axis=0).tolist()
     return tuple(
-        _with_placement(layer, choices[arm][ordinal])
-        for ordinal, (layer, arm) in enumerate(zip(plan.layers, balancedness_AL.argmax(axis=0).tolist(), strict=True))
+        _with_placement(layer, choices[best][ordinal])
+        for ordinal, (layer, best) in enumerate(zip(plan.layers, best_L, strict=True))
     )
 
 

@@ -45,17 +45,23 @@ class Evaluation:
     own_loads: bool
     """True where these are the loads that the plan was made from."""
     contiguous: float
-    """Mean over layers."""
+    """Balancedness of experts in order without replicas, mean over layers, in 0..1."""
     planned: float
-    """Mean over layers."""
+    """Balancedness of the plan, mean over layers, in 0..1."""
     bound: float
-    """Mean over layers."""
+    """No placement with as many replicas per layer exceeds this on these loads, mean over layers, in 0..1."""
     layers: tuple[LayerEvaluation, ...]
     """By ordinal."""
 
 
-def evaluate_plan(plan: ReplicationPlan, loads: LoadProfile) -> Evaluation:
-    """Replay every step of `loads` against `plan`. Raises BadInput where the two do not belong together."""
+def evaluate(plan: ReplicationPlan, loads: LoadProfile) -> Evaluation:
+    """Judge a plan on loads, its own or others: every step is replayed.
+
+    plan: made by craftc, or read from a server's placement file.
+    loads: of the same layers and experts.
+
+    Raises BadInput where the two do not belong together.
+    """
     check_loads_fit(loads, plan.moe_layers, "plan")
     counts_SLE = loads.counts_SLE
     sizes_L = tuple(layer.expert_bytes for layer in plan.layers)

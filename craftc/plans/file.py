@@ -47,10 +47,13 @@ class _Document(BaseModel):
     """Groups of contiguous experts, each with all its copies on one node; 1, or left out, is no such rule."""
 
 
-def read_plan(path: Path) -> ReplicationPlan:
-    """The plan in `path`. Raises BadInput, in one line that begins with the path, for anything but a sound plan."""
+def read_plan(path: str | Path) -> ReplicationPlan:
+    """Read a plan file, `craftc.plan/1`.
+
+    Raises BadInput, in one line that begins with the path, for anything but a sound plan.
+    """
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise BadInput(f"cannot read plan {path}: {error.strerror or error}") from None
     try:
@@ -72,9 +75,15 @@ def parse_plan(data: bytes) -> ReplicationPlan:
     return plan
 
 
-def write_plan(plan: ReplicationPlan, path: Path) -> None:
-    """Write `path`, whole or not at all."""
-    write_bytes(path, plan_bytes(plan))
+def write_plan(plan: ReplicationPlan, path: str | Path) -> None:
+    """Write a plan file, `craftc.plan/1`: whole or not at all; same plan, same bytes.
+
+    plan: not verified again.
+    path: an existing file is replaced.
+
+    Raises BadInput where it cannot be written.
+    """
+    write_bytes(Path(path), plan_bytes(plan))
 
 
 def plan_bytes(plan: ReplicationPlan) -> bytes:
@@ -97,8 +106,8 @@ def plan_document(plan: ReplicationPlan) -> dict[str, Any]:
         del document["groups"]
     if plan.provenance.objective == "balancedness":
         del document["provenance"]["objective"]
-        for arm in document["estimate"]["arms"] if document["estimate"] else ():
-            del arm["objective"]
+        for row in document["estimate"]["planners"] if document["estimate"] else ():
+            del row["objective"]
     if plan.provenance.curves == "own":
         del document["provenance"]["curves"]
     if plan.estimate is not None and plan.estimate.cross_validation is None:
@@ -115,7 +124,7 @@ def plan_schema() -> dict[str, Any]:
 
 
 def _json_lines(value: Any, margin: str = "") -> str:
-    """JSON in which whatever holds no further objects takes one line: a layer, an arm."""
+    """JSON in which whatever holds no further objects takes one line: a layer, a planner."""
     deeper = margin + " "
     if isinstance(value, list) and any(isinstance(one, dict) for one in value):
         return "[\n" + ",\n".join(deeper + _json_lines(one, deeper) for one in value) + f"\n{margin}]"

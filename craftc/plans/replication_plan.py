@@ -62,10 +62,10 @@ class PlanBudget:
 
 
 @dataclass(frozen=True)
-class ArmEstimate:
+class PlannerEstimate:
     """One planner's result on the plan's own loads."""
 
-    arm: str
+    planner: str
     """`contiguous`, `placement`, `eplb`, `craft` or `craftc`."""
     balancedness: float
     """Mean over layers of the mean over steps of mean GPU load / max GPU load, in 0..1."""
@@ -137,8 +137,8 @@ class Estimate:
     """No plan with these replica counts exceeds this, in 0..1."""
     predicted: float
     """The value of the benefit curves on the plan's own loads for the chosen counts, in 0..1."""
-    arms: tuple[ArmEstimate, ...]
-    """Baselines and this plan, on the same loads."""
+    planners: tuple[PlannerEstimate, ...]
+    """Baselines, other planners and, last, this plan, all on the same loads."""
     layers: tuple[LayerEstimate, ...]
     """Per layer, length L."""
     cross_validation: CrossValidation | None = None

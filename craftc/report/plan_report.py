@@ -6,14 +6,14 @@ from craftc.plans.replication_plan import ReplicationPlan
 from craftc.report.text_table import text_table
 from craftc.units import format_size
 
-ARM_NAMES = {
+PLANNER_NAMES = {
     "contiguous": "contiguous",
     "placement": "placement only",
     "eplb": "EPLB (uniform)",
     "craft": "CRAFT",
     "craftc": "craftc",
 }
-"""Names of the arms in tables."""
+"""Names of planners and baselines in tables."""
 
 
 def plan_summary(plan: ReplicationPlan) -> str:
@@ -35,17 +35,17 @@ def comparison_table(plan: ReplicationPlan) -> str:
     """Balancedness and memory of the baselines and this plan on the same loads, and the bound."""
     if plan.estimate is None:
         return "no estimate in this plan: judge it with craftc evaluate PLAN --loads FILE"
-    names = ARM_NAMES if plan.groups == 1 else ARM_NAMES | {"eplb": "EPLB (hierarchical)"}
-    own = len(plan.estimate.arms) - 1
+    names = PLANNER_NAMES if plan.groups == 1 else PLANNER_NAMES | {"eplb": "EPLB (hierarchical)"}
+    own = len(plan.estimate.planners) - 1
     rows = [
         (
-            names.get(arm.arm, arm.arm) + (": this plan" if number == own else ""),
-            f"{arm.balancedness:.3f}",
-            f"{arm.replicas_per_gpu:.4g}",
-            format_size(arm.bytes_per_gpu),
-            *(() if arm.objective is None else (f"{arm.objective:.3f}",)),
+            names.get(row.planner, row.planner) + (": this plan" if number == own else ""),
+            f"{row.balancedness:.3f}",
+            f"{row.replicas_per_gpu:.4g}",
+            format_size(row.bytes_per_gpu),
+            *(() if row.objective is None else (f"{row.objective:.3f}",)),
         )
-        for number, arm in enumerate(plan.estimate.arms)
+        for number, row in enumerate(plan.estimate.planners)
     ]
     head = ("on the plan's own loads", "balancedness", "replicas/GPU", "memory/GPU", *_objective_heads(plan))
     bound = ("no plan with these replicas exceeds", f"{plan.estimate.bound:.3f}")

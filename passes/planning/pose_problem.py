@@ -28,7 +28,7 @@ class PoseProblem(Pass):
             compilation.budget_bytes,
             solver=options.solver,
             time_limit_s=options.time_limit_s,
-            groups=options.groups,
+            groups=options.expert_groups,
             # Workloads are weighed by their steps (weigh_workloads); what each step is worth stays balancedness.
             objective="step-time" if options.objective == "step-time" else "balancedness",
             effort=options.effort,

@@ -27,7 +27,7 @@ class ReplanReplicas(Pass):
     needs: ClassVar[tuple[str, ...]] = ("request", "loads", "layers", "problem", "curves", "allocation")
     gives: ClassVar[tuple[str, ...]] = ("plan",)
 
-    old: ReplicationPlan = field(repr=False)
+    current_plan: ReplicationPlan = field(repr=False)
     """The plan in use."""
     max_move_bytes: int
     """Bytes of weights that GPUs may receive, all together, at least 0."""
@@ -35,12 +35,12 @@ class ReplanReplicas(Pass):
     def run(self, compilation: Compilation) -> Compilation:
         """Raises BadInput where the old plan is for other layers or GPUs, Infeasible where it moves too much."""
         problem, allocation = compilation.problem, compilation.allocation
-        _check_same_model(self.old, compilation)
-        _check_groups(self.old, problem)
+        _check_same_model(self.current_plan, compilation)
+        _check_groups(self.current_plan, problem)
         planner = planner_for(compilation.request.options.planner, problem)
-        old_L = tuple(OldLayer(layer.placement, layer.shares) for layer in self.old.layers)
+        old_L = tuple(OldLayer(layer.placement, layer.shares) for layer in self.current_plan.layers)
         found = replan(problem, planner, allocation.replicas_L, old_L, self.max_move_bytes)
-        layers = tuple(map(_replanned_layer, self.old.layers, found.placements))
+        layers = tuple(map(_replanned_layer, self.current_plan.layers, found.placements))
         # What was proven for the allocation does not hold for replicas that were kept to save moves.
         placed = replace(allocation, replicas_L=tuple(layer.replicas for layer in layers), status="heuristic")
         return updated(compilation, plan=written_plan(compilation, planner, placed, layers))

@@ -1,4 +1,4 @@
-"""The quality table end to end on a tiny trace: protocol, arms, aims, chart; and the search it compares with."""
+"""The quality table end to end on a tiny trace: protocol, entries, aims, chart; and the search it compares with."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_plans_see_even_steps_only_and_are_judged_on_both_halves(quality):
     problem = PlanningProblem(even_SLE, TINY.topology, (1, 1, 1), budget_bytes=4 * TINY.topology.gpus)
     planner = planner_for("craftc", problem)
     placements = planner.place(problem, planner.allocate(problem, planner.estimate(problem)).replicas_L)
-    point = quality.arms["craftc"].points[4]
+    point = quality.entries["craftc"].points[4]
     assert point.held_out == pytest.approx(replay(odd_SLE, placements).mean())
     assert point.own_steps == pytest.approx(replay(even_SLE, placements).mean())
 
@@ -41,30 +41,30 @@ def test_other_odd_steps_change_no_plan(quality):
     counts_SLE[1::2] = np.roll(counts_SLE[1::2], 3, axis=2)
     other = measure(replace(TINY, counts_SLE=counts_SLE))
     for name in ("contiguous", "EPLB", "CRAFT", "reference", "craftc"):
-        before, after = quality.arms[name].points.values(), other.arms[name].points.values()
+        before, after = quality.entries[name].points.values(), other.entries[name].points.values()
         assert [point.own_steps for point in after] == [point.own_steps for point in before]
         assert all(one.held_out != two.held_out for one, two in zip(before, after, strict=True))
 
 
 def test_arms_share_one_budget_and_stay_below_the_bound(quality):
-    assert list(quality.arms) == ["contiguous", "EPLB", "CRAFT", "reference", "craftc", "bound"]
-    assert {point.replicas_per_gpu for point in quality.arms["contiguous"].points.values()} == {0}
+    assert list(quality.entries) == ["contiguous", "EPLB", "CRAFT", "reference", "craftc", "bound"]
+    assert {point.replicas_per_gpu for point in quality.entries["contiguous"].points.values()} == {0}
     for name in ("CRAFT", "reference", "craftc"):
-        for allowed, point in quality.arms[name].points.items():
+        for allowed, point in quality.entries[name].points.items():
             assert point.replicas_per_gpu <= allowed
-    planned, bound = quality.arms["craftc"].points[8], quality.arms["bound"].points[8]
+    planned, bound = quality.entries["craftc"].points[8], quality.entries["bound"].points[8]
     assert planned.own_steps <= bound.own_steps
     assert planned.held_out <= bound.held_out
 
 
 def test_aims_are_shown_met_and_missed(quality):
-    measured = quality.arms["craftc"].points[8].held_out
+    measured = quality.entries["craftc"].points[8].held_out
     aimed = replace(quality, trace=replace(TINY, aims=(Aim(8, measured), Aim(8, measured + 0.02), Aim(8, 1.0, False))))
     assert reach(aimed, held_out=True).split(", ")[0].endswith("met")
     assert reach(aimed, held_out=True).endswith("missed by 0.020")
     held_out, own_steps = list(quality_table([aimed]))[2:]
     assert "tiny, 4 GPUs | held out" in held_out
-    assert cell(quality.arms["craftc"].points[8], 8, True) in held_out
+    assert cell(quality.entries["craftc"].points[8], 8, True) in held_out
     assert "R=8 1.00" in own_steps
 
 

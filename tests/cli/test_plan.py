@@ -36,8 +36,8 @@ def test_without_a_model(capfd: pytest.CaptureFixture[str], tmp_path: Path):
     assert made.provenance.model is None
     assert made.provenance.status == "optimal"
     assert f"wrote {tmp_path / 'plan.json'}" in ran.out
-    for arm in ("contiguous", "placement only", "EPLB (uniform)", "CRAFT", "craftc: this plan", "exceeds"):
-        assert f"\n{arm}" in ran.out or f"{arm}  " in ran.out
+    for row in ("contiguous", "placement only", "EPLB (uniform)", "CRAFT", "craftc: this plan", "exceeds"):
+        assert f"\n{row}" in ran.out or f"{row}  " in ran.out
 
 
 def test_json_is_one_document_with_the_plan(capfd: pytest.CaptureFixture[str], tmp_path: Path):

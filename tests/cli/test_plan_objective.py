@@ -33,8 +33,8 @@ def test_the_table_shows_the_objective_of_every_arm(capfd, tmp_path, loads, obje
     assert head in ran.out
     estimate = read_plan(tmp_path / "plan.json").estimate
     assert estimate is not None
-    arms = {arm.arm: arm.objective for arm in estimate.arms}
-    assert better(arms["craftc"], arms["placement"], arms["contiguous"]) == arms["craftc"]
+    by_planner = {row.planner: row.objective for row in estimate.planners}
+    assert better(by_planner["craftc"], by_planner["placement"], by_planner["contiguous"]) == by_planner["craftc"]
 
 
 @pytest.mark.parametrize(

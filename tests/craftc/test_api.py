@@ -1,7 +1,9 @@
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -99,8 +101,20 @@ assert "torch" not in sys.modules
     assert done.returncode == 0, done.stderr
 
 
-def test_public_names_exist_and_others_do_not():
-    for name in craftc.__all__:
-        assert getattr(craftc, name) is not None
+def test_public_names_exist_under_their_own_names_and_others_do_not():
+    assert set(craftc._MODULE_OF) == set(craftc.__all__) - {"__version__"}
+    for name, module in craftc._MODULE_OF.items():
+        found = getattr(craftc, name)
+        assert (found.__name__, found.__module__) == (name, module)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         craftc.nonsense  # noqa: B018
+
+
+def test_dir_lists_the_public_names_and_nothing_else():
+    assert dir(craftc) == sorted(craftc.__all__)
+
+
+def test_a_function_is_no_module():
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'craftc\.plan'"):
+        import_module("craftc.plan")
+    assert inspect.isfunction(craftc.plan)

@@ -13,8 +13,8 @@ from tests.plans.sample_plans import toy_plan
 
 def test_defaults_and_everything_given():
     assert PlanningOptions().shares == "even"
-    assert PlanningOptions(old=toy_plan(), max_move_bytes=0).max_move_bytes == 0
-    assert "topology" not in repr(PlanningOptions(old=toy_plan()))
+    assert PlanningOptions(current_plan=toy_plan(), max_move_bytes=0).max_move_bytes == 0
+    assert "topology" not in repr(PlanningOptions(current_plan=toy_plan()))
 
 
 @pytest.mark.parametrize(
@@ -25,9 +25,12 @@ def test_defaults_and_everything_given():
         ({"shares": "some"}, "choose even or lp"),
         ({"effort": "heroic"}, "choose low, medium, high"),
         ({"objective": "speed"}, "choose balancedness, step-time, worst-workload"),
-        ({"objective": "step-time", "old": toy_plan()}, "replanning and unequal shares know balancedness only"),
+        (
+            {"objective": "step-time", "current_plan": toy_plan()},
+            "replanning and unequal shares know balancedness only",
+        ),
         ({"max_move_bytes": 5}, "needs the plan in use"),
-        ({"old": toy_plan(), "max_move_bytes": -1}, "at least 0 bytes, got -1"),
+        ({"current_plan": toy_plan(), "max_move_bytes": -1}, "at least 0 bytes, got -1"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
@@ -36,7 +39,9 @@ def test_wrong_options_are_refused(options, message):
 
 
 def test_a_request_states_everything_asked_for_once():
-    request = PlanningRequest(Topology(8, 2), parse_budget(" 25% "), PlanningOptions(effort="high", old=toy_plan()))
+    request = PlanningRequest(
+        Topology(8, 2), parse_budget(" 25% "), PlanningOptions(effort="high", current_plan=toy_plan())
+    )
     assert request.stated["budget"] == "25%"
     assert request.stated["effort"] == "high"
     assert set(request.stated) == {"gpus", "nodes", "budget"} | {

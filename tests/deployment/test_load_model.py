@@ -1,4 +1,4 @@
-"""`craftc.load` on one rank: several are in tests/integration/test_ranks_commands.py."""
+"""`craftc.load_model` on one rank: several are in tests/integration/test_ranks_commands.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from craftc.deployment.load_model import load
+from craftc.deployment.load_model import load_model
 from craftc.errors import BadInput
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from tests.deployment.outputs import MODEL_FILE, model_file, optimized
@@ -23,7 +23,7 @@ PLAIN = ROOT / "examples" / "plain_moe" / "model.py"
 @pytest.mark.parametrize("family", ["mixtral", "deepseek_v3", "gpt_oss"])
 def test_a_model_file_comes_back_with_its_weights(one_rank, tmp_path, family):  # noqa: F811
     source = optimized(tmp_path / "out", model_file(tmp_path, family))
-    loaded: Any = load(tmp_path / "out", group=one_rank.process_group)
+    loaded: Any = load_model(tmp_path / "out", group=one_rank.process_group)
     assert type(loaded) is type(source.model)
     assert sum(isinstance(module, ReplicatedExperts) for module in loaded.modules()) == len(FAMILIES[family].layers)
     with torch.no_grad():
@@ -35,7 +35,7 @@ def test_a_hugging_face_folder(one_rank, tmp_path):  # noqa: F811
     model: Any = FAMILIES["mixtral"].build()
     model.save_pretrained(tmp_path / "checkpoint")
     source = optimized(tmp_path / "out", str(tmp_path / "checkpoint"))
-    loaded: Any = load(tmp_path / "out", group=one_rank.process_group)
+    loaded: Any = load_model(tmp_path / "out", group=one_rank.process_group)
     with torch.no_grad():
         expected = source.model(**source.inputs.example).logits
         torch.testing.assert_close(loaded(**source.inputs.example).logits, expected, rtol=1e-5, atol=1e-5)
@@ -43,7 +43,7 @@ def test_a_hugging_face_folder(one_rank, tmp_path):  # noqa: F811
 
 def test_experts_in_module_lists_come_back_as_a_graph(one_rank, tmp_path):  # noqa: F811
     source = optimized(tmp_path / "out", str(PLAIN))
-    loaded = load(tmp_path / "out", group=one_rank.process_group)
+    loaded = load_model(tmp_path / "out", group=one_rank.process_group)
     assert isinstance(loaded, torch.fx.GraphModule)
     tokens = torch.arange(15).reshape(3, 5)
     torch.testing.assert_close(loaded(tokens=tokens), source.model(tokens), rtol=1e-5, atol=1e-5)
@@ -53,7 +53,7 @@ def test_tied_weights_stay_tied(one_rank, tmp_path):  # noqa: F811
     text = MODEL_FILE.format(family="mixtral").replace("EXTRA = {}", 'EXTRA = {"tie_word_embeddings": True}')
     (tmp_path / "tied.py").write_text(text)
     source = optimized(tmp_path / "out", str(tmp_path / "tied.py"))
-    loaded: Any = load(tmp_path / "out", group=one_rank.process_group)
+    loaded: Any = load_model(tmp_path / "out", group=one_rank.process_group)
     assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
     with torch.no_grad():
         expected = source.model(**source.inputs.example).logits
@@ -63,7 +63,7 @@ def test_tied_weights_stay_tied(one_rank, tmp_path):  # noqa: F811
 def test_nothing_is_left_behind_on_the_module_class(one_rank, tmp_path):  # noqa: F811
     optimized(tmp_path / "out", model_file(tmp_path, "mixtral"))
     before = torch.nn.Module.register_parameter
-    load(tmp_path / "out", group=one_rank.process_group)
+    load_model(tmp_path / "out", group=one_rank.process_group)
     assert torch.nn.Module.register_parameter is before
 
 
@@ -72,7 +72,7 @@ def test_a_model_that_has_changed_is_refused(one_rank, tmp_path):  # noqa: F811
     optimized(tmp_path / "out", path)
     Path(path).write_text(Path(path).read_text().replace(".eval()", ".eval().model"))
     with pytest.raises(BadInput, match="plan does not belong to this model"):
-        load(tmp_path / "out", group=one_rank.process_group)
+        load_model(tmp_path / "out", group=one_rank.process_group)
 
 
 def test_the_model_may_have_moved(one_rank, tmp_path):  # noqa: F811
@@ -80,8 +80,8 @@ def test_the_model_may_have_moved(one_rank, tmp_path):  # noqa: F811
     optimized(tmp_path / "out", spec)
     Path(spec).rename(tmp_path / "moved.py")
     with pytest.raises(BadInput, match=r"mixtral\.py"):
-        load(tmp_path / "out", group=one_rank.process_group)
-    load(tmp_path / "out", group=one_rank.process_group, model=str(tmp_path / "moved.py"))
+        load_model(tmp_path / "out", group=one_rank.process_group)
+    load_model(tmp_path / "out", group=one_rank.process_group, model=str(tmp_path / "moved.py"))
     assert json.loads((tmp_path / "out" / "model.json").read_text())["model"] == "../mixtral.py"
 
 
@@ -93,7 +93,7 @@ def test_a_model_file_that_looks_at_its_weights_works_and_says_what_it_costs(one
     )
     source = optimized(tmp_path / "out", str(path))
     with pytest.warns(UserWarning, match="built with all its weights, because without them .*build_model"):
-        loaded: Any = load(tmp_path / "out", group=one_rank.process_group)
+        loaded: Any = load_model(tmp_path / "out", group=one_rank.process_group)
     with torch.no_grad():
         expected = source.model(**source.inputs.example).logits
         torch.testing.assert_close(loaded(**source.inputs.example).logits, expected, rtol=1e-5, atol=1e-5)

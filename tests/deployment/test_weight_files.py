@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from craftc.deployment.load_model import load
+from craftc.deployment.load_model import load_model
 from craftc.errors import BadInput
 from craftc.passes.pipelines import analysed
 from craftc.plans.file import write_plan
@@ -24,7 +24,7 @@ def test_weights_of_another_plan_are_refused(one_rank, tmp_path):  # noqa: F811
     turned = replace(plan.layers[0], placement=(tuple(reversed(plan.layers[0].placement[0])),))
     write_plan(replace(plan, layers=(turned, *plan.layers[1:])), tmp_path / "out" / "plan.json")
     with pytest.raises(BadInput, match=r"shared\.safetensors were written for another plan; run craftc optimize again"):
-        load(tmp_path / "out", group=one_rank.process_group)
+        load_model(tmp_path / "out", group=one_rank.process_group)
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,11 @@ def test_weights_of_another_model_are_refused(one_rank, tmp_path, change, messag
         tensors["extra"] = torch.zeros(1)
     save_file(tensors, path, metadata)
     with pytest.raises(BadInput, match=message):
-        load(tmp_path / "out", group=one_rank.process_group)
+        load_model(tmp_path / "out", group=one_rank.process_group)
 
 
 def test_missing_weights_are_named(one_rank, tmp_path):  # noqa: F811
     optimized(tmp_path / "out", model_file(tmp_path, "mixtral"))
     (tmp_path / "out" / "weights" / "gpu-00000.safetensors").unlink()
     with pytest.raises(BadInput, match=r"cannot read weights .*gpu-00000\.safetensors"):
-        load(tmp_path / "out", group=one_rank.process_group)
+        load_model(tmp_path / "out", group=one_rank.process_group)

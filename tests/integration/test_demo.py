@@ -37,11 +37,11 @@ def test_the_demo(capfd: pytest.CaptureFixture[str], tmp_path: Path):
     assert_same_table(ran.out.partition("\n\n")[2], (ROOT / "README.md").read_text())
     plan = read_plan(out / "plan.json")
     assert plan.estimate is not None
-    arms = {arm.arm: arm for arm in plan.estimate.arms}
-    assert arms["craftc"].balancedness > arms["placement"].balancedness + 0.3
-    assert arms["craftc"].balancedness >= arms["craft"].balancedness
-    assert arms["craftc"].balancedness > arms["eplb"].balancedness
-    assert arms["craftc"].replicas_per_gpu < arms["eplb"].replicas_per_gpu
+    by_planner = {row.planner: row for row in plan.estimate.planners}
+    assert by_planner["craftc"].balancedness > by_planner["placement"].balancedness + 0.3
+    assert by_planner["craftc"].balancedness >= by_planner["craft"].balancedness
+    assert by_planner["craftc"].balancedness > by_planner["eplb"].balancedness
+    assert by_planner["craftc"].replicas_per_gpu < by_planner["eplb"].replicas_per_gpu
     again = run(capfd, "verify", MODEL, str(out / "plan.json"), "--format", "json")
     assert again.code == 0
     assert json.loads(again.out)["equal"] is True

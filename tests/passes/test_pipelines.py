@@ -29,7 +29,7 @@ def names(pipeline) -> list[str]:
 
 @pytest.mark.parametrize("effort", ["low", "medium", "high"])
 def test_what_is_asked_for_is_what_is_planned(effort: str):
-    asked = request(effort=effort, solver="cbc", groups=2)
+    asked = request(effort=effort, solver="cbc", expert_groups=2)
     done = planned(asked, random_loads(), LAYERS)
     assert done.request is asked
     assert (done.problem.effort, done.problem.solver, done.problem.groups) == (effort, "cbc", 2)
@@ -44,9 +44,9 @@ def test_options_choose_the_passes():
     old = planned(request(), random_loads(), LAYERS).plan
     for asked, more, fewer in (
         (request(objective="worst-workload"), {"weigh_workloads"}, set()),
-        (request(validate=True), {"validate_curves"}, set()),
+        (request(cross_validate=True), {"validate_curves"}, set()),
         (request(shares="lp"), {"choose_shares"}, set()),
-        (request(old=old), {"replan_replicas"}, {"place_replicas", "cross_validate"}),
+        (request(current_plan=old), {"replan_replicas"}, {"place_replicas", "cross_validate"}),
     ):
         passes = set(names(planning(asked)))
         assert (passes - set(usual), set(usual) - passes) == (more, fewer)

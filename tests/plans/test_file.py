@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from craftc.errors import BadInput
 from craftc.plans.file import parse_plan, plan_bytes, plan_document, plan_schema, read_plan, write_plan
 from craftc.plans.replication_plan import (
-    ArmEstimate,
     CrossValidation,
     Estimate,
     LayerEstimate,
     LayerPlan,
     PlanBudget,
+    PlannerEstimate,
     Provenance,
     ReplicationPlan,
 )
@@ -37,7 +37,7 @@ def make_plan() -> ReplicationPlan:
         0.9,
         0.95,
         0.91,
-        (ArmEstimate("contiguous", 0.5, 0.0, 0.0),),
+        (PlannerEstimate("contiguous", 0.5, 0.0, 0.0),),
         (LayerEstimate(0.5, 0.6, 0.9, 1.0),) * 2,
         CrossValidation(2, 0.9, 0.8, 0.6, 0.5),
     )

@@ -1,6 +1,6 @@
 """What a plan is worth beside the baselines, all on the same loads.
 
-Axes: A arms, S steps, L layers, E experts, G GPUs.
+Axes: P planners and baselines, S steps, L layers, E experts, G GPUs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from craftc.errors import Unsupported
-from craftc.plans.replication_plan import ArmEstimate, Estimate, LayerEstimate
+from craftc.plans.replication_plan import Estimate, LayerEstimate, PlannerEstimate
 from craftc.solvers.bound import balancedness_bounds
 from craftc.solvers.planners.contiguous import contiguous_placements
 from craftc.solvers.planners.craft import CraftPlanner
@@ -31,10 +31,10 @@ def compare(
 ) -> Estimate:
     """The plan of `planner` beside the baselines and the bound, on the problem's loads.
 
-    Arms in order: `contiguous`; `placement` (greedy, no replicas); `eplb` as published, with the smallest uniform
+    In order: `contiguous`; `placement` (greedy, no replicas); `eplb` as published, with the smallest uniform
     number of replicas it can do, at least one; every other planner at the problem's budget; the plan itself. With
     expert groups EPLB is hierarchical, while placement only and planners without groups do not keep them on nodes.
-    judge: what the plan's objective makes of an arm's `balancedness_SL`, where that is not balancedness.
+    judge: what the plan's objective makes of a planner's `balancedness_SL`, where that is not balancedness.
     """
     counts_SLE, topology = problem.counts_SLE, problem.topology
     baselines: dict[str, Sequence[Placement]] = {
@@ -46,15 +46,15 @@ def compare(
             )
         ),
     }
-    arms = baselines | {planner.name: placements}
-    arms |= {name: _plan(problem, name) for name in PLANNERS if name not in arms}
-    arms[planner.name] = arms.pop(planner.name)  # the plan itself comes last
-    # All arms at once: replaying is mostly gathering a layer's loads.
-    every = placement_array([placement for arm in arms.values() for placement in arm])
-    layer_AL = np.tile(np.arange(problem.layers), len(arms))
-    balancedness_SAL = replay_steps(counts_SLE, layer_AL, every).reshape(-1, len(arms), problem.layers)
-    balancedness_AL = balancedness_SAL.mean(axis=0)
-    contiguous_L, planned_L = balancedness_AL[0], balancedness_AL[-1]
+    placed = baselines | {planner.name: placements}
+    placed |= {name: _plan(problem, name) for name in PLANNERS if name not in placed}
+    placed[planner.name] = placed.pop(planner.name)  # the plan itself comes last
+    # All at once: replaying is mostly gathering a layer's loads.
+    every = placement_array([placement for theirs in placed.values() for placement in theirs])
+    layer_PL = np.tile(np.arange(problem.layers), len(placed))
+    balancedness_SPL = replay_steps(counts_SLE, layer_PL, every).reshape(-1, len(placed), problem.layers)
+    balancedness_PL = balancedness_SPL.mean(axis=0)
+    contiguous_L, planned_L = balancedness_PL[0], balancedness_PL[-1]
     bound_L = balancedness_bounds(counts_SLE, allocation.replicas_L, topology.gpus)
     believed_L = [
         np.interp(count, curves.candidates_C, balancedness_C)
@@ -64,9 +64,9 @@ def compare(
         balancedness=float(planned_L.mean()),
         bound=float(bound_L.mean()),
         predicted=float(np.mean(believed_L)),
-        arms=tuple(
-            _arm(problem, name, arm, float(balancedness_L.mean()), judge and judge(balancedness_SAL[:, number]))
-            for number, ((name, arm), balancedness_L) in enumerate(zip(arms.items(), balancedness_AL, strict=True))
+        planners=tuple(
+            _estimate(problem, name, theirs, float(balancedness_L.mean()), judge and judge(balancedness_SPL[:, number]))
+            for number, ((name, theirs), balancedness_L) in enumerate(zip(placed.items(), balancedness_PL, strict=True))
         ),
         layers=tuple(
             LayerEstimate(*values)
@@ -84,11 +84,11 @@ def compare(
 def with_planned(estimate: Estimate, planned_L: Sequence[float]) -> Estimate:
     """`estimate` with other figures for the plan itself: its copies share tokens unevenly."""
     balancedness = float(np.mean(planned_L))
-    *baselines, own = estimate.arms
+    *baselines, own = estimate.planners
     return replace(
         estimate,
         balancedness=balancedness,
-        arms=(*baselines, replace(own, balancedness=balancedness)),
+        planners=(*baselines, replace(own, balancedness=balancedness)),
         layers=tuple(
             replace(layer, planned=float(planned)) for layer, planned in zip(estimate.layers, planned_L, strict=True)
         ),
@@ -106,13 +106,13 @@ def _plan(problem: PlanningProblem, name: str) -> tuple[Placement, ...]:
     return planner.place(problem, allocation.replicas_L)
 
 
-def _arm(
+def _estimate(
     problem: PlanningProblem, name: str, placements: Sequence[Placement], balancedness: float, objective: float | None
-) -> ArmEstimate:
+) -> PlannerEstimate:
     replicas_L = [sum(len(gpu) for gpu in placement) - problem.experts for placement in placements]
     spent_bytes = sum(count * size for count, size in zip(replicas_L, problem.expert_bytes_L, strict=True))
-    return ArmEstimate(
-        arm=name,
+    return PlannerEstimate(
+        planner=name,
         balancedness=balancedness,
         replicas_per_gpu=sum(replicas_L) / problem.topology.gpus,
         bytes_per_gpu=spent_bytes / problem.topology.gpus,

@@ -9,7 +9,7 @@ from craftc.loads.load_profile import LoadProfile
 from craftc.passes.base import run_checked
 from craftc.passes.compilation import updated
 from craftc.passes.planning.choose_shares import ChooseShares
-from craftc.plans.evaluation import evaluate_plan
+from craftc.plans.evaluation import evaluate
 from craftc.plans.file import parse_plan, plan_bytes
 from craftc.solvers.replay import replay
 from tests.passes.planning.compilations import planned
@@ -38,8 +38,8 @@ def test_shares_gain_and_the_estimate_says_so():
     assert plan.estimate.balancedness == pytest.approx(reached.mean())
     assert [layer.planned for layer in plan.estimate.layers] == pytest.approx(reached.tolist())
     assert plan.estimate.balancedness > before.plan.estimate.balancedness
-    arms = {arm.arm: arm.balancedness for arm in plan.estimate.arms}
-    assert arms["craft"] == plan.estimate.balancedness
+    by_planner = {row.planner: row.balancedness for row in plan.estimate.planners}
+    assert by_planner["craft"] == plan.estimate.balancedness
     assert plan.estimate.balancedness <= plan.estimate.bound
 
 
@@ -47,7 +47,7 @@ def test_the_plan_file_keeps_them_and_evaluate_obeys():
     plan = shared()[1].plan
     read = parse_plan(plan_bytes(plan))
     assert read == plan
-    assert evaluate_plan(read, shared()[1].loads).planned == pytest.approx(plan.estimate.balancedness)
+    assert evaluate(read, shared()[1].loads).planned == pytest.approx(plan.estimate.balancedness)
 
 
 def test_shares_that_a_layer_has_stay_where_new_ones_gain_nothing():

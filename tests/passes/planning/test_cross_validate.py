@@ -69,7 +69,7 @@ def test_workloads_are_dealt_over_the_folds():
 
 
 def test_groups_and_uniform_plans_are_checked_too():
-    assert checked(steady_loads(), groups=4).plan.estimate.cross_validation is not None
+    assert checked(steady_loads(), expert_groups=4).plan.estimate.cross_validation is not None
     assert checked(steady_loads(), "craftc-uniform", budget="16000B").plan.estimate.cross_validation
 
 

@@ -14,7 +14,7 @@ def test_everything_asked_for_is_in_the_problem():
         budget="5000B",
         solver="cbc",
         time_limit_s=3.0,
-        groups=4,
+        expert_groups=4,
         objective="step-time",
         effort="low",
     )
@@ -32,4 +32,4 @@ def test_workloads_are_weighed_by_their_steps_so_that_a_step_is_worth_its_balanc
 
 def test_groups_that_do_not_fit_are_the_users_mistake():
     with pytest.raises(BadInput, match="5 groups: 16 experts do not divide into them"):
-        compilation(groups=5)
+        compilation(expert_groups=5)

@@ -78,11 +78,11 @@ def test_a_plan_for_something_else_is_refused(old, message):
 
 def test_groups_must_be_kept_by_the_plan_in_use():
     with pytest.raises(BadInput, match=r"old plan does not keep 4 groups on nodes \(layer layers.0: group 0"):
-        replanned(OLD, 0, drifted(groups=4))
+        replanned(OLD, 0, drifted(expert_groups=4))
 
 
 def test_a_grouped_plan_stays_grouped():
-    old = planned(groups=4).plan
-    plan = replanned(old, 800, drifted(groups=4))
+    old = planned(expert_groups=4).plan
+    plan = replanned(old, 800, drifted(expert_groups=4))
     assert plan.groups == 4
-    assert plan.estimate.balancedness > replanned(old, 0, drifted(groups=4)).estimate.balancedness
+    assert plan.estimate.balancedness > replanned(old, 0, drifted(expert_groups=4)).estimate.balancedness

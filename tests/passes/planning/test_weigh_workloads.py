@@ -17,7 +17,7 @@ def planned(start, *before):
 
 
 def objectives(plan):
-    return {arm.arm: arm.objective for arm in plan.estimate.arms}
+    return {row.planner: row.objective for row in plan.estimate.planners}
 
 
 def test_the_plan_states_its_worst_workload_beside_those_of_the_baselines():
