@@ -31,3 +31,17 @@ class VerificationFailed(Refused):
 
 class RankFailed(CraftcError):
     """A run on several ranks broke (exit code 2): a rank raised, was killed, or did not answer in time."""
+
+
+_LONGEST = 240
+
+
+def one_line(error: BaseException) -> str:
+    """Class and message of an error that is not craftc's, on one line of about 240 characters at most."""
+    line = folded(f"{type(error).__name__}: {error}").rstrip(": ")
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
+
+
+def folded(text: str) -> str:
+    """`text` on one line, single spaces in the place of line breaks and margins."""
+    return " ".join(text.split())

@@ -22,6 +22,7 @@ from craftc.cli.plan import plan
 from craftc.cli.profile import profile
 from craftc.cli.show import show
 from craftc.cli.verify import verify
+from craftc.errors import folded
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
     inspect,
@@ -90,6 +91,6 @@ def _craftc(
 
 
 def _usage_line(error: Any) -> str:
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = folded(error.format_message()).rstrip(".")
     context = getattr(error, "ctx", None)
     return f"{message}; see {context.command_path if context else 'craftc'} --help"

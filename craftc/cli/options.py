@@ -132,7 +132,6 @@ TimeLimit = Annotated[
         "--time-limit", metavar="SECONDS", help="Of the allocation's solver; it never claims more than it proved."
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Same inputs and seed, same plan.")]
 Ranks = Annotated[
     int | None,
     typer.Option(

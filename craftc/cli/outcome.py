@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from craftc.errors import BadInput, CraftcError
+from craftc.errors import BadInput, CraftcError, folded, one_line
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -60,7 +60,7 @@ def guarded(command: Callable[..., Result]) -> Callable[..., int]:
         except CraftcError as error:
             _show_traceback_if_asked()
             if json_wanted:
-                _print_document({"error": {"kind": type(error).__name__, "message": _one_line(str(error))}})
+                _print_document({"error": {"kind": type(error).__name__, "message": folded(str(error))}})
             return print_error(str(error), error.exit_code)
         except KeyboardInterrupt:
             return print_error("interrupted", INTERRUPTED)
@@ -71,8 +71,9 @@ def guarded(command: Callable[..., Result]) -> Callable[..., int]:
             return print_error("out of memory: use a machine with more, or a smaller model or fewer steps of loads")
         except Exception as error:
             _show_traceback_if_asked()
-            what = f"{type(error).__name__}: {error}"
-            return print_error(f"internal error, please report it with the output of {DEBUG_VARIABLE}=1: {what}")
+            return print_error(
+                f"internal error, please report it with the output of {DEBUG_VARIABLE}=1: {one_line(error)}"
+            )
         return result.exit_code
 
     return run
@@ -105,7 +106,7 @@ def open_closed_streams() -> None:
 
 def print_error(message: str, exit_code: int = 2) -> int:
     """Print one line on stderr, whatever the message holds; returns `exit_code`."""
-    sys.stderr.write(f"error: {_one_line(message)}\n")
+    sys.stderr.write(f"error: {folded(message)}\n")
     return exit_code
 
 
@@ -119,7 +120,7 @@ def silence_stdout() -> int:
 
 def _print_warnings(warnings: tuple[str, ...]) -> None:
     for warning in warnings:
-        sys.stderr.write(f"warning: {_one_line(warning)}\n")
+        sys.stderr.write(f"warning: {folded(warning)}\n")
 
 
 def _print_result(result: Result) -> None:
@@ -142,10 +143,6 @@ def _print_text(text: str) -> None:
     except OSError as error:
         silence_stdout()
         raise BadInput(f"cannot write to stdout: {error.strerror}") from error
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())
 
 
 def _show_traceback_if_asked() -> None:

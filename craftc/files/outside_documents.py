@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from craftc.errors import BadInput
+from craftc.errors import BadInput, folded
 
 MAX_TEXT_BYTES = 64 * 2**20
 """Largest placement document read; a plan for 1,000 layers of 1,000 slots is 5 MB."""
@@ -96,7 +96,7 @@ def parse_yaml(data: bytes, where: str) -> Any:
         if not isinstance(next(events), yaml.StreamEndEvent):
             raise BadInput(f"{where}: more than one document")
     except yaml.YAMLError as error:
-        raise BadInput(f"{where}: not YAML ({' '.join(str(error).split())})") from None
+        raise BadInput(f"{where}: not YAML ({folded(str(error))})") from None
     return value
 
 
@@ -146,4 +146,4 @@ def _first_mistake(where: str) -> Iterator[None]:
         field = ".".join(str(part) for part in mistakes[0]["loc"]) or "document"
         message = _PLAIN_WORDS.get(mistakes[0]["type"], mistakes[0]["msg"])
         more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-        raise BadInput(" ".join(f"{where}: {field}: {message}{more}".split())) from None
+        raise BadInput(folded(f"{where}: {field}: {message}{more}")) from None

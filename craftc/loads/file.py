@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save as save_safetensors
 
-from craftc.errors import BadInput
+from craftc.errors import BadInput, one_line
 from craftc.files.atomic_write import check_writable, write_bytes
 from craftc.files.torch_file import is_torch_zip
 from craftc.loads.load_format import LoadFormat
@@ -133,8 +133,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise
     except Exception as error:
         # Zip, deflate, npy and safetensors each raise their own errors on broken bytes; all mean one thing to the user.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"{path}: broken or incomplete file ({reason[:200]}); write or copy it again") from None
+        raise BadInput(f"{path}: broken or incomplete file ({one_line(error)}); write or copy it again") from None
 
 
 def _names(arrays: dict[str, np.ndarray]) -> str:

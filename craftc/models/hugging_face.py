@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from craftc.errors import BadInput, Unsupported
+from craftc.errors import BadInput, Unsupported, one_line
 from craftc.models.workload import WorkloadInputs
 
 if TYPE_CHECKING:  # importing torch takes longer than most commands need
@@ -91,8 +91,8 @@ def _transformers_errors(where: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise BadInput(f"model {where}: {error}; install it: pip install 'craftc[hf]'") from error
     except Exception as error:
-        reason = " ".join(str(error).split()).partition(" For details look at")[0]  # at a report we do not show
-        raise BadInput(f"model {where}: transformers cannot load it: {type(error).__name__}: {reason[:240]}") from error
+        reason = one_line(error).partition(" For details look at")[0]  # at a report we do not show
+        raise BadInput(f"model {where}: transformers cannot load it: {reason}") from error
 
 
 @contextlib.contextmanager

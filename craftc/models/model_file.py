@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import importlib.util
 import inspect
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from craftc.errors import BadInput
+from craftc.errors import BadInput, one_line
 from craftc.models.fingerprint import fingerprint_model
 from craftc.models.hugging_face import load_checkpoint, load_config
 from craftc.models.workload import WorkloadInputs
@@ -137,18 +136,13 @@ def _explained(path: Path, what: str, error: BaseException) -> BadInput:
     line = (
         error.lineno if isinstance(error, SyntaxError) and _same_file(error.filename, path) else (lines or [None])[-1]
     )
-    reason = error.msg if isinstance(error, SyntaxError) else str(error)
     where = f"{path}, line {line}" if line else str(path)
-    return BadInput(f"{where}: {what}: {type(error).__name__}{f': {_one_line(reason)}' if reason else ''}")
+    shown = type(error)(error.msg) if isinstance(error, SyntaxError) else error  # its text repeats the place
+    return BadInput(f"{where}: {what}: {one_line(shown)}")
 
 
 def _same_file(filename: str | None, path: Path) -> bool:
     return filename is not None and Path(filename).resolve() == path.resolve()
-
-
-def _one_line(text: str) -> str:
-    line = re.sub(r"\s+", " ", text).strip()
-    return line if len(line) <= 240 else f"{line[:240]}..."
 
 
 def _kind(value: object) -> str:

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from craftc.errors import CraftcError
+from craftc.errors import CraftcError, one_line
 from craftc.runtime.process_group import rank_process_group
 from craftc.runtime.rank_group import RankGroup
 
@@ -34,7 +34,7 @@ def run_on_rank(work: Callable[[RankGroup], None], timeout_s: float) -> int:
         _leave(type(error).__name__, str(error), error.exit_code)
     except Exception as error:
         traceback.print_exc()
-        _leave(type(error).__name__, f"{type(error).__name__}: {' '.join(str(error).split())}", 2)
+        _leave(type(error).__name__, one_line(error), 2)
     return 0
 
 

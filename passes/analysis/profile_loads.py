@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from craftc.errors import BadInput, CraftcError, Unsupported
+from craftc.errors import BadInput, CraftcError, Unsupported, one_line
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
@@ -149,7 +149,7 @@ def batches_of(inputs: WorkloadInputs) -> Iterator[Batch]:
     except CraftcError:
         raise
     except Exception as error:
-        raise BadInput(f"calibration batch {number}: calibration_inputs() failed: {_reason(error)}") from error
+        raise BadInput(f"calibration batch {number}: calibration_inputs() failed: {one_line(error)}") from error
 
 
 def _named_batch(label: str, item: object) -> Batch:
@@ -175,7 +175,7 @@ def _counts_of(counter: fx.GraphModule, batch: Batch) -> np.ndarray:
     except BadInput as error:
         raise BadInput(f"{batch.label}: {error}") from error
     except Exception as error:
-        raise BadInput(f"{batch.label}: the model failed on it: {_reason(error)}") from error
+        raise BadInput(f"{batch.label}: the model failed on it: {one_line(error)}") from error
     if not counts_LE.any():
         raise BadInput(f"{batch.label} has no token to count: its padding mask is 0 everywhere, or it is empty")
     return counts_LE
@@ -192,12 +192,6 @@ def _check_arguments(counter: fx.GraphModule, batch: Batch) -> None:
     raise BadInput(
         f"{batch.label} {' and '.join(problems)}: give the arguments that the example inputs have, {', '.join(known)}"
     )
-
-
-def _reason(error: Exception) -> str:
-    """Class and message on one line of at most 200 characters."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _tokens(counts_SLE: np.ndarray, layers: tuple[MoELayer, ...]) -> int:

@@ -11,9 +11,9 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from craftc.errors import BadInput, Unsupported
+from craftc.errors import BadInput, Unsupported, one_line
 from craftc.passes.analysis.tracing.experts import find_experts
-from craftc.passes.analysis.tracing.model import call_model, one_line, trace_model
+from craftc.passes.analysis.tracing.model import call_model, trace_model
 from craftc.passes.analysis.tracing.module_lists import fuse_module_lists
 from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation, NearMiss, no_moe_layer, updated

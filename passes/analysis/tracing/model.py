@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from craftc.errors import BadInput
+from craftc.errors import BadInput, one_line
 from craftc.passes.analysis.tracing.experts import ExpertsModule
 from craftc.passes.analysis.tracing.masks import MaskBuilder, mask_builders_as_leaves
 from craftc.passes.analysis.tracing.proxies import ExampleProxy, ExampleTracer, examples_of
@@ -196,9 +196,3 @@ def _positional(
 def _attribute(root: nn.Module, path: str) -> Any:
     owner, _, name = path.rpartition(".")
     return getattr(root.get_submodule(owner), name)
-
-
-def one_line(error: Exception) -> str:
-    """The kind of error and the first line of its message."""
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{type(error).__name__}: {first}"
