@@ -37,7 +37,7 @@ class PlacedLayer:
 def violations(
     layers: Sequence[PlacedLayer], gpus: int, budget_bytes: int | None = None, spent_bytes: int | None = None
 ) -> tuple[str, ...]:
-    """All violated rules in words, empty where the placement is sound (DESIGN section 5).
+    """All violated rules in words, empty where the placement is sound (docs/plan-file.md).
 
     Every expert has a copy; none lies twice on a GPU; slots of a layer differ by at most one over GPUs; bytes over all
     layers differ by at most one (largest) expert over GPUs, which leaves no difference where all experts have the same

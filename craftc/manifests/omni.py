@@ -1,7 +1,7 @@
 """omni-infer's placement pattern: a `.npy` array of 0 and 1, `pattern_GLE[gpu, MoE ordinal, expert]`. The only server
 with per-layer counts.
 
-Source: FORMATS, "omni-infer" (c8bc2bb; shipped patterns read, the server needs an NPU and was not run). Slot order
+Source: docs/servers-omni-infer.md (c8bc2bb; shipped patterns read, the server needs an NPU and was not run). Slot order
 within a GPU is lost: the server takes ascending expert ids.
 """
 

@@ -1,7 +1,7 @@
 """SGLang's explicit expert map: JSON of one key, a row of slots for every decoder layer, dense ones included.
 
-Source: FORMATS, "SGLang" (0.5.23; its loader was run). Any further key is a TypeError there, and -1 silently becomes
-expert E-1.
+Source: docs/servers-sglang.md (0.5.23; its loader was run). Any further key is a TypeError there, and -1 silently
+becomes expert E-1.
 """
 
 from __future__ import annotations

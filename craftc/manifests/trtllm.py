@@ -1,6 +1,6 @@
 """TensorRT-LLM's MoE load balancer section: YAML of three keys, layers by decoder index, dense ones left out.
 
-Source: FORMATS, "TensorRT-LLM" 5.1 (source read, not run). The server's model rejects other keys, and every MoE layer
+Source: docs/servers-tensorrt-llm.md (source read, not run). The server's model rejects other keys, and every MoE layer
 must be there.
 """
 

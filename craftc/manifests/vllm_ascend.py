@@ -1,6 +1,6 @@
 """vllm-ascend's expert map: JSON, MoE layers in construction order, a list of experts per device.
 
-Source: FORMATS, "vllm-ascend" (182b75e; its reader was run). An expert twice on a device misroutes tokens there
+Source: docs/servers-vllm-ascend.md (182b75e; its reader was run). An expert twice on a device misroutes tokens there
 without an error.
 """
 

@@ -1,6 +1,6 @@
 """vLLM's other proposal (pull request 49572): a JSON list of one slot list per MoE layer, or one list for all layers.
 
-Source: FORMATS, "vLLM" (the pull request was read). No released vLLM reads a placement file.
+Source: docs/servers-vllm.md (the pull request was read). No released vLLM reads a placement file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """vLLM's proposed mapping record (pull request 41141): one JSON line, MoE ordinals as keys.
 
-Source: FORMATS, "vLLM" (the branch's source was read). No released vLLM reads a placement file.
+Source: docs/servers-vllm.md (the branch's source was read). No released vLLM reads a placement file.
 """
 
 from __future__ import annotations

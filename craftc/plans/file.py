@@ -1,4 +1,4 @@
-"""Plan files, `craftc.plan/1`: JSON that holds a ReplicationPlan, field by field (DESIGN section 5).
+"""Plan files, `craftc.plan/1`: JSON that holds a ReplicationPlan, field by field (docs/plan-file.md).
 
 `python -m craftc.plans.file > craftc/plans/plan.schema.json` renews the committed JSON Schema.
 """

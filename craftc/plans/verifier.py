@@ -10,7 +10,7 @@ from craftc.solvers.verifier import PlacedLayer, group_violations, violations
 
 
 def verify_plan(plan: ReplicationPlan) -> tuple[str, ...]:
-    """All rules that `plan` violates, in words; empty where it is sound (DESIGN section 5)."""
+    """All rules that `plan` violates, in words; empty where it is sound (docs/plan-file.md)."""
     names = Counter(layer.name for layer in plan.layers)
     repeated = tuple(f"layer {name}: named {times} times" for name, times in names.items() if times > 1)
     if not plan.layers:

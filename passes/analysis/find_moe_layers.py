@@ -1,4 +1,4 @@
-"""Pass 2: the MoE layers of a traced graph, told from structure and dataflow, never from class names."""
+"""The MoE layers of a traced graph, told from structure and dataflow, never from class names."""
 
 from __future__ import annotations
 

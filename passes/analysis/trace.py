@@ -1,4 +1,4 @@
-"""Pass 1: the model as an fx graph in which every MoE layer's experts and router are single nodes."""
+"""The model as an fx graph in which every MoE layer's experts and router are single nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pass 7: every MoE layer's experts become a replicated module that holds the copies the plan says."""
+"""Every MoE layer's experts become a replicated module that holds the copies the plan says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pass 8: the rewritten model computes what the original does, and every GPU gets the tokens that the plan predicts.
+"""The rewritten model computes what the original does, and every GPU gets the tokens that the plan predicts.
 
 Axes: T tokens, H hidden size, K experts per token.
 """

@@ -1,8 +1,8 @@
 """CRAFT's artifact: a pickled tensor `[batches, layers, experts]`, by `torch.save` or by `pickle.dump`. Nothing in
 the pickle is run.
 
-Source: FORMATS, "CRAFT_core" (be4cb7a). Layers are decoder layers; those before `--first-moe-layer` are zero and
-dropped.
+Source: docs/servers.md (CRAFT_core at be4cb7a). Layers are decoder layers; those before `--first-moe-layer` are zero
+and dropped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """omni-infer's activation counts: `activation_counts_recordstep_<n>_rank_<r>.txt`, a line of E/G counts per MoE layer.
 
-Source: FORMATS, "omni-infer" (c8bc2bb). Rank r's columns are the experts from r * E/G on, so the recording must be
-made under the server's default placement. Layers are MoE ordinals; every line ends with a tab.
+Source: docs/servers-omni-infer.md (omni-infer at c8bc2bb). Rank r's columns are the experts from r * E/G on, so the
+recording must be made under the server's default placement. Layers are MoE ordinals; every line ends with a tab.
 Axes: S record steps, L MoE layers by ordinal, E experts.
 """
 

@@ -1,7 +1,7 @@
 """SGLang's expert distribution recorder: `stat`, `stat_approx`, `per_pass` and `per_token` dumps, from one or many
 ranks.
 
-Source: FORMATS, "SGLang", Dump files (0.5.23). A rank's file is named by its own clock, so ranks are told by their
+Source: docs/servers-sglang.md (0.5.23). A rank's file is named by its own clock, so ranks are told by their
 number.
 Axes: S forward passes, L decoder layers (dense ones are all zero), P physical slots, E logical experts.
 """

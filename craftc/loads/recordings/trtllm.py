@@ -1,7 +1,7 @@
 """TensorRT-LLM's expert statistics: a folder of `meta_info.json` and `rank<r>.safetensors`, a tensor per iteration
 and layer.
 
-Source: FORMATS, "TensorRT-LLM" 5.2 (source read, not run).
+Source: docs/servers-tensorrt-llm.md (source read, not run).
 Axes: S iterations, L layers by decoder index, E experts.
 """
 

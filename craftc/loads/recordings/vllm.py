@@ -1,7 +1,7 @@
 """vLLM's proposed load statistics (pull request 41141): JSON lines, one `eplb_load_meta` record and one
 `eplb_load_stats` per interval.
 
-Source: FORMATS, "vLLM" (the branch's source and tests were read). Layers are MoE ordinals; counts are per slot and
+Source: docs/servers-vllm.md (the branch's source and tests were read). Layers are MoE ordinals; counts are per slot and
 folded by the record's map.
 Axes: S records, L MoE layers by ordinal, P physical slots, E logical experts.
 """
