@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from craftc.cli.command_help import PanelCommand, help_and_example
 from craftc.cli.convert import convert
 from craftc.cli.diff import diff
 from craftc.cli.evaluate import evaluate
@@ -66,7 +67,8 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_craftc)
     for command in COMMANDS:
-        app.command(command.__name__)(guarded(command))
+        text, example = help_and_example(command)
+        app.command(command.__name__, cls=PanelCommand, help=text, epilog=example)(guarded(command))
     return app
 
 

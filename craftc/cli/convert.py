@@ -7,17 +7,25 @@ from typing import Annotated
 
 import typer
 
-from craftc.cli.options import LoadsFormat, ModelConfig, Nodes, OutputFormat
+from craftc.cli.options import GpusOfPlacement, LoadsFormat, ModelConfig, Nodes, OutputFormat
 from craftc.cli.outcome import Format, Result
 
 
 def convert(
     recording: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A recording of loads (a file, or its folder), or with --as a placement."),
+        typer.Argument(
+            metavar="FILE", help="A recording of loads (a file or a folder), or with --as a server's placement."
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="Loads: .npz or .safetensors. A placement: .json.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The file to write: .npz or .safetensors for loads, .json for a placement.",
+        ),
     ],
     loads_format: LoadsFormat = None,
     placement_format: Annotated[
@@ -25,20 +33,21 @@ def convert(
         typer.Option(
             "--as",
             metavar="FORMAT",
-            help="FILE is a placement of this format (as in craftc export --to); needs --gpus and --model-config.",
+            help="Read FILE as a placement of this format (as in craftc export --to); needs --gpus and --model-config.",
             show_default=False,
         ),
     ] = None,
-    gpus: Annotated[
-        int | None, typer.Option("--gpus", metavar="G", help="With --as: expert-parallel ranks.", show_default=False)
-    ] = None,
+    gpus: GpusOfPlacement = None,
     nodes: Nodes = 1,
     model_config: ModelConfig = None,
     format: OutputFormat = Format.text,
 ) -> Result:
-    """Convert a server's recording or placement to craftc's own.
+    """Convert a server's recording or placement to a file of craftc's own.
 
-    Loads become .npz or .safetensors, a placement becomes a plan file, to replan from.
+    Recorded loads become an .npz or .safetensors file. A placement becomes a plan file, to replan from.
+
+    Example:
+      craftc convert expert_distribution_recorder_1764.5.pt -o loads.npz
     """
     from craftc.errors import BadInput
 

@@ -16,7 +16,11 @@ def diff(
     new: Annotated[Path, typer.Argument(metavar="NEW", help="The plan to change to.")],
     format: OutputFormat = Format.text,
 ) -> Result:
-    """List what every GPU must receive to go from one plan to another, with bytes."""
+    """List what every GPU must receive to go from one plan to another, with bytes.
+
+    Example:
+      craftc diff running.json plan.json
+    """
     from craftc.plans.diff import diff_plans
     from craftc.plans.file import read_plan
     from craftc.report.diff_report import diff_document, diff_text

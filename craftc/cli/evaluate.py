@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from craftc.cli.options import Loads, LoadsFormat, ModelConfig, Nodes, OutputFormat
+from craftc.cli.options import GpusOfPlacement, Loads, LoadsFormat, ModelConfig, Nodes, OutputFormat
 from craftc.cli.outcome import Format, Result
 
 if TYPE_CHECKING:
@@ -24,31 +24,37 @@ def evaluate(
         typer.Option(
             "--as",
             metavar="FORMAT",
-            help="PLAN is a placement of this format (as in craftc export --to); needs --gpus.",
+            help="Read PLAN as a server's placement of this format (as in craftc export --to); needs --gpus.",
             show_default=False,
         ),
     ] = None,
-    gpus: Annotated[
-        int | None, typer.Option("--gpus", metavar="G", help="With --as: expert-parallel ranks.", show_default=False)
-    ] = None,
+    gpus: GpusOfPlacement = None,
     nodes: Nodes = 1,
     model_config: ModelConfig = None,
     expert_bytes: Annotated[
         str | None,
         typer.Option(
-            "--expert-bytes", metavar="SIZE", help="With --as, without --model-config: one expert.", show_default=False
+            "--expert-bytes",
+            metavar="SIZE",
+            help="With --as: size of one expert, where --model-config is not given.",
+            show_default=False,
         ),
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option("--picture", metavar="FILE.svg", help="Draw the load of every GPU.", show_default=False),
+        typer.Option(
+            "--picture", metavar="FILE.svg", help="Draw the load of every GPU in every layer.", show_default=False
+        ),
     ] = None,
     format: OutputFormat = Format.text,
 ) -> Result:
     """Judge a plan on measured loads.
 
-    PLAN may be the placement that a server runs today. Prints balancedness per layer and overall, beside contiguous
-    placement and the bound.
+    PLAN may also be the placement that a server runs today. Prints balancedness per layer and overall, beside that of
+    contiguous placement and the upper bound.
+
+    Example:
+      craftc evaluate plan.json --loads tomorrow.npz
     """
     from craftc.errors import BadInput
     from craftc.loads.read_loads import read_loads

@@ -20,35 +20,47 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            "--to", metavar="FORMAT", help="sglang, trtllm, vllm-ascend, vllm, vllm-list, omni, csv, onnx, ..."
+            "--to",
+            metavar="FORMAT",
+            help="sglang, trtllm, vllm-ascend, vllm, vllm-list, omni, csv, onnx, or another package's format.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="The file to write.")],
     pad: Annotated[
-        bool, typer.Option("--pad", help="Pad every layer to the largest one's slots, where the server needs that.")
+        bool,
+        typer.Option(
+            "--pad", help="Pad every layer to as many slots as the largest one has, where the server needs that."
+        ),
     ] = False,
     loads: Annotated[
         Path | None,
         typer.Option(
             "--loads",
             metavar="FILE",
-            help="With --pad: fill with the copies that help most on these.",
+            help="With --pad: measured loads; the added slots get the copies that help most on them.",
             show_default=False,
         ),
     ] = None,
     model_config: Annotated[
         Path | None,
         typer.Option(
-            "--model-config", metavar="FILE", help="config.json: the number of decoder layers.", show_default=False
+            "--model-config",
+            metavar="FILE",
+            help="A Hugging Face config.json: gives the number of decoder layers.",
+            show_default=False,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="MODEL", help="The model that is written; onnx only.", show_default=False),
+        typer.Option("--model", metavar="MODEL", help="The model to write, for onnx.", show_default=False),
     ] = None,
     format: OutputFormat = Format.text,
 ) -> Result:
-    """Write a plan for a server, checked by reading it back, and print the server's flags."""
+    """Write a plan in a server's format, read it back to check it, and print the flags that go with it.
+
+    Example:
+      craftc export plan.json --to sglang --pad --loads loads.npz -o placement.json
+    """
     from craftc.errors import BadInput
     from craftc.loads.read_loads import read_loads
     from craftc.manifests.export import export_plan

@@ -24,6 +24,9 @@ def inspect(
 
     Shows sizes, layouts and routers, and what was almost an MoE layer with the condition that failed; exit code 1 where
     there are only such near misses.
+
+    Example:
+      craftc inspect model.py
     """
     from craftc.api import inspect as inspect_model
     from craftc.files.atomic_write import check_writable

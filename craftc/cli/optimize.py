@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from craftc.cli.command_help import OUTPUT
 from craftc.cli.options import (
     DEFAULT_PLANNER,
     Budget,
@@ -36,15 +37,23 @@ if TYPE_CHECKING:
     from craftc.passes.compilation import Compilation
 
 Out = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Folder to write, all or nothing.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="The folder to write, whole or not at all.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
 ]
 StopAfter = Annotated[
     str | None,
     typer.Option(
         "--stop-after",
         metavar="PASS",
-        help="Stop after this pass; show the passes and what they found; write nothing.",
+        help="Stop after this pass, show what is known by then, and write nothing.",
         show_default=False,
+        rich_help_panel=OUTPUT,
     ),
 ]
 
@@ -68,10 +77,13 @@ def optimize(
     stop_after: StopAfter = None,
     format: OutputFormat = Format.text,
 ) -> Result:
-    """Profile, plan, rewrite, verify, write.
+    """Profile, plan, rewrite and verify a model, and write the result.
 
-    Writes the plan, the loads, every GPU's weights and a report into DIR: all or nothing, and nothing unless the
-    rewritten model computes what the original computes.
+    DIR then holds the plan, the loads, every GPU's weights and a report. Nothing is written unless the rewritten model
+    computes what the original computes.
+
+    Example:
+      craftc optimize model.py --gpus 8 --nodes 2 --budget 25% --out optimized
     """
     from craftc.budget import parse_budget
     from craftc.deployment.optimized_folder import OURS

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from craftc.cli.command_help import BUDGET, INPUT, OUTPUT, SEARCH
 from craftc.cli.outcome import Format
 
 
@@ -45,31 +46,47 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="file.py or file.py:factory (with build_model and example_inputs), a Hugging Face checkpoint folder, "
-        "or its config.json.",
+        help="A file.py or file.py:factory (with build_model and example_inputs), a Hugging Face checkpoint folder, "
+        "or a config.json.",
     ),
 ]
 OptionalModel = Annotated[
     str | None,
     typer.Argument(
-        metavar="MODEL", help="Gives layer names and expert sizes; a config.json is enough.", show_default=False
+        metavar="MODEL",
+        help="The model that the loads are of: it gives layer names and expert sizes. A config.json is enough.",
+        show_default=False,
     ),
 ]
-Plan = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, craftc.plan/1.")]
+Plan = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file (craftc.plan/1).")]
 Loads = Annotated[
-    Path, typer.Option("--loads", metavar="FILE", help="Measured loads: .npz with counts [steps, layers, experts], ...")
+    Path,
+    typer.Option(
+        "--loads",
+        metavar="FILE",
+        help="Measured loads: a file that craftc wrote, or a recording of SGLang, TensorRT-LLM, vLLM or omni-infer.",
+        rich_help_panel=INPUT,
+    ),
 ]
 OptionalLoads = Annotated[
     Path | None,
-    typer.Option("--loads", metavar="FILE", help="Measured loads, instead of profiling the model.", show_default=False),
+    typer.Option(
+        "--loads",
+        metavar="FILE",
+        help="Measured loads to plan from, instead of profiling the model.",
+        show_default=False,
+        rich_help_panel=INPUT,
+    ),
 ]
 LoadsFormat = Annotated[
     str | None,
     typer.Option(
         "--loads-format",
         metavar="NAME",
-        help="Insist on npz, safetensors, sglang, trtllm, vllm, omni, craft or csv; else the content tells.",
+        help="Format of the loads: npz, safetensors, sglang, trtllm, vllm, omni, craft or csv. Detected from the "
+        "content by default.",
         show_default=False,
+        rich_help_panel=INPUT,
     ),
 ]
 ModelConfig = Annotated[
@@ -77,18 +94,34 @@ ModelConfig = Annotated[
     typer.Option(
         "--model-config",
         metavar="FILE",
-        help="A Hugging Face config.json: layers and expert sizes without model code or weights.",
+        help="A Hugging Face config.json: gives layer names and expert sizes without model code or weights.",
         show_default=False,
+        rich_help_panel=INPUT,
     ),
 ]
-Gpus = Annotated[int, typer.Option("--gpus", metavar="G", help="GPUs (expert-parallel ranks).")]
-Nodes = Annotated[int, typer.Option("--nodes", metavar="N", help="Machines that the GPUs are in; divides G.")]
+Gpus = Annotated[
+    int,
+    typer.Option(
+        "--gpus", metavar="G", help="Number of GPUs (expert-parallel ranks) to plan for.", rich_help_panel=BUDGET
+    ),
+]
+GpusOfPlacement = Annotated[
+    int | None,
+    typer.Option("--gpus", metavar="G", help="With --as: number of GPUs (expert-parallel ranks).", show_default=False),
+]
+Nodes = Annotated[
+    int,
+    typer.Option(
+        "--nodes", metavar="N", help="Number of machines that hold the GPUs; must divide G.", rich_help_panel=BUDGET
+    ),
+]
 Groups = Annotated[
     int,
     typer.Option(
         "--groups",
         metavar="N",
-        help="Keep each of N groups of experts on one node (group-limited routing); 1: no groups.",
+        help="Keep each of N groups of experts on one node, for group-limited routing. 1 means no grouping.",
+        rich_help_panel=BUDGET,
     ),
 ]
 Budget = Annotated[
@@ -97,45 +130,80 @@ Budget = Annotated[
         "--budget",
         metavar="B",
         help="Memory for replicas: 64GiB (all GPUs together), 1GiB/gpu, 8replicas/gpu, 12.5% (of the experts' memory), "
-        "or auto, as many as pay.",
+        "or auto (as many as pay).",
+        rich_help_panel=BUDGET,
     ),
 ]
 DEFAULT_PLANNER = "craftc"
 """As in `craftc.solvers.problem`, whose import would slow the help down; a test compares the two."""
 Planner = Annotated[
     str,
-    typer.Option("--planner", metavar="NAME", help="craftc; craft, as published; or eplb, uniform replicas."),
+    typer.Option(
+        "--planner",
+        metavar="NAME",
+        help="craftc, craft (as published) or eplb (the same number of replicas in every layer).",
+        rich_help_panel=SEARCH,
+    ),
 ]
-SolverChoice = Annotated[Solver, typer.Option("--solver", help="Solver of the allocation.")]
+SolverChoice = Annotated[
+    Solver,
+    typer.Option(
+        "--solver", help="Solver of the integer program that allocates replicas to layers.", rich_help_panel=SEARCH
+    ),
+]
 SharesChoice = Annotated[
     Shares,
-    typer.Option("--shares", help="lp: copies share tokens unevenly in the layers where unseen steps gain by it."),
+    typer.Option(
+        "--shares",
+        help="How the copies of an expert share its tokens: evenly, or by linear programming (lp) in the layers where "
+        "unseen steps gain.",
+        rich_help_panel=SEARCH,
+    ),
 ]
 EffortChoice = Annotated[
-    Effort, typer.Option("--effort", help="How hard to search for placements; more takes longer and is never worse.")
+    Effort,
+    typer.Option(
+        "--effort",
+        help="How hard to search for placements. More effort takes longer and is never worse.",
+        rich_help_panel=SEARCH,
+    ),
 ]
 ObjectiveChoice = Annotated[
     Objective,
     typer.Option(
         "--objective",
-        help="step-time: the time that steps wait for their straggler; worst-workload: balancedness of the workload "
-        "(name of steps) that has least.",
+        help="What the plan should be good at: balancedness, step-time (how long steps wait for their slowest GPU), or "
+        "worst-workload (balancedness of the workload that has the least).",
+        rich_help_panel=SEARCH,
     ),
 ]
 Validate = Annotated[
     bool,
-    typer.Option("--validate", help="Allocate replicas by what they buy on steps left out of planning."),
+    typer.Option(
+        "--validate",
+        help="Allocate replicas by what they gain on steps left out of planning.",
+        rich_help_panel=SEARCH,
+    ),
 ]
 TimeLimit = Annotated[
     float,
     typer.Option(
-        "--time-limit", metavar="SECONDS", help="Of the allocation's solver; it never claims more than it proved."
+        "--time-limit",
+        metavar="SECONDS",
+        help="Time limit of the solver. The plan never claims more than was proven by then.",
+        rich_help_panel=SEARCH,
     ),
 ]
 Ranks = Annotated[
     int | None,
     typer.Option(
-        "--ranks", metavar="N", help="Real ranks on this machine, started through torchrun.", show_default=False
+        "--ranks",
+        metavar="N",
+        help="Run on N real ranks on this machine, started through torchrun.",
+        show_default=False,
     ),
 ]
-OutputFormat = Annotated[Format, typer.Option("--format", help="json prints one document on stdout and nothing else.")]
+OutputFormat = Annotated[
+    Format,
+    typer.Option("--format", help="With json, print one document on stdout and nothing else.", rich_help_panel=OUTPUT),
+]

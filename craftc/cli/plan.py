@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from craftc.cli.command_help import BUDGET, INPUT, OUTPUT, REPLANNING
 from craftc.cli.options import (
     DEFAULT_PLANNER,
     Budget,
@@ -44,24 +45,37 @@ if TYPE_CHECKING:
     from craftc.plans.replication_plan import ReplicationPlan
     from craftc.topology import Topology
 
-Output = Annotated[Path, typer.Option("-o", "--output", metavar="FILE.json", help="The plan file to write.")]
+Output = Annotated[
+    Path,
+    typer.Option("-o", "--output", metavar="FILE.json", help="The plan file to write.", rich_help_panel=OUTPUT),
+]
 ExpertBytes = Annotated[
     str | None,
     typer.Option(
-        "--expert-bytes", metavar="SIZE", help="Size of one expert, where no MODEL is given.", show_default=False
+        "--expert-bytes",
+        metavar="SIZE",
+        help="Size of one expert, where neither MODEL nor --model-config is given.",
+        show_default=False,
+        rich_help_panel=INPUT,
     ),
 ]
 Uniform = Annotated[
     bool,
-    typer.Option("--uniform", help="The same replicas in every layer, slots a multiple of G: what most servers need."),
+    typer.Option(
+        "--uniform",
+        help="Give every layer the same number of replicas and every GPU the same number of slots: most servers need "
+        "that.",
+        rich_help_panel=BUDGET,
+    ),
 ]
 Old = Annotated[
     Path | None,
     typer.Option(
         "--from",
         metavar="OLD.json",
-        help="Replan: start from the plan in use; slots that stay keep their position.",
+        help="The plan in use, to start from. Experts that stay on a GPU keep their slot.",
         show_default=False,
+        rich_help_panel=REPLANNING,
     ),
 ]
 PlacementFormat = Annotated[
@@ -69,8 +83,9 @@ PlacementFormat = Annotated[
     typer.Option(
         "--as",
         metavar="FORMAT",
-        help="With --from: it is a server's placement of this format; needs --model-config.",
+        help="Format of --from where it is a server's placement (as in craftc export --to); needs --model-config.",
         show_default=False,
+        rich_help_panel=REPLANNING,
     ),
 ]
 MaxMove = Annotated[
@@ -78,8 +93,9 @@ MaxMove = Annotated[
     typer.Option(
         "--max-move",
         metavar="SIZE",
-        help="With --from: weights that GPUs may receive, all together.",
+        help="Total bytes of weights that may move.",
         show_default=False,
+        rich_help_panel=REPLANNING,
     ),
 ]
 Curve = Annotated[
@@ -87,8 +103,9 @@ Curve = Annotated[
     typer.Option(
         "--curve",
         metavar="FILE.png",
-        help="With --budget auto: draw balancedness by replicas per GPU, the chosen point marked.",
+        help="With --budget auto: draw balancedness against replicas per GPU, with the chosen point marked.",
         show_default=False,
+        rich_help_panel=OUTPUT,
     ),
 ]
 
@@ -120,8 +137,11 @@ def plan(
 ) -> Result:
     """Plan copies and placement for measured loads.
 
-    Layers and expert sizes come from MODEL, from --model-config, from --expert-bytes and the loads, or from the plan in
-    use.
+    Layers and expert sizes come from MODEL, from --model-config, from --expert-bytes together with the loads, or from
+    the plan in use (--from).
+
+    Example:
+      craftc plan --loads loads.npz --gpus 8 --budget 2replicas/gpu --expert-bytes 84MiB -o plan.json
     """
     from craftc.budget import parse_budget
     from craftc.loads.read_loads import read_loads

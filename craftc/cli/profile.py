@@ -18,21 +18,29 @@ if TYPE_CHECKING:
 def profile(
     model: Model,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="The loads to write: .npz or .safetensors.")
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The file of loads to write: .npz or .safetensors.")
     ],
     steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", help="Calibration batches to run at most.", show_default=False)
+        int | None,
+        typer.Option("--steps", metavar="N", help="Largest number of calibration batches to run.", show_default=False),
     ] = None,
     mask_input: Annotated[
         str,
-        typer.Option("--mask-input", metavar="NAME", help="Input that is 0 for padding; empty counts every token."),
+        typer.Option(
+            "--mask-input",
+            metavar="NAME",
+            help="The input that is 0 for padding, whose tokens are not counted. Empty counts all tokens.",
+        ),
     ] = "attention_mask",
     ranks: Ranks = None,
     format: OutputFormat = Format.text,
 ) -> Result:
     """Measure the loads of a model.
 
-    Runs its calibration inputs and counts the tokens that every expert gets, step by step.
+    Runs the calibration inputs and counts the tokens that every expert gets, step by step.
+
+    Example:
+      craftc profile model.py -o loads.npz
     """
     from craftc.loads.file import check_loads_name, write_loads
     from craftc.ranks.jobs import profile_on_ranks

@@ -10,6 +10,9 @@ def show(plan: Plan, format: OutputFormat = Format.text) -> Result:
     """Show a plan and what it is worth.
 
     Prints the budget, the comparison with the baselines on the plan's own loads, and every layer.
+
+    Example:
+      craftc show plan.json
     """
     from craftc.plans.file import plan_document, read_plan
     from craftc.report.plan_report import comparison_table, layer_table, plan_summary, validation_text

@@ -17,6 +17,9 @@ def verify(model: Model, plan: Plan, ranks: Ranks = None, format: OutputFormat =
     """Check that a rewrite computes the same.
 
     Rewrites MODEL to PLAN and compares outputs and tokens per GPU; exit code 1 where they differ.
+
+    Example:
+      craftc verify model.py plan.json
     """
     from craftc.ranks.jobs import verify_on_ranks
     from craftc.report.verification_report import verification_document, verification_text
