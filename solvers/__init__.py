@@ -1,1 +1,1 @@
-"""Numbers in, numbers out: replication, placement, allocation, replay, baselines, bounds. Never torch."""
+"""Numbers in, numbers out, without torch: replication, placement, allocation, replay, baselines, bounds."""

@@ -1,12 +1,12 @@
-"""A certified upper bound on the balancedness that any placement with so many replicas can reach on given loads.
+"""A certified upper bound on the balancedness that any placement with a given number of replicas can reach.
 
-In every step the fullest GPU carries at least the mean GPU load, and at least load / copies of every expert. The copies
-are shared by all steps, so the best mean over steps of min(1, copies * mean / load) over fractional copies is a linear
-program; any non-negative multipliers of its constraints give a bound by weak duality, and only that arithmetic is
-trusted, not the solver. How copies must meet on GPUs sharpens it: see `_least_peak`.
+In every step the fullest GPU carries at least the mean GPU load, and at least load / copies of every expert. All steps
+share the same copies, so maximising the mean over steps of min(1, copies * mean / load) over fractional copies is a
+linear program. Any non-negative multipliers of its constraints give a bound by weak duality; only that arithmetic is
+trusted, not the solver. Copies that must share a GPU sharpen the bound: see `_least_peak`.
 
-Axes: S steps, L layers, E experts, G GPUs, P pairs of a step and an expert that alone exceeds the mean GPU load,
-T groups of steps, Q pairs of a group and an expert.
+Axes: S steps, L layers, E experts, G GPUs, P (step, expert) pairs whose expert alone exceeds the mean GPU load,
+T groups of steps, Q (group, expert) pairs.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from scipy.sparse import csr_array
 from craftc.solvers.placement.copies import greedy_copies
 
 _ROUNDING = 1e-12
-"""Added to every bound for the rounding of its own arithmetic."""
+"""Added to every bound to cover rounding in its own arithmetic."""
 _LP_PAIRS = 2_000
-"""Size of the linear programs; where there are more pairs, groups of alike steps share their multipliers."""
+"""Most pairs in a linear program; if there are more, groups of similar steps share their multipliers."""
 _PARTS = (1, 2, 3, 4, 6)
-"""Parts that a peak is divided into, see `_least_peak`."""
+"""Numbers of parts that a peak is divided into, see `_least_peak`."""
 _MEETING_STEPS = 600
-"""With more steps than these, how copies meet is left out: it costs more time than it sharpens the bound."""
+"""With more steps than this, copies that must share a GPU are ignored: the sharper bound is not worth the time."""
 
 
 def balancedness_bounds(counts_SLE: np.ndarray, replicas_L: Sequence[int], gpus: int) -> np.ndarray:
-    """`bound_L` in 0..1: no placement of layer l with `replicas_L[l]` replicas on `gpus` GPUs is better balanced.
+    """`bound_L` in 0..1: no placement of layer l with `replicas_L[l]` replicas on `gpus` GPUs exceeds it.
 
-    Holds for every placement whose slots per GPU differ by at most one and where no GPU holds an expert twice, with
-    even shares or any fixed ones. Balancedness as in `replay`: mean over steps, a step without tokens counts 1.
+    Holds for every placement whose slots per GPU differ by at most one and that puts no expert twice on a GPU, with
+    even shares or any fixed ones. Balancedness is as in `replay`: mean over steps; a step without tokens counts as 1.
     """
     return np.array([_layer_bound(counts_SLE[:, layer], count, gpus) for layer, count in enumerate(replicas_L)])
 
@@ -55,11 +55,11 @@ def _layer_bound(counts_SE: np.ndarray, replicas: int, gpus: int) -> float:
 
 
 def _least_peak(load_SE: np.ndarray, mean_S: np.ndarray, replicas: int, gpus: int) -> np.ndarray:
-    """`peak_S`: what the fullest GPU carries at least, each step with the copies that suit it best.
+    """`peak_S`: the least that the fullest GPU can carry, with the copies that suit each step best.
 
-    Let the peak be T and divide it into n parts. A copy of weight w takes 1 + (ceil(n * w / T) - 1) parts, where on one
-    GPU the brackets sum to n - 1 at most. So all copies take at most E + replicas + (n - 1) * G parts, and an expert's
-    copies together take at least ceil(n * load / T). The least T for which that adds up is what greedy copies leave.
+    Let the peak be T, divided into n parts. A copy of weight w takes 1 + (ceil(n * w / T) - 1) parts, and on one GPU
+    the brackets sum to at most n - 1. So all copies take at most E + replicas + (n - 1) * G parts, and the copies of an
+    expert together take at least ceil(n * load / T). Greedy copies give the smallest T for which both can hold.
     """
     peak_S = mean_S.copy()
     for parts in _PARTS:
@@ -73,10 +73,10 @@ def _least_peak(load_SE: np.ndarray, mean_S: np.ndarray, replicas: int, gpus: in
 
 
 def _least_peak_without_replicas(load_SE: np.ndarray, gpus: int) -> np.ndarray:
-    """`peak_S`: what the fullest GPU carries at least when every expert has one copy.
+    """`peak_S`: the least that the fullest GPU can carry if every expert has one copy.
 
-    The GPU of the heaviest expert holds at least floor(E / G) experts; and of the first k * G + 1 experts by load some
-    k + 1 meet on one GPU.
+    The GPU of the heaviest expert holds at least floor(E / G) experts, and of the k * G + 1 heaviest experts some k + 1
+    share a GPU.
     """
     experts = load_SE.shape[1]
     falling_SE = -np.sort(-load_SE, axis=1)
@@ -90,22 +90,23 @@ def _least_peak_without_replicas(load_SE: np.ndarray, gpus: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """The linear program: maximise mean t_S; t_s <= limit_s, t_s <= reach_p * copies_e, 1 <= copies <= G, a sum."""
+    """The linear program: maximise the mean of t_S; t_s <= limit_s, t_s <= reach_p * copies_e, 1 <= copies_e <= G, and
+    the copies have a given sum."""
 
     step_P: np.ndarray
     """Step of every pair."""
     expert_P: np.ndarray
-    """Expert of every pair, numbered among the `experts` that occur."""
+    """Expert of every pair, numbered among the `experts` that occur in pairs."""
     reach_P: np.ndarray
-    """Mean GPU load / load of the expert, below 1: balancedness of the step with one copy of it."""
+    """Mean GPU load / load of the expert, below 1: what the step reaches with one copy of the expert."""
     limit_S: np.ndarray
-    """What a step can reach whatever the copies, at most 1."""
+    """What a step can reach with any copies, at most 1."""
     experts: int
-    """Number of experts that occur."""
+    """Number of experts that occur in pairs."""
     replicas: int
-    """Copies beyond the first, all of them spent on experts that occur."""
+    """Copies beyond the first, all spent on experts that occur in pairs."""
     gpus: int
-    """Most copies of one expert."""
+    """Most copies that one expert can have."""
 
     @classmethod
     def of(cls, load_SE: np.ndarray, mean_S: np.ndarray, limit_S: np.ndarray, replicas: int, gpus: int) -> _Pairs:
@@ -116,14 +117,14 @@ class _Pairs:
 
     @property
     def steps(self) -> int:
-        """Number of steps, those without pairs included."""
+        """Number of steps, including those without pairs."""
         return len(self.limit_S)
 
     def bound(self, multiplier_P: np.ndarray) -> float:
         """The Lagrangian dual at any multipliers: an upper bound whatever they are.
 
-        A step's multipliers are scaled to sum to 1 at most; what is missing to 1 goes to t_s <= limit_s. The copies
-        then follow the largest sums of multiplier times reach.
+        A step's multipliers are scaled to sum to at most 1; the rest up to 1 goes to t_s <= limit_s. Copies then go to
+        the experts with the largest sums of multiplier * reach.
         """
         multiplier_P = np.maximum(multiplier_P, 0.0)
         sum_S = np.bincount(self.step_P, multiplier_P, minlength=self.steps)
@@ -140,13 +141,13 @@ class _Pairs:
 
 
 def _multipliers(pairs: _Pairs) -> np.ndarray:
-    """`multiplier_P`: the optimal ones, or the best of those that are alike within groups of alike steps."""
+    """`multiplier_P`: the optimal multipliers, or the best ones that are equal within groups of similar steps."""
     group_S = _group_steps(pairs)
     key_P = group_S[pairs.step_P] * pairs.experts + pairs.expert_P
     key_Q, pair_P = np.unique(key_P, return_inverse=True)
     group_Q, expert_Q = np.divmod(key_Q, pairs.experts)
     size_T = np.bincount(group_S)
-    # The steps of a group without this pair reach 1 as far as this expert is concerned.
+    # As far as this expert is concerned, steps of the group that lack this pair reach 1.
     slope_Q = np.bincount(pair_P, pairs.reach_P) / size_T[group_Q]
     start_Q = 1.0 - np.bincount(pair_P) / size_T[group_Q]
     limit_T = np.bincount(group_S, pairs.limit_S) / size_T
@@ -155,9 +156,9 @@ def _multipliers(pairs: _Pairs) -> np.ndarray:
 
 
 def _group_steps(pairs: _Pairs) -> np.ndarray:
-    """`group_S`: every step its own group if the program stays small, else alike by what limits them most.
+    """`group_S`: one group per step if the program stays small, else groups of steps limited by the same experts.
 
-    Alike is judged at copies in proportion to what each expert lacks.
+    What limits a step is judged with copies in proportion to what each expert lacks.
     """
     groups = max(1, _LP_PAIRS // pairs.experts)
     if len(pairs.reach_P) <= _LP_PAIRS or pairs.steps <= groups:
@@ -183,7 +184,7 @@ def _solve(
     size_T: np.ndarray,
     limit_T: np.ndarray,
 ) -> np.ndarray:
-    """`multiplier_Q` of the program with t_g <= start + slope * copies per pair; zeros where the solver fails."""
+    """`multiplier_Q` of the program with t_g <= start + slope * copies per pair; zeros if the solver fails."""
     count, groups = len(slope_Q), len(size_T)
     row_Q = np.arange(count)
     row = np.concatenate([row_Q, row_Q, np.full(pairs.experts, count)])

@@ -17,26 +17,26 @@ from craftc.solvers.problem import BenefitCurves, Planner, PlanningProblem
 from craftc.solvers.replay import replay
 
 _MOST_STEPS = 256
-"""Steps that are planned on and judged; where there are more, so many evenly spaced ones."""
+"""Most steps that are planned on and judged; if there are more, that many, evenly spaced."""
 _MOST_COUNTS = 4
-"""Replica counts above none at which curves are validated."""
+"""Most replica counts above 0 at which curves are validated."""
 
 
 @dataclass(frozen=True, eq=False)
 class SeenAndUnseen:
-    """Balancedness of one choice of replica counts on steps planned on, and on steps left out."""
+    """Balancedness of given replica counts on steps planned on and on steps left out."""
 
     seen_L: np.ndarray
-    """On the steps that each plan was made from: mean over these and over folds, in 0..1."""
+    """On the steps that each plan was made from, mean over steps and folds, in 0..1."""
     unseen_FL: np.ndarray
-    """On every fold, by the plan made without it: mean over its steps, in 0..1."""
+    """On every fold, with the plan made without it, mean over its steps, in 0..1."""
 
 
 def deal_steps(steps: int, folds: int, step_names: Sequence[str] = ()) -> np.ndarray:
-    """`fold_S`: the fold of every step, dealt in turn, so that folds are of one size up to one step.
+    """`fold_S`: the fold of every step, dealt in turn; fold sizes differ by at most one step.
 
-    step_names: workloads; given, the steps of one workload are dealt after those of another, so that folds hold alike
-    parts of each. Where there are fewer steps than folds, every step is a fold. Raises BadInput below 2 folds.
+    step_names: workload of every step; if given, steps are dealt workload by workload, so that all folds hold about the
+    same part of each. If there are fewer steps than folds, every step is a fold. Raises BadInput below 2 folds.
     """
     if folds < 2:
         raise BadInput(f"cross-validation needs at least 2 folds, got {folds}")
@@ -50,9 +50,9 @@ def deal_steps(steps: int, folds: int, step_names: Sequence[str] = ()) -> np.nda
 def seen_and_unseen(
     problem: PlanningProblem, planner: Planner, replicas_L: Sequence[int], fold_S: np.ndarray
 ) -> SeenAndUnseen:
-    """What `planner` reaches with `replicas_L` replicas, placed anew for every fold that is left out.
+    """What `planner` reaches with `replicas_L` replicas, placed afresh for every fold that is left out.
 
-    fold_S: the fold of every step, from `deal_steps`. Raises BadInput where there are not at least two folds.
+    fold_S: the fold of every step, from `deal_steps`. Raises BadInput if there are fewer than two folds.
     """
     problem, fold_S = _thinned(problem, fold_S)
     folds = np.unique(fold_S)
@@ -72,12 +72,12 @@ def seen_and_unseen(
 def cross_validated_curves(
     problem: PlanningProblem, planner: Planner, own: BenefitCurves, fold_S: np.ndarray
 ) -> BenefitCurves:
-    """`own` as far as it holds on steps left out: balancedness without replicas there, and benefits scaled, layer by
-    layer, to those found there.
+    """`own` corrected on steps left out: balancedness without replicas is measured there, and each layer's benefits are
+    scaled to those found there.
 
-    own: the planner's curves on all steps. Four of its counts at most are planned without each fold and judged on it.
-    Single points judged on few steps scatter by more than neighbouring counts differ, so that choosing among them would
-    choose luck: what they tell is one factor for each layer, which holds for its score as well.
+    own: the planner's curves on all steps. At most four of its counts are planned without each fold and judged on it.
+    Single points judged on few steps scatter by more than neighbouring counts differ: choosing the best of them would
+    be luck. So they only give one factor per layer, which also scales the layer's score.
     """
     last = len(own.candidates_C) - 1
     tried = np.unique(np.linspace(min(1, last), last, _MOST_COUNTS).round().astype(int))
@@ -95,9 +95,9 @@ def cross_validated_curves(
 
 
 def _factors(benefit_LC: np.ndarray, unseen_CFL: np.ndarray) -> np.ndarray:
-    """`factor_L`, at least 0: unseen over own benefit by least squares, drawn towards that of all layers.
+    """`factor_L`, at least 0: unseen over own benefit by least squares, drawn towards the factor of all layers.
 
-    Empirical Bayes: how far depends on how much of the difference between layers the scatter between folds explains.
+    Empirical Bayes: the pull is stronger the more scatter between folds explains the difference between layers.
     """
     squared_L = np.square(benefit_LC).sum(axis=1)
     product_FL = np.einsum("lc,cfl->fl", benefit_LC, unseen_CFL)

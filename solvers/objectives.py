@@ -1,4 +1,4 @@
-"""What a plan is made to be good at: balancedness, step time, or the worst workload.
+"""What a plan is optimised for: balancedness, step time, or the worst workload.
 
 Axes: S steps, L layers, B placements.
 """
@@ -15,15 +15,15 @@ from craftc.solvers.problem import Placement, Planner, PlanningProblem
 from craftc.solvers.replay import replay
 
 _ROUNDS = 8
-"""Plans made to find the workload weights."""
+"""Number of plans made to find the workload weights."""
 _RATE = 30.0
-"""How fast a workload that lags behind gains weight: by e per 1 / 30 of balancedness."""
+"""How fast a workload that lags behind gains weight: by a factor of e per 1 / 30 of balancedness."""
 
 
 def step_weights(problem: PlanningProblem) -> np.ndarray:
     """`weight_SL`: how much every step counts in every layer, summing to 1 per layer on average.
 
-    For step time a step counts as the tokens it routes: that many wait for its straggler.
+    For step time, a step also counts by the tokens that it routes: all of them wait for its straggler.
     """
     steps, layers, _ = problem.counts_SLE.shape
     weight_S = np.ones(steps) if problem.step_weight_S is None else problem.step_weight_S
@@ -34,10 +34,10 @@ def step_weights(problem: PlanningProblem) -> np.ndarray:
 
 
 def score(problem: PlanningProblem, balancedness_SB: np.ndarray, layer_B: np.ndarray) -> np.ndarray:
-    """`score_B`, larger is better: weighted mean over steps of balancedness, or minus that of max / mean GPU load.
+    """`score_B`, larger is better: weighted mean over steps of balancedness or, for step time, of -max / mean GPU load.
 
-    balancedness_SB: from `replay_steps`; layer_B: the layer of every placement. Minus the scores of one placement per
-    layer, summed, are the time that steps wait for their stragglers, in units of L times that of perfect balance.
+    balancedness_SB: from `replay_steps`; layer_B: the layer of every placement. For step time, the negated scores of
+    one placement per layer add up to L times the step time in units of perfect balance.
     """
     weight_SB = step_weights(problem)[:, layer_B]
     if problem.objective == "step-time":
@@ -61,9 +61,9 @@ def workload_balancedness(balancedness_SL: np.ndarray, workload_S: Sequence[str]
 def worst_workload_weights(problem: PlanningProblem, planner: Planner, workload_S: Sequence[str]) -> np.ndarray:
     """`step_weight_S` under which `planner` serves the worst workload best.
 
-    Multiplicative weights: plan, give workloads that lag behind more weight, and so on; the weights of the best plan
-    count. Starts from workloads that weigh the same however many steps they have. Raises BadInput where steps have no
-    workload names.
+    Multiplicative weights: plan, give more weight to workloads that lag behind, repeat; the weights of the best plan
+    are returned. At first all workloads weigh the same, however many steps they have. Raises BadInput if the steps have
+    no workload names.
     """
     if len(workload_S) != len(problem.counts_SLE):
         raise BadInput(

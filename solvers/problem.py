@@ -17,13 +17,13 @@ from craftc.topology import Topology
 Placement = tuple[tuple[int, ...], ...]
 """One tuple per GPU: the experts it holds copies of, in slot order."""
 Shares = tuple[tuple[float, ...], ...]
-"""Share of its expert's tokens for every slot, shaped like a Placement."""
+"""For every slot, the share of its expert's tokens; shaped like a Placement."""
 ObjectiveName = Literal["balancedness", "step-time"]
-"""What a planner makes large, step by step: mean / max GPU load; or what it makes small: the max GPU load itself."""
+"""What a planner optimises over steps: a large mean / max GPU load, or a small max GPU load."""
 EffortName = Literal["low", "medium", "high"]
-"""How hard planners that search do so; the stages behind a name are in `craftc.solvers.search.effort`."""
+"""How hard a planner searches, if it searches; the stages of each name are in `craftc.solvers.search.effort`."""
 DEFAULT_PLANNER = "craftc"
-"""Name of the planner that plans where none is asked for; the planners are in `craftc.solvers.planners.registry`."""
+"""Name of the planner used by default; all planners are in `craftc.solvers.planners.registry`."""
 SolverName = Literal["highs", "cbc"]
 """Solver of the allocation's integer program."""
 Status = Literal["optimal", "feasible", "heuristic"]
@@ -41,7 +41,7 @@ class PlanningProblem:
     expert_bytes_L: tuple[int, ...]
     """Bytes of one expert of every layer, length L, at least 1 each."""
     budget_bytes: int
-    """Bytes for replicas, all GPUs together, at least 0."""
+    """Bytes for replicas on all GPUs in total, at least 0."""
     seed: int = 0
     """Seed of everything random: same problem, same plan."""
     solver: SolverName = "highs"
@@ -49,13 +49,13 @@ class PlanningProblem:
     time_limit_s: float = 30.0
     """Seconds the solver of the allocation may take, above 0."""
     groups: int = 1
-    """Expert groups, contiguous and equal; all copies of a group's experts stay on one node. 1 is no such rule."""
+    """Equal, contiguous expert groups; all copies of a group's experts stay on one node. 1 means no grouping."""
     objective: ObjectiveName = "balancedness"
-    """What the planner `craftc` is after; the baselines know balancedness only."""
+    """What the planner `craftc` optimises; the baselines optimise balancedness only."""
     step_weight_S: np.ndarray | None = None
-    """How much every step counts, `[S]`, above 0; None is all the same."""
+    """How much every step counts, `[S]`, above 0; None counts all steps equally."""
     effort: EffortName = "medium"
-    """How hard planners that search do so."""
+    """How hard a planner searches, if it searches."""
 
     def __post_init__(self) -> None:
         if self.counts_SLE.ndim != 3:
@@ -67,7 +67,9 @@ class PlanningProblem:
         if self.step_weight_S is not None and self.step_weight_S.shape != self.counts_SLE.shape[:1]:
             raise BadInput(f"{self.step_weight_S.size} step weights for {len(self.counts_SLE)} steps")
         if self.groups < 1 or self.experts % self.groups:
-            raise BadInput(f"{self.groups} groups: {self.experts} experts do not divide into them; give a divisor")
+            raise BadInput(
+                f"{self.experts} experts do not divide into {self.groups} groups; give a divisor of {self.experts}"
+            )
         if self.groups > 1 and self.groups % self.topology.nodes:
             raise BadInput(
                 f"{self.groups} groups cannot be spread evenly over {self.topology.nodes} nodes; "
@@ -84,7 +86,7 @@ class PlanningProblem:
 
     @property
     def has_groups_to_keep(self) -> bool:
-        """Whether groups constrain placements: there are several, and several nodes."""
+        """Whether groups constrain placements: only several groups on several nodes do."""
         return self.groups > 1 and self.topology.nodes > 1
 
     def on_steps(self, chosen: np.ndarray | slice) -> PlanningProblem:
@@ -98,15 +100,15 @@ class BenefitCurves:
     """What replicas buy, layer by layer, with the placement that will be used."""
 
     candidates_C: tuple[int, ...]
-    """Replica counts tried, ascending, the first is 0."""
+    """Replica counts tried, ascending from 0."""
     balancedness_LC: np.ndarray
     """Balancedness of every layer at every candidate, in 0..1."""
     score_LC: np.ndarray | None = None
-    """What allocation maximises where that is not balancedness: `craftc.solvers.objectives.score`."""
+    """What allocation maximises if not balancedness: `craftc.solvers.objectives.score`."""
 
     @property
     def benefit_LC(self) -> np.ndarray:
-        """T[l][r]: balancedness, or score where there is one, gained over no replicas."""
+        """T[l][r]: score, or balancedness if there is no score, gained over no replicas."""
         value_LC = self.balancedness_LC if self.score_LC is None else self.score_LC
         return value_LC - value_LC[:, :1]
 
@@ -118,11 +120,11 @@ class Allocation:
     replicas_L: tuple[int, ...]
     """Replicas of every layer."""
     status: Status
-    """`optimal` only when proven for the given curves."""
+    """`optimal` only if proven for the given curves."""
     objective: float
     """Sum over layers of the benefit of the chosen counts."""
     bound: float
-    """No allocation of the same curves and budget exceeds this objective."""
+    """Upper bound on the objective of any allocation of the same curves and budget."""
     solver: str
     """Name and version."""
     seconds: float = field(compare=False)
@@ -140,21 +142,21 @@ class Planner(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What it is registered under, and called in plans and tables."""
+        """Name in the registry, in plans and in tables."""
 
     @property
     def objectives(self) -> frozenset[ObjectiveName]:
-        """What it can be after."""
+        """Objectives that it can optimise."""
         return frozenset({"balancedness"})
 
     @property
     def weighs_steps(self) -> bool:
-        """Whether it follows `PlanningProblem.step_weight_S`."""
+        """Whether it uses `PlanningProblem.step_weight_S`."""
         return False
 
     @property
     def keeps_groups(self) -> bool:
-        """Whether it keeps `PlanningProblem.groups` on nodes."""
+        """Whether it keeps every one of `PlanningProblem.groups` on one node."""
         return False
 
     @property
@@ -163,7 +165,7 @@ class Planner(ABC):
         return True
 
     def at_effort(self, effort: EffortName) -> Planner:
-        """The same planner, searching as hard as `effort` says; itself where it does not search."""
+        """The same planner, searching as hard as `effort` says; `self` if it does not search."""
         return self
 
     @abstractmethod
@@ -176,5 +178,6 @@ class Planner(ABC):
 
     @abstractmethod
     def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
-        """One placement per layer with exactly `experts + replicas` slots, slots even within a layer up to one and
-        bytes per GPU over all layers even up to one expert."""
+        """One placement per layer with exactly `experts + replicas` slots.
+
+        Between GPUs, the slots of a layer differ by at most one, and bytes over all layers by at most one expert."""

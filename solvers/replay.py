@@ -12,7 +12,7 @@ import numpy as np
 from craftc.solvers.problem import Placement, Shares
 
 _MAX_CELLS = 4_000_000
-"""Cells of a temporary array; bounds the memory of a replay whatever the number of steps."""
+"""Most cells of a temporary array: bounds the memory of a replay for any number of steps."""
 
 
 def placement_array(placements: Sequence[Placement]) -> np.ndarray:
@@ -33,7 +33,7 @@ def placements_of(expert_BGK: np.ndarray) -> tuple[Placement, ...]:
 
 
 def even_shares(expert_BGK: np.ndarray, experts: int) -> np.ndarray:
-    """`share_BEG`: part of an expert's tokens that each GPU gets when its copies share evenly."""
+    """`share_BEG`: part of an expert's tokens that each GPU gets if copies share evenly."""
     batch, gpus, _ = expert_BGK.shape
     row, gpu, slot = np.nonzero(expert_BGK >= 0)
     expert = expert_BGK[row, gpu, slot]
@@ -61,7 +61,7 @@ def gpu_loads(counts_SE: np.ndarray, placement: Placement, shares: Shares | None
 
 
 def step_balancedness(gpu_load_XG: np.ndarray) -> np.ndarray:
-    """Mean / max over the last axis, in 0..1; 1 where nothing was routed, since then nobody waits."""
+    """Mean / max over the last axis, in 0..1; 1 if nothing was routed, since then no GPU waits."""
     peak_X = gpu_load_XG.max(axis=-1)
     mean_X = gpu_load_XG.mean(axis=-1)
     return np.minimum(np.divide(mean_X, peak_X, out=np.ones_like(mean_X), where=peak_X > 0), 1.0)
@@ -70,9 +70,10 @@ def step_balancedness(gpu_load_XG: np.ndarray) -> np.ndarray:
 def replay(
     counts_SLE: np.ndarray, placements: Sequence[Placement], shares_L: Sequence[Shares | None] | None = None
 ) -> np.ndarray:
-    """`balancedness_SL`, in 0..1: mean it over steps for a layer's balancedness, over both for the model's.
+    """`balancedness_SL`, in 0..1: its mean over steps is a layer's balancedness, its mean over both axes the model's.
 
-    counts_SLE: tokens `[S, L, E]`; placements: one per layer; shares_L: None, or per layer None or shares.
+    counts_SLE: tokens `[S, L, E]`; placements: one per layer; shares_L: shares of every layer; None, for all layers or
+    for one, means even shares.
     """
     steps, layers, experts = counts_SLE.shape
     balancedness_SL = np.empty((steps, layers))
@@ -93,7 +94,7 @@ def replay_batch(counts_SLE: np.ndarray, layer_B: np.ndarray, expert_BGK: np.nda
 
 
 def replay_steps(counts_SLE: np.ndarray, layer_B: np.ndarray, expert_BGK: np.ndarray) -> np.ndarray:
-    """`balancedness_SB` of every step, for many placements at once (say all candidates of all layers).
+    """`balancedness_SB` of every step, for many placements at once (such as all candidates of all layers).
 
     layer_B: the layer whose loads each placement is for; copies share evenly.
     """

@@ -1,10 +1,10 @@
 """Unequal shares: how much of an expert's tokens each of its copies takes, by linear programming.
 
-With the placement fixed, GPU loads are linear in the shares, so those that minimise the sum over steps of the maximum
-GPU load (in units of the step's mean) are a linear program. Fitted to some steps they may do worse on others: a layer
-gets them only where steps that were left out of the program gain too, and then as far towards them as those steps gain.
+With the placement fixed, GPU loads are linear in the shares, so minimising the sum over steps of the maximum GPU load
+(in units of the step's mean) is a linear program. Shares fitted to some steps may do worse on others: a layer gets them
+only if steps left out of the program gain too, and goes only as far towards them as is best for those steps.
 
-Axes: S steps, E experts, G GPUs, V copies of experts that have several, W rows of the program.
+Axes: S steps, E experts, G GPUs, V copies of experts that have several copies, W rows of the program.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from craftc.solvers.problem import Placement, Shares
 from craftc.solvers.replay import given_shares, gpu_loads, step_balancedness
 
 _MOST_STEPS = 256
-"""Steps of a program; where there are more, so many evenly spaced ones."""
+"""Most steps in a program; if there are more, that many, evenly spaced."""
 _MOST_ROUNDS = 12
-"""Rounds of adding the GPUs that turned out to be the stragglers."""
+"""Most rounds of adding the GPUs that turned out to be stragglers."""
 _FOLDS = 4
 """Parts of the steps, each left out once."""
 _WEIGHTS = (1.0, 0.5)
@@ -38,17 +38,17 @@ class SharesChoice:
     """Whether unequal shares are worth having for a layer."""
 
     shares: Shares | None
-    """Share of every slot, None where copies had better share evenly."""
+    """Share of every slot, or None if even shares are better."""
     even: float
     """Balancedness of even shares, mean over steps, in 0..1."""
     unequal: float
-    """Balancedness on steps left out of the program, each left out once; that of even shares where they won."""
+    """Balancedness on steps left out of the program, each left out once; that of even shares if they won."""
 
 
 def choose_shares(counts_SE: np.ndarray, placement: Placement) -> SharesChoice:
-    """Unequal shares for one layer where they gain on steps left out, even ones elsewhere.
+    """Unequal shares for a layer if they gain on steps left out, even ones otherwise.
 
-    A single step cannot be left out: shares stay even. So they do where no expert has several copies.
+    Shares also stay even for a single step, which cannot be left out, and if no expert has several copies.
     """
     even_S = _balancedness(counts_SE, placement, None)
     even = float(even_S.mean())
@@ -74,8 +74,8 @@ def choose_shares(counts_SE: np.ndarray, placement: Placement) -> SharesChoice:
 def best_shares(counts_SE: np.ndarray, placement: Placement) -> Shares:
     """The shares that minimise the sum over steps of the maximum GPU load in units of the step's mean GPU load.
 
-    Each program knows only the GPUs that were a straggler so far; it grows until no other GPU exceeds them. Shares are
-    those of the program on evenly spaced steps where there are more than 256.
+    Each program includes only the GPUs that were stragglers so far; it grows until no other GPU exceeds them. If there
+    are more than 256 steps, the program uses 256 of them, evenly spaced.
     """
     kept = np.unique(np.linspace(0, len(counts_SE) - 1, min(len(counts_SE), _MOST_STEPS)).round().astype(int))
     total_S = counts_SE[kept].sum(axis=1, dtype=np.float64)
@@ -101,11 +101,11 @@ def best_shares(counts_SE: np.ndarray, placement: Placement) -> Shares:
 
 
 def mixed(shares: Shares, placement: Placement, weight: float) -> Shares:
-    """`weight` of `shares` and the rest of even ones."""
+    """A mix of `weight` of `shares` and 1 - `weight` of even shares."""
     even = _even(placement)
     between = [
-        [weight * one + (1 - weight) * other for one, other in zip(own, alike, strict=True)]
-        for own, alike in zip(shares, even, strict=True)
+        [weight * share + (1 - weight) * even_share for share, even_share in zip(own, own_even, strict=True)]
+        for own, own_even in zip(shares, even, strict=True)
     ]
     return _rounded(between, placement)
 
@@ -117,7 +117,7 @@ class _Program:
     load_SE: np.ndarray
     placement: Placement
     free: list[tuple[int, int, int]]
-    """(expert, GPU, slot) of every copy of an expert that has several."""
+    """(expert, GPU, slot) of every copy of an expert that has several copies."""
 
     @property
     def even_V(self) -> np.ndarray:
@@ -130,13 +130,13 @@ class _Program:
 
     def shares(self, share_V: np.ndarray) -> Shares:
         """Shares of all slots."""
-        every = [[1.0] * len(held) for held in self.placement]
+        shares = [[1.0] * len(held) for held in self.placement]
         for (_, gpu, slot), share in zip(self.free, share_V.tolist(), strict=True):
-            every[gpu][slot] = share
-        return tuple(map(tuple, every))
+            shares[gpu][slot] = share
+        return tuple(map(tuple, shares))
 
     def solve(self, known_SG: np.ndarray) -> np.ndarray | None:
-        """`share_V`, optimal when only the known GPUs of every step count; None where the solver fails."""
+        """`share_V`, optimal if only the known GPUs of every step count; None if the solver fails."""
         steps, count = len(self.load_SE), len(self.free)
         expert_V = np.array([expert for expert, _, _ in self.free])
         gpu_V = np.array([gpu for _, gpu, _ in self.free])
@@ -181,7 +181,7 @@ def _even(placement: Placement) -> Shares:
 
 
 def _rounded(shares: Sequence[Sequence[float]], placement: Placement) -> Shares:
-    """Shares as short decimals that sum to 1 for every expert: what rounding misses goes to its first copy."""
+    """Shares as short decimals that sum to 1 for every expert: its largest share absorbs the rounding."""
     rounded = [[round(share, _DIGITS) for share in own] for own in shares]
     slots: dict[int, list[tuple[int, int]]] = {}
     for gpu, held in enumerate(placement):

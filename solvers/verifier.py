@@ -1,4 +1,4 @@
-"""The one verifier of placements: every rule a plan must obey, all violations at once.
+"""The only verifier of placements: every rule that a plan must obey, all violations at once.
 
 Axes: L layers, E experts, G GPUs.
 """
@@ -18,31 +18,31 @@ _SHARE_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class PlacedLayer:
-    """What the rules need to know of one layer."""
+    """What the rules need to know about a layer."""
 
     name: str
-    """How messages call it."""
+    """Name of the layer in messages."""
     experts: int
     """Number of experts E."""
     expert_bytes: int
     """Bytes of one expert."""
     replicas: int
-    """Copies beyond the first of every expert, as stated by the plan."""
+    """Copies beyond the first one of every expert, as stated by the plan."""
     placement: Placement
     """Expert ids of every GPU."""
     shares: Shares | None = None
-    """Share of its expert's tokens of every slot, or None for even shares."""
+    """For every slot, the share of its expert's tokens; None for even shares."""
 
 
 def violations(
     layers: Sequence[PlacedLayer], gpus: int, budget_bytes: int | None = None, spent_bytes: int | None = None
 ) -> tuple[str, ...]:
-    """All violated rules in words, empty where the placement is sound (docs/plan-file.md).
+    """All violated rules in words, empty if the placement is sound (docs/plan-file.md).
 
-    Every expert has a copy; none lies twice on a GPU; slots of a layer differ by at most one over GPUs; bytes over all
-    layers differ by at most one (largest) expert over GPUs, which leaves no difference where all experts have the same
-    size and the copies divide by the GPUs; stated replicas and spent bytes are the real ones; the budget is kept;
-    shares are in 0..1 and add up to 1.
+    Every expert has a copy; no GPU holds an expert twice; between GPUs, the slots of a layer differ by at most one, and
+    bytes over all layers by at most one (largest) expert, so not at all if all experts have the same size and the
+    copies divide evenly over the GPUs; stated replicas and spent bytes are the real ones; the budget is kept; shares
+    are in 0..1 and add up to 1.
     """
     found = [message for layer in layers for message in _layer_violations(layer, gpus)]
     if all(len(layer.placement) == gpus for layer in layers):
@@ -58,7 +58,7 @@ def violations(
 
 
 def group_violations(layers: Sequence[PlacedLayer], topology: Topology, groups: int) -> tuple[str, ...]:
-    """All expert groups whose copies lie on several nodes, in words. Groups are contiguous and equal."""
+    """All expert groups with copies on several nodes, in words. Groups are contiguous and of equal size."""
     if groups < 1:
         return (f"groups: there must be at least 1, got {groups}",)
     found = []

@@ -1,1 +1,1 @@
-"""How many replicas every layer gets under one budget, and budgets that choose themselves."""
+"""How many replicas every layer gets under one budget, and how a budget is chosen automatically."""

@@ -1,14 +1,14 @@
 """`--budget auto`: how many replicas pay for themselves, and the curve behind the choice.
 
-CRAFT advises the number of replicas with the highest gain per replica. Gains shrink as replicas grow, so that is the
-first one if taken literally. Taken seriously it compares the next replica with what replicas buy on the whole:
+CRAFT recommends the number of replicas with the highest gain per replica. Gains shrink as replicas are added, so taken
+literally that is the first one. The rule here compares the next replica with the average one:
 
-    The worthwhile range ends at the fewest replicas per GPU that reach 99% of the gain any number reaches.
-    Chosen is the last number in it whose replica per GPU still gains at least the mean gain per replica of that range.
-    None are bought where no number of replicas raises balancedness by 0.005.
+    The useful range ends at the smallest number of replicas per GPU that reaches 99% of the largest gain.
+    The choice is the largest number in it whose last replica per GPU gains at least the mean per replica of that range.
+    No replicas are bought if no number of them raises balancedness by 0.005.
 
-In other words: the point of the (concave hull of the) curve that lies farthest above the straight line from nothing to
-the end of the range. Below it a replica buys more than the average one, beyond it less.
+In other words, the choice is the point of the curve's concave hull that is farthest above the straight line from no
+replicas to the end of the range. Up to it a replica buys more than the average one, beyond it less.
 
 Axes: L layers, C candidate replica counts, U units of budget, R replicas per GPU.
 """
@@ -29,8 +29,8 @@ from craftc.solvers.allocation.hull import concave_hull
 from craftc.solvers.problem import BenefitCurves
 
 RULE = (
-    "the last replica per GPU that gains at least the mean of those that reach 99% of the attainable gain, "
-    "on the concave hull of the curve"
+    "the largest number of replicas per GPU whose last one still gains at least the mean gain per replica of the range "
+    "that reaches 99% of the largest gain, on the concave hull of the curve"
 )
 """The rule in words, for output."""
 _ATTAINED = 0.99
@@ -53,21 +53,21 @@ class BudgetPoint:
 
 @dataclass(frozen=True)
 class BudgetCurve:
-    """Balancedness by replicas per GPU, and the number that pays."""
+    """Balancedness by replicas per GPU, and the number that pays off."""
 
     points: tuple[BudgetPoint, ...]
     """For 0, 1, 2, ... replicas per GPU, up to as many as can be used."""
     chosen: int
     """Replicas per GPU chosen by the rule of this module."""
     exact: bool
-    """True where every point is the allocation's optimum, False where it is what greedy allocation reaches."""
+    """True if every point is an optimal allocation, False if it is what greedy allocation reaches."""
 
 
 def budget_curve(curves: BenefitCurves, expert_bytes_L: Sequence[int], gpus: int, least_bytes: int = 0) -> BudgetCurve:
-    """The curve over replicas per GPU, and the number chosen among those of at least `least_bytes` in all.
+    """The curve over replicas per GPU, and the number chosen among those that take at least `least_bytes`.
 
-    One run of the dynamic program gives all points; where it would be too large, one greedy allocation each. Raises
-    Infeasible where even the most replicas that the curves know take less than `least_bytes`.
+    One run of the dynamic program gives all points; if it would be too large, each is a greedy allocation. Raises
+    Infeasible if even the most replicas in the curves take less than `least_bytes`.
     """
     bytes_of_one = gpus * max(expert_bytes_L)
     most_bytes = sum(curves.candidates_C[-1] * size for size in expert_bytes_L)
@@ -99,7 +99,7 @@ def budget_curve(curves: BenefitCurves, expert_bytes_L: Sequence[int], gpus: int
 def knee(balancedness_R: np.ndarray) -> int:
     """The number of replicas per GPU chosen by the rule of this module.
 
-    balancedness_R: for 0, 1, 2, ... replicas per GPU, not falling.
+    balancedness_R: for 0, 1, 2, ... replicas per GPU, never falling.
     """
     gain_R = balancedness_R - balancedness_R[0]
     if gain_R[-1] < _LEAST_GAIN:

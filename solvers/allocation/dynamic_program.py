@@ -18,9 +18,9 @@ _MAX_CELLS = 200_000_000
 
 
 def allocate_exactly(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int) -> Allocation:
-    """The allocation with the largest benefit within the budget, of several such the one with the fewest bytes.
+    """The allocation with the largest benefit within the budget; among equals the one with the fewest bytes.
 
-    Bytes are counted in units of the greatest common divisor of the expert sizes. Raises Unsupported where the table
+    Bytes are counted in units of the greatest common divisor of the expert sizes. Raises Unsupported if the table
     would have more than 200 million cells; the integer program has no such limit.
     """
     started = time.perf_counter()
@@ -38,9 +38,9 @@ def allocate_exactly(curves: BenefitCurves, expert_bytes_L: Sequence[int], budge
 
 
 def best_benefits(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int) -> np.ndarray:
-    """`best_U`: the largest benefit of every budget up to `budget_bytes`, in units of the sizes' common divisor.
+    """`best_U`: the largest benefit for every budget up to `budget_bytes`, in units of the sizes' common divisor.
 
-    Ends where every layer has its last candidate. Raises Unsupported as `allocate_exactly` does.
+    Ends at the budget that gives every layer its last candidate. Raises Unsupported as `allocate_exactly` does.
     """
     size_L = _sizes_in_units(expert_bytes_L)
     best_U, _ = _table(curves, size_L, _units(curves, expert_bytes_L, budget_bytes))
@@ -53,7 +53,7 @@ def _sizes_in_units(expert_bytes_L: Sequence[int]) -> list[int]:
 
 
 def _units(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int) -> int:
-    """Units of budget that the table must have. Raises Unsupported where they are too many."""
+    """Units of budget that the table must have. Raises Unsupported if they are too many."""
     unit = math.gcd(*expert_bytes_L)
     units = min(budget_bytes, curves.candidates_C[-1] * sum(expert_bytes_L)) // unit
     if (units + 1) * len(expert_bytes_L) > _MAX_CELLS:
@@ -65,7 +65,7 @@ def _units(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: i
 
 
 def _table(curves: BenefitCurves, size_L: Sequence[int], units: int) -> tuple[np.ndarray, np.ndarray]:
-    """`best_U`, the largest benefit within so many units, and `chosen_LU`, the last layer's candidate in each."""
+    """`best_U`, the largest benefit within each budget, and `chosen_LU`, each layer's candidate if it were the last."""
     best_U = np.zeros(units + 1)
     chosen_LU = np.zeros((len(size_L), units + 1), dtype=np.int32)
     for layer, size in enumerate(size_L):

@@ -16,9 +16,9 @@ from craftc.solvers.problem import Allocation, BenefitCurves
 
 
 def greedy_allocation(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int) -> Allocation:
-    """Steps of the concave hulls of the curves, best benefit per byte first, while they fit; then what still fits.
+    """Takes steps of the curves' concave hulls, best benefit per byte first, while they fit; then what still fits.
 
-    `bound` is the value of the linear relaxation (the first step that does not fit taken in part): no allocation of
+    `bound` is the value of the linear relaxation (the first step that does not fit is taken in part): no allocation of
     these curves within the budget exceeds it.
     """
     started = time.perf_counter()
@@ -48,8 +48,9 @@ def candidates_that_matter(
 ) -> list[list[int]]:
     """Positions, per layer, of the candidates that an allocation better than `objective` can contain.
 
-    Dominated candidates go (another buys as much for no more bytes), and those that even the Lagrangian relaxation
-    at the linear relaxation's price of a byte cannot combine to more than `objective`. Candidate 0 always stays.
+    Left out are dominated candidates (another one buys as much for no more bytes), and those with which even the
+    Lagrangian relaxation, at the linear relaxation's price per byte, does not reach `objective`. Candidate 0 always
+    stays.
     """
     price = _price_per_byte(curves, expert_bytes_L, budget_bytes)
     cost_LC = price * np.outer(np.asarray(expert_bytes_L, dtype=np.float64), curves.candidates_C)
@@ -83,7 +84,7 @@ def _hull_steps(curves: BenefitCurves, expert_bytes_L: Sequence[int]) -> list[tu
 
 
 def _price_per_byte(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int) -> float:
-    """Benefit per byte of the first hull step that does not fit, 0 where all fit."""
+    """Benefit per byte of the first hull step that does not fit, 0 if all fit."""
     left = budget_bytes
     for slope, _, _, size in _hull_steps(curves, expert_bytes_L):
         left -= size
@@ -93,7 +94,7 @@ def _price_per_byte(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget
 
 
 def _fill(chosen_L: np.ndarray, curves: BenefitCurves, expert_bytes_L: Sequence[int], left: int) -> None:
-    """Change one layer at a time to the candidate that gains most and still fits, until none does."""
+    """Change one layer at a time to the candidate that gains most and still fits, until none gains."""
     counts_C = np.asarray(curves.candidates_C)
     sizes_L = np.asarray(expert_bytes_L)
     layers = np.arange(len(chosen_L))

@@ -1,4 +1,4 @@
-"""The concave hull of a curve from above: where another replica stops being worth as much as the one before."""
+"""The upper concave hull of a curve: at its corners another replica becomes worth less than the one before."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 def concave_hull(counts: Sequence[int], values: Sequence[float]) -> list[int]:
-    """Positions of the hull's corners, the first and the last point among them.
+    """Positions of the hull's corners, including the first and the last point.
 
-    counts: ascending; values: one for every count. A point on the line between two corners is none itself.
+    counts: ascending; values: one for every count. A point on the line between two corners is not a corner.
     """
     corners: list[int] = []
     for last in range(len(counts)):

@@ -30,7 +30,7 @@ _TOLERANCE = 1e-7
 
 @dataclass(frozen=True)
 class _Solution:
-    """What a solver found: the candidate of every layer, or None, whether it claims a proof, and its bound."""
+    """What a solver found: the candidate of every layer (or None), whether it claims a proof, and its bound."""
 
     candidate_L: tuple[int, ...] | None
     proven: bool
@@ -47,9 +47,9 @@ def solve_allocation(
 ) -> Allocation:
     """Replicas per layer with the largest summed benefit within `budget_bytes`.
 
-    `status` is `optimal` only when proven; where the time limit stops the solver first it is `feasible`, with the
-    better of the solver's and the greedy allocation, and a bound that holds. Raises BadInput on an unknown solver, a
-    time limit that is not positive, or curves that do not match the layers.
+    `status` is `optimal` only if proven; if the time limit stops the solver first, it is `feasible`, with the better of
+    the solver's and the greedy allocation and a valid bound. Raises BadInput for an unknown solver, a time limit that
+    is not positive, or curves that do not match the layers.
     """
     _check(curves, expert_bytes_L, solver, time_limit_s)
     started = time.perf_counter()
@@ -94,7 +94,7 @@ def _solve(
 ) -> _Solution:
     # Bytes in units of their greatest common divisor keep the coefficients small and the solver's tolerances sharp.
     unit = math.gcd(*expert_bytes_L)
-    # Minimising the negative: PuLP hands maximisation to HiGHS as that anyway, and then reports bounds of that sign.
+    # Minimise the negative: PuLP turns maximisation into that for HiGHS anyway, and then reports bounds of that sign.
     program = pulp.LpProblem("replicas_per_layer", pulp.LpMinimize)
     chosen: list[dict[int, Any]] = []
     lost, used = [], []
@@ -119,7 +119,7 @@ def _solve(
     candidate_L = (
         tuple(max(binaries, key=lambda c: binaries[c].value() or 0.0) for binaries in chosen) if found else None
     )
-    # `status` says Optimal after a time-out too; only `sol_status` tells.
+    # `status` is Optimal even after a time-out; only `sol_status` shows the difference.
     proven = program.sol_status == pulp.LpSolutionOptimal
     return _Solution(candidate_L, proven, _bound(program, solver, proven))
 
@@ -133,7 +133,7 @@ def _engine(solver: SolverName, time_limit_s: float) -> Any:
 
 
 def _bound(program: Any, solver: SolverName, proven: bool) -> float:
-    """The solver's upper bound on the objective, inf where it has none (CBC through PuLP reports none but by proof)."""
+    """The solver's upper bound on the objective, inf if it has none (CBC through PuLP has one only with a proof)."""
     if solver == "highs":
         return -float(program.solverModel.getInfo().mip_dual_bound)
     return -float(pulp.value(program.objective)) if proven else math.inf
@@ -141,7 +141,7 @@ def _bound(program: Any, solver: SolverName, proven: bool) -> float:
 
 @contextlib.contextmanager
 def _silent_stdout() -> Iterator[None]:
-    """Send file descriptor 1 to nowhere: HiGHS prints a banner there even when told to be quiet."""
+    """Redirect file descriptor 1 to the null device: HiGHS prints a banner there even when told to be quiet."""
     sys.stdout.flush()
     kept = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,6 +1,6 @@
-"""How many copies each expert gets: greedily, the next copy to the largest load per copy (CRAFT, EPLB).
+"""How many copies each expert gets: greedily, each further copy to the largest load per copy (CRAFT, EPLB).
 
-Axes: B a batch of problems (say layers x candidate counts), E experts.
+Axes: B a batch of problems (such as layers x candidate counts), E experts.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ _HALVINGS = 40
 def greedy_copies(load_BE: np.ndarray, replicas_B: np.ndarray, max_copies: int) -> np.ndarray:
     """`copies_BE` int64: one copy of every expert, and each further one to the largest load / copies.
 
-    load_BE: loads, not negative; replicas_B: copies beyond the first, 0..E * (max_copies - 1); max_copies: of one
-    expert (the number of GPUs). Ties go to the lower expert id; experts without load come last and share evenly.
-    Raises BadInput where replicas exceed E * (max_copies - 1).
+    load_BE: loads, not negative; replicas_B: copies beyond the first, 0..E * (max_copies - 1); max_copies: most
+    copies of one expert (the number of GPUs). Ties go to the lower expert id; experts without load come last and share
+    evenly.
 
-    Giving copy c + 1 is worth load / c, so the greedy result is every (expert, c) above a threshold. The threshold is
-    found by bisection, all problems at once, and only what ties at it is handed out one by one: the cost does not grow
-    with the number of replicas.
+    Copy c + 1 is worth load / c, so the greedy result is every (expert, c) above a threshold. The threshold is found by
+    bisection, all problems at once, and only ties at it are handed out one by one: the cost does not grow with the
+    number of replicas. Raises BadInput if replicas exceed E * (max_copies - 1).
     """
     experts = load_BE.shape[1]
     replicas_B = np.asarray(replicas_B, dtype=np.int64)
     if replicas_B.max(initial=0) > experts * (max_copies - 1):
         raise BadInput(
             f"{replicas_B.max()} replicas for {experts} experts: at most {experts * (max_copies - 1)} "
-            f"fit when no GPU of {max_copies} holds an expert twice"
+            f"fit if none of {max_copies} GPUs holds an expert twice"
         )
     weight_BE = _weights(load_BE)
     above_B1 = 2.0 * weight_BE.sum(axis=1, keepdims=True) / np.maximum(replicas_B, 1)[:, None]
@@ -44,18 +44,18 @@ def greedy_copies(load_BE: np.ndarray, replicas_B: np.ndarray, max_copies: int) 
 
 
 def _weights(load_BE: np.ndarray) -> np.ndarray:
-    """Loads made positive: an idle expert weighs a billionth of the mean, so that leftovers spread evenly."""
+    """Loads made positive: an idle expert weighs a billionth of the mean, so that leftover copies spread evenly."""
     mean_B1 = load_BE.mean(axis=1, keepdims=True, dtype=np.float64)
     return np.maximum(load_BE, 1e-9 * np.where(mean_B1 > 0, mean_B1, 1.0))
 
 
 def _copies_at(weight_BE: np.ndarray, threshold_B1: np.ndarray, max_copies: int) -> np.ndarray:
-    """Copies when every copy worth at least the threshold is given, as whole floats."""
+    """Copies, as whole floats, if every copy worth at least the threshold is given."""
     return np.minimum(np.floor(weight_BE / threshold_B1) + 1, max_copies)
 
 
 def _hand_out_rest(weight_BE: np.ndarray, copies_BE: np.ndarray, replicas_B: np.ndarray, max_copies: int) -> None:
-    """Give out the copies still missing, one a round to every row that misses one; changes `copies_BE`."""
+    """Hand out the copies still missing, one per round to every row that lacks one; changes `copies_BE`."""
     experts = weight_BE.shape[1]
     missing_B = replicas_B + experts - copies_BE.sum(axis=1)
     while (rows := np.flatnonzero(missing_B > 0)).size:

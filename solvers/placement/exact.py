@@ -1,6 +1,6 @@
-"""The best placement of layers so small that all of them can be tried.
+"""The best placement of layers small enough to try every placement.
 
-Axes: S steps, L layers, E experts, G GPUs, B problems, P placements up to the names of GPUs, M sets of experts that a
+Axes: S steps, L layers, E experts, G GPUs, B problems, P placements (names of GPUs ignored), M sets of experts that a
 GPU can hold, K slots of a GPU (padded with -1).
 """
 
@@ -18,7 +18,7 @@ _MAX_CELLS = 4_000_000
 def exact_placements(
     counts_SLE: np.ndarray, layer_B: np.ndarray, replicas_B: np.ndarray, expert_BGK: np.ndarray
 ) -> np.ndarray:
-    """`expert_BGK` with the best placement over all steps in every problem that has few enough of them."""
+    """`expert_BGK` with the best placement over all steps in every problem with few enough placements."""
     experts, gpus = counts_SLE.shape[2], expert_BGK.shape[1]
     best_BGK = expert_BGK.copy()
     for replicas in np.unique(replicas_B).tolist():
@@ -35,14 +35,14 @@ def exact_placements(
 
 
 def _placements(experts: int, gpus: int, replicas: int) -> int:
-    """How many placements there are, those that lack an expert included."""
+    """Number of placements, including those that lack an expert."""
     low, extra = divmod(experts + replicas, gpus)
     fewer, more = math.comb(experts, low), math.comb(experts, low + 1)
     return math.comb(fewer + gpus - extra - 1, gpus - extra) * (math.comb(more + extra - 1, extra) if extra else 1)
 
 
 def _all_placements(experts: int, gpus: int, replicas: int) -> np.ndarray:
-    """`holds_PGE` bool of every placement that has all experts."""
+    """`holds_PGE` bool of every placement that holds all experts."""
     low, extra = divmod(experts + replicas, gpus)
     fewer_PGE = _choices(experts, low, gpus - extra)
     more_PGE = _choices(experts, low + 1, extra)
@@ -53,7 +53,7 @@ def _all_placements(experts: int, gpus: int, replicas: int) -> np.ndarray:
 
 
 def _choices(experts: int, size: int, gpus: int) -> np.ndarray:
-    """`[P, gpus, E]` bool: every way to give `gpus` GPUs sets of `size` experts, the order of GPUs left out."""
+    """`[P, gpus, E]` bool: every way to give `gpus` GPUs sets of `size` experts, regardless of the order of GPUs."""
     sets = list(itertools.combinations(range(experts), size))
     holds_ME = np.zeros((len(sets), experts), dtype=bool)
     for number, held in enumerate(sets):

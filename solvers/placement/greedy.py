@@ -12,7 +12,7 @@ import numpy as np
 from craftc.topology import Topology
 
 _MAX_CELLS = 32_768
-"""Cells [B, G] worked on at once: what fits the processor's cache is four times as fast."""
+"""Cells [B, G] processed at once: four times as fast if they fit the processor's cache."""
 
 
 def greedy_placements(
@@ -20,15 +20,15 @@ def greedy_placements(
 ) -> np.ndarray:
     """`expert_BGK` int32: the expert in every slot, in the order placed, padded with -1.
 
-    load_BE: loads, not negative; copies_BE: copies of every expert, 1..G; slots_BG: slots of every GPU, differing by at
-    most one within a row, as many as copies. The heaviest copy goes to the GPU with the least load that has a free slot
-    and no copy of that expert, of the nodes that hold the fewest copies of it. Where no such GPU is left, an exchange
-    makes room, which always succeeds: no GPU ever holds an expert twice.
+    load_BE: loads, not negative; copies_BE: copies of every expert, 1..G; slots_BG: slots of every GPU, as many as
+    copies, differing by at most one within a row. The heaviest copy goes to the least loaded GPU with a free slot and
+    no copy of that expert, on the nodes that hold the fewest copies of it. If no such GPU is left, an exchange makes
+    room, which always succeeds: no GPU ever holds an expert twice.
     """
     batch, gpus = slots_BG.shape
     at_once = max(1, _MAX_CELLS // gpus)
     expert_BGK = np.full((batch, gpus, int(slots_BG.max(initial=0))), -1, dtype=np.int32)
-    # Rows alike in length fill a chunk without idle rounds.
+    # Rows of similar length fill a chunk without idle rounds.
     order_B = np.argsort(copies_BE.sum(axis=1), kind="stable")
     for start in range(0, batch, at_once):
         rows = order_B[start : start + at_once]
@@ -38,10 +38,10 @@ def greedy_placements(
 
 @dataclass(frozen=True, eq=False)
 class _Filling:
-    """A batch of placements being filled; the arrays change, one copy of every row a round."""
+    """A batch of placements being filled; the arrays change by one copy per row in every round."""
 
     expert_BC: np.ndarray
-    """Expert of every copy, heaviest first, copies of one expert next to each other; -1 behind the last one."""
+    """Expert of every copy, heaviest first, copies of one expert next to each other; -1 after the last one."""
     nth_BC: np.ndarray
     """0 for the first copy of an expert, 1 for the second, ..."""
     weight_BE: np.ndarray
@@ -86,7 +86,7 @@ class _Filling:
         expert_BGK[rows, :, : self.expert_BGK.shape[2]] = self.expert_BGK
 
     def _choose(self, active: np.ndarray, copy: int) -> np.ndarray:
-        """The GPU for this round's copy of every active row; one with no free slot where the row is stuck."""
+        """The GPU for this round's copy of every active row; one without a free slot if the row is stuck."""
         again = self.nth_BC[active, copy] > 0
         self.holds_BG[active[~again]] = False
         load_RG = self.load_BG[active]
@@ -94,12 +94,12 @@ class _Filling:
             load_RG[again] = self._allowed_load(active[again])
         gpu = load_RG.argmin(axis=1)
         blocked = np.isinf(load_RG[np.arange(len(active)), gpu])
-        # A row where everything is infinite may point at a GPU that has room but holds the expert: mark it stuck.
+        # A row with only infinite loads may point at a GPU that has room but holds the expert: mark it stuck.
         gpu[blocked] = self.free_BG[active[blocked]].argmin(axis=1)
         return gpu
 
     def _allowed_load(self, rows: np.ndarray) -> np.ndarray:
-        """Loads of `rows`, inf where the expert is held, and on nodes with more copies than another allowed one."""
+        """Loads of `rows`, inf on GPUs that hold the expert and on nodes with more copies than another allowed one."""
         load_RG = np.where(self.holds_BG[rows], np.inf, self.load_BG[rows])
         if self.nodes == 1:
             return load_RG
@@ -117,10 +117,10 @@ class _Filling:
         self.load_BG[rows, gpu] = np.where(full, np.inf, self.load_BG[rows, gpu] + self.weight_BE[rows, expert])
 
     def _exchange(self, row: int, expert: int) -> None:
-        """Place `expert` where every GPU with room already holds it: a full GPU takes it and passes another copy on.
+        """Place `expert` when every GPU with room already holds it: a full GPU takes it and passes another copy on.
 
-        A GPU with room holds at least two copies fewer beside `expert` than a full one holds, so there is always one to
-        pass on. The least loaded pair after the exchange is taken.
+        Not counting `expert`, a GPU with room holds fewer copies than a full one, so there is always one to pass on.
+        Takes the pair of GPUs that is least loaded after the exchange.
         """
         weight_E = self.weight_BE[row]
         held_GK = self.expert_BGK[row]

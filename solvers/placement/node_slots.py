@@ -1,4 +1,4 @@
-"""Slots of GPUs where every node holds experts of its own: replicas where a node wants them, memory even over GPUs.
+"""Slots of GPUs if every node has its own experts: replicas for nodes that want them, memory even over GPUs.
 
 Axes: L layers, E experts, N nodes, G GPUs, X experts of a node.
 """
@@ -15,9 +15,9 @@ from craftc.topology import Topology
 
 
 def wanted_extras(copies_NX: np.ndarray, topology: Topology) -> np.ndarray:
-    """`extra_N`: GPUs of each node with one slot more than the fewest, so that slots come near the copies wanted.
+    """`extra_N`: number of GPUs per node with one slot above the minimum, to come close to the copies wanted.
 
-    copies_NX: copies that every expert would get if nodes did not matter. Every node can hold its experts once.
+    copies_NX: copies that every expert would get if nodes did not matter. Every node gets room for its experts once.
     """
     gpus, per_node = topology.gpus, topology.gpus_per_node
     fewest, extras = divmod(int(copies_NX.sum()), gpus)
@@ -39,12 +39,13 @@ def assign_node_slots(
     expert_bytes_L: Sequence[int],
     topology: Topology,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`slots_LG`, and `content_LN`: which of a layer's contents (rows of `extra_LN`) each node gets.
+    """`slots_LG`, and `content_LN`: which of a layer's contents (entries of `extra_LN`) each node gets.
 
-    fewest_L: slots that every GPU has; extra_LN: further slots that each content wants; least_L: what each needs.
-    Memory is as even as with `assign_slots`. Where all experts have one size, large and small wishes of different
-    layers are paired on a node and nearly all are granted; else further slots are spread evenly over nodes, and
-    Infeasible is raised where that leaves a node without room for its experts (never where GPUs divide the experts).
+    fewest_L: slots that every GPU has at least; extra_LN: further slots that each content wants; least_L: further slots
+    that each content needs. Memory is as even as with `assign_slots`. If all experts have one size, a node gets large
+    wishes of some layers and small ones of others, and nearly all are granted; else further slots are spread evenly
+    over nodes. Raises Infeasible if that leaves a node without room for its experts (never if the number of GPUs
+    divides the experts).
     """
     if len(set(expert_bytes_L)) > 1:
         return _evenly_spread(fewest_L, extra_LN, least_L, expert_bytes_L, topology)
@@ -58,7 +59,7 @@ def assign_node_slots(
     slots_LG = np.repeat(np.asarray(fewest_L, dtype=np.int64)[:, None], topology.gpus, axis=1)
     further_NG = np.zeros((topology.nodes, topology.gpus_per_node), dtype=np.int64)
     for layer, given_N in enumerate(given_LN):
-        # On a node the GPUs with the fewest come first, so that they never differ by more than one.
+        # On a node, GPUs with the fewest further slots come first, so they never differ by more than one.
         rank_NG = np.argsort(np.argsort(further_NG, axis=1, kind="stable"), axis=1, kind="stable")
         chosen_NG = rank_NG < given_N[:, None]
         further_NG += chosen_NG
@@ -67,7 +68,7 @@ def assign_node_slots(
 
 
 def _even_totals(given_LN: np.ndarray, least_L: np.ndarray, topology: Topology) -> None:
-    """Move further slots between nodes until GPUs can differ by one at most over all layers; changes `given_LN`."""
+    """Move further slots between nodes until GPUs can differ by at most one over all layers; changes `given_LN`."""
     per_node = topology.gpus_per_node
     share, rest = divmod(int(given_LN.sum()), topology.gpus)
     while True:
@@ -89,7 +90,7 @@ def _evenly_spread(
     expert_bytes_L: Sequence[int],
     topology: Topology,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Further slots evenly over nodes, the nodes with more of them to the contents that want more."""
+    """Spread further slots evenly over nodes; nodes with more of them get the contents that want more."""
     slots_L = [fewest * topology.gpus + int(extra_N.sum()) for fewest, extra_N in zip(fewest_L, extra_LN, strict=True)]
     slots_LG = assign_slots(slots_L, expert_bytes_L, topology)
     short_LN = (slots_LG - np.asarray(fewest_L)[:, None]).reshape(len(slots_LG), topology.nodes, -1).sum(axis=2)

@@ -1,4 +1,4 @@
-"""Rename GPUs so that the copies of an expert lie on different nodes: no load changes by what a GPU is called.
+"""Rename GPUs so that the copies of an expert are on different nodes; renaming changes no load.
 
 A node that fails then takes fewer experts with it, and tokens find a copy on their own node more often.
 
@@ -13,9 +13,9 @@ from craftc.topology import Topology
 
 
 def spread_over_nodes(expert_LGK: np.ndarray, topology: Topology) -> np.ndarray:
-    """`expert_LGK` with GPUs renamed within each layer, every GPU keeping its number of slots.
+    """`expert_LGK` with GPUs renamed within each layer; every GPU keeps its number of slots.
 
-    Swaps of two GPUs' contents until none leaves fewer pairs of copies of one expert on one node.
+    Swaps the contents of two GPUs until no swap leaves fewer pairs of copies of one expert on one node.
     """
     if topology.nodes == 1:
         return expert_LGK
@@ -23,7 +23,7 @@ def spread_over_nodes(expert_LGK: np.ndarray, topology: Topology) -> np.ndarray:
 
 
 def pairs_on_a_node(expert_GK: np.ndarray, topology: Topology) -> int:
-    """Pairs of copies of one expert that lie on one node of a layer."""
+    """Number of pairs of copies of one expert that are on one node, in one layer."""
     if not (expert_GK >= 0).any():
         return 0
     held_NY = expert_GK.reshape(topology.nodes, -1)
@@ -32,7 +32,7 @@ def pairs_on_a_node(expert_GK: np.ndarray, topology: Topology) -> int:
 
 
 def _spread(expert_GK: np.ndarray, topology: Topology) -> np.ndarray:
-    """`from_G`: whose content every GPU takes."""
+    """`from_G`: the GPU whose content each GPU takes."""
     gpus = len(expert_GK)
     from_G = np.arange(gpus)
     shared_GG = _shared_experts(expert_GK)
@@ -52,21 +52,21 @@ def _spread(expert_GK: np.ndarray, topology: Topology) -> np.ndarray:
             break
         change_G = near_GN[worst, here_G] + near_GN[:, here_G[worst]] - 2 * shared_GG[worst] - own_G[worst] - own_G
         change_G[(here_G == here_G[worst]) | (slots_G != slots_G[worst])] = 0
-        other = int(change_G.argmin())
-        if change_G[other] >= 0:
+        partner = int(change_G.argmin())
+        if change_G[partner] >= 0:
             settled_G[worst] = True
             continue
-        difference_G = shared_GG[:, other] - shared_GG[:, worst]
+        difference_G = shared_GG[:, partner] - shared_GG[:, worst]
         near_GN[:, here_G[worst]] += difference_G
-        near_GN[:, here_G[other]] -= difference_G
-        place_G[[worst, other]] = place_G[[other, worst]]
+        near_GN[:, here_G[partner]] -= difference_G
+        place_G[[worst, partner]] = place_G[[partner, worst]]
         settled_G[:] = False
     from_G[place_G] = np.arange(gpus)
     return from_G
 
 
 def _shared_experts(expert_GK: np.ndarray) -> np.ndarray | None:
-    """`shared_GG`: experts that two GPUs both hold, 0 on the diagonal; None where no expert has several copies."""
+    """`shared_GG`: number of experts that two GPUs share, 0 on the diagonal; None if no expert has several copies."""
     gpu, slot = np.nonzero(expert_GK >= 0)
     expert = expert_GK[gpu, slot]
     several = np.flatnonzero(np.bincount(expert) > 1)

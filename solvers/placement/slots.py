@@ -16,8 +16,8 @@ def assign_slots(slots_L: Sequence[int], expert_bytes_L: Sequence[int], topology
     """`slots_LG` int64: floor(slots / G) on every GPU, the remainder on the GPUs with the fewest bytes so far.
 
     slots_L: copies of every layer (experts + replicas). Guarantees: within a layer GPUs differ by at most one slot;
-    bytes over all layers differ by at most one largest expert, and not at all where all experts have the same size and
-    the total is a multiple of G. Ties are spread over nodes, then over GPUs in turn.
+    bytes over all layers differ by at most one (largest) expert, and not at all if all experts have the same size
+    and the total is a multiple of G. Ties are spread over nodes, then over GPUs in turn.
     """
     gpus, nodes = topology.gpus, topology.nodes
     slots_LG = np.repeat(np.asarray(slots_L, dtype=np.int64)[:, None] // gpus, gpus, axis=1)
@@ -40,7 +40,7 @@ def assign_slots(slots_L: Sequence[int], expert_bytes_L: Sequence[int], topology
 
 
 def layer_slots(slots_B: Sequence[int], topology: Topology) -> np.ndarray:
-    """`slots_BG` of layers seen each on its own: even up to one, the remainder spread over nodes."""
+    """`slots_BG` of layers, each on its own: GPUs differ by at most one slot, the remainder is spread over nodes."""
     gpus = topology.gpus
     node_G = np.asarray(topology.node_of_gpu_G)
     order_G = _spread_over_nodes(np.arange(gpus), node_G, np.zeros(topology.nodes, dtype=np.int64))
@@ -51,7 +51,7 @@ def layer_slots(slots_B: Sequence[int], topology: Topology) -> np.ndarray:
 
 
 def _spread_over_nodes(gpus: np.ndarray, node_G: np.ndarray, taken_N: np.ndarray) -> np.ndarray:
-    """`gpus` reordered so that any first part of them, with the `taken_N` before, is even over nodes."""
+    """`gpus` reordered so that every prefix, together with `taken_N`, is even over nodes."""
     node = node_G[gpus]
     by_node = np.argsort(node, kind="stable")
     starts = np.searchsorted(node[by_node], node[by_node], side="left")

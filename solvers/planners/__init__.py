@@ -1,1 +1,1 @@
-"""Ways to plan: one planner a file, all of them by name in the registry."""
+"""Ways to plan: one planner per file, listed by name in the registry."""

@@ -12,7 +12,7 @@ from craftc.solvers.problem import Placement, PlanningProblem
 
 
 def contiguous_placement(slots_G: np.ndarray) -> Placement:
-    """GPU 0 holds the first experts, GPU 1 the next; as many experts as there are slots."""
+    """GPU 0 holds the first experts, GPU 1 the next, and so on; there are as many experts as slots."""
     ends_G = np.cumsum(slots_G)
     return tuple(
         tuple(range(int(end - slots), int(end))) for slots, end in zip(slots_G.tolist(), ends_G.tolist(), strict=True)

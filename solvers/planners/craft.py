@@ -1,4 +1,4 @@
-"""CRAFT as published (Zhao et al., arXiv 2603.28768): copies and placement on loads summed over steps.
+"""CRAFT as published (Zhao et al., arXiv 2603.28768): copies and placement based on loads summed over steps.
 
 Axes: S steps, L layers, C candidate replica counts, E experts, G GPUs, B = L x C problems, K slots of a GPU.
 """
@@ -24,7 +24,7 @@ class CraftPlanner(Planner):
     name: str = "craft"
 
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
-        """Every candidate of every layer, copied, placed on its own, and replayed over all steps."""
+        """Every candidate of every layer, with copies, placed on its own and replayed over all steps."""
         candidates = doubling_candidates(problem.experts, problem.topology.gpus)
         layer_B = np.repeat(np.arange(problem.layers), len(candidates))
         replicas_B = np.tile(candidates, problem.layers)
@@ -55,6 +55,6 @@ class CraftPlanner(Planner):
 
 
 def doubling_candidates(experts: int, gpus: int) -> tuple[int, ...]:
-    """0, 1, 2, 4, ... up to the number of GPUs, as far as no GPU would have to hold an expert twice."""
+    """0, 1, 2, 4, ... up to the number of GPUs, as long as no GPU must hold an expert twice."""
     most = min(gpus, experts * (gpus - 1))
     return (0, *(2**power for power in range(most.bit_length()) if 2**power <= most))

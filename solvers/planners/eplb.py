@@ -1,7 +1,9 @@
-"""DeepSeek's Expert Parallelism Load Balancer (EPLB), written from its published description: serving stacks' baseline.
+"""DeepSeek's Expert Parallelism Load Balancer (EPLB), written from its published description: the baseline in
+serving stacks.
 
-The same number of replicas in every layer; copies greedily by load / copies; copies packed heaviest first into the
-least loaded GPU with room. Hierarchical mode first packs expert groups into nodes and then does both within each node.
+The same number of replicas in every layer; copies are given greedily by load / copies and packed, heaviest first, into
+the least loaded GPU with room. Hierarchical mode first packs expert groups into nodes and then does both within each
+node.
 Source: github.com/deepseek-ai/EPLB (README), DeepSeek-V3 report (arXiv 2412.19437), section 3.4.
 
 Axes: L layers, E experts, G GPUs, N nodes, M expert groups, B a batch of rows, I items, K slots of a GPU.
@@ -43,8 +45,8 @@ def balanced_packing(weight_BI: np.ndarray, packs: int) -> np.ndarray:
 def eplb_placements(load_LE: np.ndarray, replicas: int, topology: Topology, groups: int = 1) -> np.ndarray:
     """`expert_LGK` as EPLB places it, with the same `replicas` in every layer; may put two copies on one GPU.
 
-    load_LE: loads, not negative; groups: expert groups; hierarchical where the nodes divide them and there are several
-    of both, global otherwise. Raises BadInput where slots do not divide evenly over GPUs, or experts over groups.
+    load_LE: loads, not negative; groups: expert groups; hierarchical if several nodes divide the groups evenly, global
+    otherwise. Raises BadInput if slots do not divide evenly over GPUs, or experts over groups.
     """
     _check_shape(load_LE.shape[1], replicas, topology, groups)
     copies_at_most = load_LE.shape[1] + replicas
@@ -54,9 +56,9 @@ def eplb_placements(load_LE: np.ndarray, replicas: int, topology: Topology, grou
 def eplb_placements_without_duplicates(
     load_LE: np.ndarray, replicas: int, topology: Topology, groups: int = 1
 ) -> np.ndarray:
-    """`expert_LGK` like `eplb_placements`, with at most one copy of an expert on a GPU: a second one is wasted memory.
+    """`expert_LGK` like `eplb_placements`, with at most one copy of an expert per GPU: a second one would waste memory.
 
-    Copies are capped at the number of GPUs (of a node in hierarchical mode) and duplicates exchanged with other GPUs.
+    Copies are capped at the number of GPUs (of a node in hierarchical mode); duplicates are exchanged with other GPUs.
     """
     _check_shape(load_LE.shape[1], replicas, topology, groups)
     cells = topology.nodes if _is_hierarchical(topology, groups) else 1
@@ -70,7 +72,7 @@ def eplb_placements_without_duplicates(
 
 
 def uniform_replicas(experts: int, topology: Topology) -> int:
-    """The smallest number of replicas per layer, at least 1, that EPLB can do: experts + replicas divide by the GPUs.
+    """The smallest number of replicas per layer, at least 1, that EPLB can do: slots must divide evenly over GPUs.
 
     0 with a single GPU, which can hold no replicas.
     """
@@ -79,9 +81,9 @@ def uniform_replicas(experts: int, topology: Topology) -> int:
 
 @dataclass(frozen=True)
 class EplbPlanner(Planner):
-    """EPLB under a budget: the largest uniform number of replicas that it pays for, duplicates exchanged away.
+    """EPLB under a budget: the largest uniform number of replicas that it pays for, without duplicates.
 
-    Hierarchical where the problem has expert groups and several nodes, as long as replicas divide by the GPUs.
+    Hierarchical if the problem has expert groups and several nodes, as long as slots divide evenly over the GPUs.
     """
 
     name: str = "eplb"
@@ -103,7 +105,7 @@ class EplbPlanner(Planner):
         return BenefitCurves(candidates, np.stack(balancedness_CL, axis=1))
 
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
-        """The last candidate in every layer. Raises Infeasible where the budget does not pay for a divisible number."""
+        """The last candidate in every layer. Raises Infeasible if the budget does not pay for a divisible number."""
         gpus = problem.topology.gpus
         count = curves.candidates_C[-1]
         if (problem.experts + count) % gpus:
@@ -118,14 +120,14 @@ class EplbPlanner(Planner):
         return Allocation((count,) * problem.layers, "heuristic", objective, objective, "uniform", 0.0)
 
     def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
-        """EPLB's placement, duplicates exchanged away."""
+        """EPLB's placement, with duplicates exchanged away."""
         return placements_of(self._expert_LGK(problem, problem.counts_SLE.sum(axis=0), replicas_L))
 
     def _expert_LGK(self, problem: PlanningProblem, load_LE: np.ndarray, replicas_L: tuple[int, ...]) -> np.ndarray:
         experts, topology = problem.experts, problem.topology
         if len(set(replicas_L)) == 1 and (experts + replicas_L[0]) % topology.gpus == 0:
             return eplb_placements_without_duplicates(load_LE, replicas_L[0], topology, problem.groups)
-        # EPLB cannot do this; even slots and greedy placement are its nearest relative.
+        # EPLB cannot do this; even slots and greedy placement come closest.
         copies_LE = greedy_copies(load_LE, np.array(replicas_L), topology.gpus)
         slots_L = (experts + np.array(replicas_L)).tolist()
         return greedy_placements(
@@ -133,7 +135,7 @@ class EplbPlanner(Planner):
         )
 
     def _affordable(self, problem: PlanningProblem) -> int:
-        """The largest divisible uniform number of replicas within the budget, 0 where there is none."""
+        """The largest divisible uniform number of replicas within the budget, 0 if there is none."""
         experts, gpus = problem.experts, problem.topology.gpus
         most = min(problem.budget_bytes // sum(problem.expert_bytes_L), experts * (gpus - 1))
         return max(0, (experts + most) // gpus * gpus - experts)
@@ -142,7 +144,7 @@ class EplbPlanner(Planner):
 def _check_shape(experts: int, replicas: int, topology: Topology, groups: int) -> None:
     if (experts + replicas) % topology.gpus:
         raise BadInput(
-            f"EPLB: {experts} experts and {replicas} replicas do not divide by {topology.gpus} GPUs; "
+            f"EPLB: {experts} experts and {replicas} replicas do not divide evenly over {topology.gpus} GPUs; "
             f"give {uniform_replicas(experts, topology)} replicas"
         )
     if groups < 1 or experts % groups:
@@ -154,7 +156,7 @@ def _is_hierarchical(topology: Topology, groups: int) -> bool:
 
 
 def _placements(load_LE: np.ndarray, replicas: int, topology: Topology, groups: int, copies_at_most: int) -> np.ndarray:
-    """`expert_LGK`: experts to nodes (one node in global mode), copies within each node, copies to its GPUs."""
+    """`expert_LGK`: experts go to nodes (one in global mode) and get copies there, which go to the node's GPUs."""
     layers, experts = load_LE.shape
     cells = topology.nodes if _is_hierarchical(topology, groups) else 1
     gpus, per_cell = topology.gpus // cells, experts // cells
@@ -172,7 +174,7 @@ def _placements(load_LE: np.ndarray, replicas: int, topology: Topology, groups: 
 
 
 def _experts_of_nodes(load_LE: np.ndarray, nodes: int, groups: int) -> np.ndarray:
-    """`expert_LNX`: the experts of every node, whole groups packed evenly; in order where there is one node."""
+    """`expert_LNX`: the experts of every node, whole groups packed evenly; in order if there is one node."""
     layers, experts = load_LE.shape
     if nodes == 1:
         return np.broadcast_to(np.arange(experts), (layers, 1, experts))
@@ -187,26 +189,26 @@ def _exchange_duplicates(expert_GK: np.ndarray, weight_E: np.ndarray) -> None:
     """Exchange copies between GPUs until none holds an expert twice; changes `expert_GK`.
 
     Each exchange takes the least loaded result among those with the fewest duplicates left, and always leaves fewer:
-    a GPU without the expert exists as long as it has no more copies than there are GPUs.
+    some GPU lacks the duplicated expert as long as it has no more copies than there are GPUs.
     """
     while (duplicate := _first_duplicate(expert_GK)) is not None:
         gpu, slot = duplicate
         expert = expert_GK[gpu, slot]
         load_G = weight_E[expert_GK].sum(axis=1)
         best = (math.inf, math.inf, -1, -1)
-        for other in np.flatnonzero(~(expert_GK == expert).any(axis=1)):
-            for back, moved in enumerate(expert_GK[other]):
+        for other_gpu in np.flatnonzero(~(expert_GK == expert).any(axis=1)):
+            for back, moved in enumerate(expert_GK[other_gpu]):
                 here = int((expert_GK[gpu] == moved).any())
-                repeated = int((expert_GK[other] == moved).sum() > 1)
+                repeated = int((expert_GK[other_gpu] == moved).sum() > 1)
                 shift = weight_E[expert] - weight_E[moved]
-                peak = max(load_G[gpu] - shift, load_G[other] + shift)
-                best = min(best, (here - repeated, float(peak), int(other), back))
+                peak = max(load_G[gpu] - shift, load_G[other_gpu] + shift)
+                best = min(best, (here - repeated, float(peak), int(other_gpu), back))
         _, _, partner, back = best
         expert_GK[gpu, slot], expert_GK[partner, back] = expert_GK[partner, back], expert
 
 
 def _first_duplicate(expert_GK: np.ndarray) -> tuple[int, int] | None:
-    """GPU and slot of a second copy of an expert on one GPU, None where there is none."""
+    """GPU and slot of a second copy of an expert on one GPU, None if there is none."""
     sorted_GK = np.sort(expert_GK, axis=1)
     twice = np.argwhere(sorted_GK[:, 1:] == sorted_GK[:, :-1])
     if not len(twice):

@@ -1,11 +1,11 @@
-"""Planning with expert groups: all copies of a group's experts stay on one node, as group-limited routing wants it.
+"""Planning with expert groups: all copies of a group's experts stay on one node, as group-limited routing needs.
 
-Groups go to nodes so that nodes are balanced step by step, the same number to each. Then every node is a problem of its
-own, all of them searched at once against the steps, loads in units of the mean over all GPUs. Replicas go to the nodes
-whose experts need them, as far as memory stays even.
+Every node gets the same number of groups, chosen so that nodes are balanced step by step. Then every node is a problem
+of its own; all are searched at once against the steps, with loads in units of the mean over all GPUs. Replicas go to
+the nodes whose experts need them, as long as memory stays even.
 
-Axes: L layers, K steps, E experts, M groups, N nodes, G GPUs, X experts of a node, C candidate replica counts, B layers
-and counts, P = B x N problems of a node, S slots of a GPU (padded with -1).
+Axes: L layers, K steps, E experts, M groups, N nodes, G GPUs, X experts of a node, C candidate replica counts, B pairs
+of a layer and a count, P = B x N problems of one node, S slots of a GPU (padded with -1).
 """
 
 from __future__ import annotations
@@ -35,16 +35,15 @@ from craftc.solvers.search.step_compression import RepresentativeSteps, compress
 from craftc.topology import Topology
 
 _MOST_STEPS = 16
-"""Representative steps a search looks at."""
+"""Most representative steps in a search."""
 
 
 @dataclass(frozen=True)
 class GroupedPlanner(Planner):
-    """craftc's planner: `inner`, and where there are groups to keep on several nodes, every node as a problem of its
-    own."""
+    """craftc's planner: `inner`, or every node as a problem of its own if there are groups to keep on several nodes."""
 
     inner: StepwisePlanner
-    """Plans without groups; allocates replicas over layers, and says how hard placements are searched."""
+    """Plans without groups, allocates replicas over layers, and sets how hard placements are searched."""
     keeps_groups = True
 
     @property
@@ -60,16 +59,16 @@ class GroupedPlanner(Planner):
         return self.inner.weighs_steps
 
     def at_effort(self, effort: EffortName) -> GroupedPlanner:
-        """With `inner` at that effort."""
+        """The same planner with `inner` at that effort."""
         return GroupedPlanner(self.inner.at_effort(effort))
 
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
-        """Every candidate of every layer searched as the final plan will be, and replayed over all steps."""
+        """Every candidate of every layer, searched like the final plan and replayed over all steps."""
         if not problem.has_groups_to_keep:
             return self.inner.estimate(problem)
         room = problem.experts * (problem.topology.gpus_per_node - 1)
-        every = replica_candidates(problem.experts, problem.topology.gpus, self.inner.effort.all_counts)
-        candidates = tuple(count for count in every if count <= room)
+        counts = replica_candidates(problem.experts, problem.topology.gpus, self.inner.effort.all_counts)
+        candidates = tuple(count for count in counts if count <= room)
         groups = _Groups.of(problem)
         layer_B = np.repeat(np.arange(problem.layers), len(candidates))
         replicas_B = np.tile(candidates, problem.layers)
@@ -82,9 +81,9 @@ class GroupedPlanner(Planner):
         return self.inner.allocate(problem, curves)
 
     def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
-        """Placements that keep groups on nodes, slots assigned so that memory is even over all layers.
+        """Placements that keep groups on nodes, with slots assigned so that memory is even over all layers.
 
-        Where the replicas divide evenly, never worse than EPLB's hierarchical placement.
+        If the replicas divide evenly, never worse than EPLB's hierarchical placement.
         """
         if not problem.has_groups_to_keep:
             return self.inner.place(problem, replicas_L)
@@ -102,8 +101,8 @@ class GroupedPlanner(Planner):
             load_LE = problem.counts_SLE.sum(axis=0)
             eplb_LGS = eplb_placements_without_duplicates(load_LE, replicas_L[0], topology, problem.groups)
             ours_L = replay_batch(problem.counts_SLE, layers, expert_LGS)
-            theirs_L = replay_batch(problem.counts_SLE, layers, eplb_LGS)
-            expert_LGS = np.where((ours_L >= theirs_L)[:, None, None], expert_LGS, eplb_LGS)
+            eplb_L = replay_batch(problem.counts_SLE, layers, eplb_LGS)
+            expert_LGS = np.where((ours_L >= eplb_L)[:, None, None], expert_LGS, eplb_LGS)
         return placements_of(expert_LGS)
 
 
@@ -115,13 +114,13 @@ class _Groups:
     expert_LNX: np.ndarray
     """The experts of every node, whole groups."""
     steps: RepresentativeSteps
-    """Of all layers, loads in units of the mean over all GPUs."""
+    """Of all layers, with loads in units of the mean over all GPUs."""
 
     @classmethod
     def of(cls, problem: PlanningProblem) -> _Groups:
         """Groups assigned to nodes: greedily, then by swaps against the steps.
 
-        As hard for every effort, so that more of it within nodes is never worse.
+        The search is equally hard for every effort, so that more effort within nodes is never worse.
         """
         layers, topology = problem.layers, problem.topology
         steps = compress_steps(problem.counts_SLE, topology.gpus, _MOST_STEPS)
@@ -139,12 +138,12 @@ class _Groups:
         return cls(problem, expert_LNX, steps)
 
     def with_contents(self, content_LN: np.ndarray) -> _Groups:
-        """The same with node n holding what was node `content_LN[l, n]`'s."""
+        """The same, with node n of layer l holding what node `content_LN[l, n]` held."""
         moved_LNX = np.take_along_axis(self.expert_LNX, content_LN[:, :, None], axis=1)
         return _Groups(self.problem, moved_LNX, self.steps)
 
     def extras(self, layer_B: np.ndarray, replicas_B: np.ndarray) -> np.ndarray:
-        """`extra_BN`: GPUs of each node with one slot more than the fewest, where copies are wanted most."""
+        """`extra_BN`: number of GPUs per node with one slot above the minimum, more on nodes that want more copies."""
         problem = self.problem
         load_LE = problem.counts_SLE.sum(axis=0)
         copies_BE = greedy_copies(load_LE[layer_B], replicas_B, problem.topology.gpus)
@@ -155,7 +154,7 @@ class _Groups:
     def search(
         self, layer_B: np.ndarray, replicas_B: np.ndarray, extra_BN: np.ndarray, effort: SearchEffort
     ) -> np.ndarray:
-        """`expert_BGS`: every node searched as a problem of its own; never worse over the steps than greedy ones."""
+        """`expert_BGS`: every node searched as its own problem; never worse over the steps than placed greedily."""
         problem, topology = self.problem, self.problem.topology
         nodes, per_node = topology.nodes, topology.gpus_per_node
         fewest_B, _ = _fewest(problem, replicas_B)
@@ -175,7 +174,7 @@ class _Groups:
         return best_BGS
 
     def _steps_of_nodes(self) -> RepresentativeSteps:
-        """The steps of L x N problems."""
+        """The steps of L x N problems of one node."""
         layers, nodes, own = self.expert_LNX.shape
         steps = self.steps
         flat_L1X = self.expert_LNX.reshape(layers, 1, -1)
@@ -189,14 +188,14 @@ class _Groups:
 
 
 def _fewest(problem: PlanningProblem, replicas_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Slots that every GPU has, and further slots that a node needs to hold each of its experts once."""
+    """Slots that every GPU has at least, and further slots that a node needs to hold each of its experts once."""
     topology = problem.topology
     fewest_B = (problem.experts + replicas_B) // topology.gpus
     return fewest_B, np.maximum(0, problem.experts // topology.nodes - fewest_B * topology.gpus_per_node)
 
 
 def _together(expert_PGS: np.ndarray, expert_PX: np.ndarray, topology: Topology) -> np.ndarray:
-    """`expert_BGS` from placements of nodes with experts numbered within their node."""
+    """`expert_BGS` from placements of single nodes, whose experts are numbered within the node."""
     problems, per_node, slots = expert_PGS.shape
     named_PY = np.take_along_axis(expert_PX, np.maximum(expert_PGS, 0).reshape(problems, -1), axis=1)
     named_PGS = np.where(expert_PGS < 0, -1, named_PY.reshape(expert_PGS.shape)).astype(np.int32)
@@ -204,7 +203,7 @@ def _together(expert_PGS: np.ndarray, expert_PX: np.ndarray, topology: Topology)
 
 
 def _rename_within_nodes(expert_LGS: np.ndarray, slots_LG: np.ndarray, topology: Topology) -> np.ndarray:
-    """GPUs of every node in an order that fits `slots_LG`."""
+    """The GPUs of every node reordered to fit `slots_LG`."""
     shape = (-1, topology.gpus_per_node)
     own_PGS = expert_LGS.reshape(*shape, expert_LGS.shape[2])
     from_PG = np.argsort((own_PGS >= 0).sum(axis=2), axis=1, kind="stable")

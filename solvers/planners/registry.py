@@ -1,4 +1,4 @@
-"""The planners by name: a new one is one line here."""
+"""The planners by name; a new one takes one line here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLANNERS: Mapping[str, Planner] = {
 
 
 def planner_named(name: str) -> Planner:
-    """The planner called `name`, or its uniform form. Raises BadInput naming all planners."""
+    """The planner called `name`, or its uniform form. Raises BadInput, listing all planners, if there is none."""
     base = name.removesuffix(UNIFORM)
     if base not in PLANNERS:
         raise BadInput(f"planner {name!r} is unknown; choose one of {', '.join(PLANNERS)}")
@@ -28,25 +28,27 @@ def planner_named(name: str) -> Planner:
 
 
 def uniform_name(name: str) -> str:
-    """The name of the uniform form of the planner called `name`, which may be one already."""
+    """The name of the uniform form of the planner called `name`, which may be uniform already."""
     return name.removesuffix(UNIFORM) + UNIFORM
 
 
 def planner_for(name: str, problem: PlanningProblem) -> Planner:
     """The planner called `name` at the problem's effort.
 
-    Raises BadInput naming all planners, and Unsupported, naming those that can, where this one does not know the
-    problem's objective, its weights of steps, or its expert groups.
+    Raises BadInput, listing all planners, if there is none of that name, and Unsupported, listing those that can, if
+    this one cannot handle the problem's objective, its step weights, or its expert groups.
     """
     planner = planner_named(name).at_effort(problem.effort)
     weighted = problem.step_weight_S is not None
     if problem.objective not in planner.objectives or (weighted and not planner.weighs_steps):
-        able = _able(lambda one: problem.objective in one.objectives and one.weighs_steps >= weighted)
+        able = _able(lambda candidate: problem.objective in candidate.objectives and candidate.weighs_steps >= weighted)
         raise Unsupported(f"planner {name} plans for balancedness only: for other objectives choose {able}")
     if problem.groups > 1 and (weighted or problem.objective != "balancedness"):
-        raise Unsupported("expert groups and objectives other than balancedness do not go together: drop one of them")
+        raise Unsupported(
+            "expert groups cannot be combined with an objective other than balancedness: drop one of them"
+        )
     if problem.has_groups_to_keep and not planner.keeps_groups:
-        able = _able(lambda one: one.keeps_groups)
+        able = _able(lambda candidate: candidate.keeps_groups)
         raise Unsupported(f"planner {name} does not keep expert groups on nodes: choose {able}")
     return planner
 

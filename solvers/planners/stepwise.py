@@ -1,4 +1,4 @@
-"""craftc's own planner: copies and placement searched against the individual steps, curves included.
+"""craftc's own planner: copies and placement searched against individual steps, for the curves too.
 
 Axes: S steps, L layers, C candidate replica counts, E experts, G GPUs, B = L x C problems, K slots of a GPU.
 """
@@ -34,11 +34,11 @@ from craftc.solvers.search.step_compression import RepresentativeSteps, compress
 from craftc.topology import Topology
 
 _MOST_STEPS = 16
-"""Representative steps a search looks at."""
+"""Most representative steps in a search."""
 _MOST_JUDGED = 256
-"""Steps, evenly spaced, by which the best of several placements is chosen; figures are always over all steps."""
+"""Most steps, evenly spaced, on which the best of several placements is chosen; reported figures cover all steps."""
 _PEAKINESS = 4
-"""Exponent of the mean over steps by which copies are first given out: a copy is worth most where a load peaks."""
+"""Exponent of the mean over steps by which copies are first handed out: a copy is worth most where a load peaks."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class StepwisePlanner(Planner):
     weighs_steps = True
 
     def at_effort(self, effort: EffortName) -> StepwisePlanner:
-        """With that effort's stages of search."""
+        """The same planner with that effort's stages of search."""
         return replace(self, effort=EFFORTS[effort])
 
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
-        """Every candidate of every layer searched as the final plan will be, and replayed over all steps."""
+        """Every candidate of every layer, searched like the final plan and replayed over all steps."""
         candidates = replica_candidates(problem.experts, problem.topology.gpus, self.effort.all_counts)
         layer_B = np.repeat(np.arange(problem.layers), len(candidates))
         expert_BGK = _search(problem, layer_B, np.tile(candidates, problem.layers), self.effort)
@@ -76,7 +76,7 @@ class StepwisePlanner(Planner):
         )
 
     def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
-        """The curves' placements or better.
+        """Placements as good as those of the curves or better.
 
         GPUs of a layer are renamed so that memory is even over all layers and copies of an expert are on many nodes.
         """
@@ -88,8 +88,8 @@ class StepwisePlanner(Planner):
 
 
 def replica_candidates(experts: int, gpus: int, all_counts: bool = False) -> tuple[int, ...]:
-    """0, the powers of two, and one count between them where replicas still buy most, up to the number of GPUs; with
-    `all_counts` one between all."""
+    """0, the powers of two, and one count between two of them where replicas still buy most, up to the number of GPUs;
+    with `all_counts` one between every two of them."""
     most = min(gpus, experts * (gpus - 1))
     powers = [2**power for power in range(most.bit_length())]
     between = [3 * power // 4 for power in powers if power >= 4] if all_counts else [3 * gpus // 16]
@@ -97,7 +97,7 @@ def replica_candidates(experts: int, gpus: int, all_counts: bool = False) -> tup
 
 
 def _search(problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray, effort: SearchEffort) -> np.ndarray:
-    """`expert_BGK` with the best score: of the search's stages, CRAFT's, EPLB's, and of all where they can be tried."""
+    """`expert_BGK` with the best score of the search's stages, CRAFT's, EPLB's, and all placements if few enough."""
     counts_SLE, topology = problem.counts_SLE, problem.topology
     judged = problem.on_steps(slice(None, None, -(-len(counts_SLE) // _MOST_JUDGED)))
     steps = compress_steps(counts_SLE, topology.gpus, _MOST_STEPS, step_weights(problem))
@@ -105,13 +105,13 @@ def _search(problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarra
     best_BGK = _greedy(counts_SLE.sum(axis=0), layer_B, replicas_B, slots_BG, topology)
     best_B = _score(judged, layer_B, best_BGK)
     start_BGK = _greedy(_peak_mean(steps), layer_B, replicas_B, slots_BG, topology)
-    others = search_stages(steps, layer_B, start_BGK, effort, problem.seed)
-    others.append(_with_eplb(problem, layer_B, replicas_B, best_BGK))
-    others.append(exact_placements(judged.counts_SLE, layer_B, replicas_B, best_BGK))
-    for other_BGK in others:
-        other_B = _score(judged, layer_B, other_BGK)
-        best_BGK = np.where((other_B > best_B)[:, None, None], other_BGK, best_BGK)
-        best_B = np.maximum(other_B, best_B)
+    found = search_stages(steps, layer_B, start_BGK, effort, problem.seed)
+    found.append(_with_eplb(problem, layer_B, replicas_B, best_BGK))
+    found.append(exact_placements(judged.counts_SLE, layer_B, replicas_B, best_BGK))
+    for found_BGK in found:
+        found_B = _score(judged, layer_B, found_BGK)
+        best_BGK = np.where((found_B > best_B)[:, None, None], found_BGK, best_BGK)
+        best_B = np.maximum(found_B, best_B)
     return best_BGK
 
 
@@ -149,7 +149,7 @@ def _with_eplb(
 
 
 def _rename_gpus(expert_LGK: np.ndarray, slots_LG: np.ndarray) -> np.ndarray:
-    """Every layer's GPUs in an order that fits `slots_LG`; loads do not depend on what a GPU is called."""
+    """The GPUs of every layer reordered to fit `slots_LG`; loads do not depend on the names of GPUs."""
     held_LG = (expert_LGK >= 0).sum(axis=2)
     from_LG = np.argsort(held_LG, axis=1, kind="stable")
     to_LG = np.argsort(slots_LG, axis=1, kind="stable")

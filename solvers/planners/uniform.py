@@ -1,5 +1,4 @@
-"""Planning for servers that have one slot count for all layers, a multiple of the GPUs: any planner, under that
-constraint.
+"""Any planner for servers that need one slot count for all layers, a multiple of the GPUs.
 
 Axes: S steps, L layers, C candidate replica counts, E experts, G GPUs.
 """
@@ -15,14 +14,14 @@ from craftc.solvers.problem import Allocation, BenefitCurves, EffortName, Placem
 from craftc.solvers.replay import replay
 
 UNIFORM = "-uniform"
-"""Behind a planner's name: the same number of replicas in every layer."""
+"""Suffix of a planner's name: the same number of replicas in every layer."""
 _MOST_CANDIDATES = 8
-"""Uniform counts that are planned to choose among; where more fit they are spread evenly, the largest included."""
+"""Most uniform counts that are planned and compared; if more fit, they are spread evenly, including the largest."""
 
 
 @dataclass(frozen=True)
 class UniformPlanner(Planner):
-    """`inner` with the same number of replicas in every layer, so many that slots divide by the GPUs."""
+    """`inner` with the same number of replicas in every layer, such that slots divide evenly over GPUs."""
 
     inner: Planner
     """Chooses copies and places them."""
@@ -40,11 +39,11 @@ class UniformPlanner(Planner):
         return False
 
     def at_effort(self, effort: EffortName) -> UniformPlanner:
-        """With `inner` at that effort."""
+        """The same planner with `inner` at that effort."""
         return UniformPlanner(self.inner.at_effort(effort))
 
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
-        """No replicas and every uniform count within the budget, planned as the final plan would be and replayed."""
+        """No replicas and every uniform count within the budget, planned like the final plan and replayed."""
         candidates = (0, *(count for count in self._counts(problem) if count))
         balancedness_CL = [
             replay(problem.counts_SLE, self.inner.place(problem, (count,) * problem.layers)).mean(axis=0)
@@ -53,7 +52,7 @@ class UniformPlanner(Planner):
         return BenefitCurves(candidates, np.stack(balancedness_CL, axis=1))
 
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
-        """The uniform count with the largest benefit, the smallest of equals. Raises Infeasible where none fits."""
+        """The uniform count with the largest benefit, the smallest among equals. Raises Infeasible if none fits."""
         counts = self._counts(problem)
         benefit_C = [float(curves.benefit_LC[:, curves.candidates_C.index(count)].sum()) for count in counts]
         best = int(np.argmax(benefit_C))
@@ -85,4 +84,4 @@ class UniformPlanner(Planner):
         if len(counts) <= _MOST_CANDIDATES:
             return tuple(counts)
         chosen = np.unique(np.linspace(0, len(counts) - 1, _MOST_CANDIDATES).round().astype(int))
-        return tuple(counts[int(one)] for one in chosen)
+        return tuple(counts[int(number)] for number in chosen)

@@ -1,7 +1,7 @@
-"""From an old placement of a layer to a new one: which weights travel, and how to let few of them travel.
+"""From an old placement of a layer to a new one: which weights move, and how to move few.
 
-A *move* is a slot on a GPU that newly holds an expert which that GPU did not hold: its weights must be received.
-Reordering the slots of one GPU moves nothing.
+A *move* is a slot with an expert that its GPU did not hold before: the GPU must receive its weights. Reordering
+the slots of one GPU moves nothing.
 
 Axes: E experts, G GPUs.
 """
@@ -18,15 +18,15 @@ from craftc.topology import Topology
 
 
 def moves_per_gpu(old: Placement, new: Placement) -> tuple[int, ...]:
-    """Experts that every GPU must receive, length G."""
+    """Number of experts that every GPU must receive, length G."""
     return tuple(len(set(after) - set(before)) for before, after in zip(old, new, strict=True))
 
 
 def keep_positions(old: Placement, new: Placement) -> Placement:
-    """`new` with the slots of every GPU in an order that leaves staying experts at their slot index.
+    """`new` with the slots of every GPU ordered so that experts that stay keep their slot index.
 
-    Only where a GPU has fewer slots than before, an expert of a slot that is gone takes a free one. Newcomers take
-    the free slots in the order in which `new` lists them.
+    Only if a GPU has fewer slots than before does an expert from a removed slot take a free one. New experts take the
+    free slots in the order in which `new` lists them.
     """
     return tuple(_keep_positions_of_gpu(before, after) for before, after in zip(old, new, strict=True))
 
@@ -34,7 +34,7 @@ def keep_positions(old: Placement, new: Placement) -> Placement:
 def match_gpus(old: Placement, new: Placement, slots_G: Sequence[int]) -> Placement | None:
     """`new` with its GPUs renamed so that GPU g has `slots_G[g]` slots and as few experts as possible move.
 
-    What a GPU is called changes no load. Optimal: an assignment problem. None where the GPUs of `new` do not have those
+    Renaming GPUs changes no load. Optimal, as an assignment problem. None if the GPUs of `new` do not have those
     numbers of slots in any order.
     """
     if sorted(map(len, new)) != sorted(slots_G):
@@ -42,7 +42,7 @@ def match_gpus(old: Placement, new: Placement, slots_G: Sequence[int]) -> Placem
     experts = 1 + max(expert for gpu in (*old, *new) for expert in gpu)
     stay_GG = held_experts(new, experts).astype(np.float32) @ held_experts(old, experts).T.astype(np.float32)
     fits_GG = np.array([len(gpu) for gpu in new])[:, None] == np.asarray(slots_G)[None, :]
-    # A misfit costs more than all moves together, and one assignment without any exists.
+    # A misfit costs more than all moves together, and an assignment without misfits exists.
     misfit = 1.0 + sum(slots_G)
     from_G, to_G = linear_sum_assignment(np.where(fits_GG, -stay_GG, misfit))
     renamed = dict(zip(to_G.tolist(), from_G.tolist(), strict=True))
@@ -50,7 +50,7 @@ def match_gpus(old: Placement, new: Placement, slots_G: Sequence[int]) -> Placem
 
 
 def match_nodes(old: Placement, new: Placement, slots_G: Sequence[int], topology: Topology) -> Placement | None:
-    """Like `match_gpus`, but whole nodes are renamed, and GPUs within them: what shares a node stays on one."""
+    """Like `match_gpus`, but renames whole nodes, and GPUs within them: what shares a node still does."""
     per_node = topology.gpus_per_node
     starts = range(0, topology.gpus, per_node)
     matched: dict[tuple[int, int], Placement] = {}
@@ -79,10 +79,10 @@ def held_experts(placement: Placement, experts: int) -> np.ndarray:
 
 
 def fit_slots(old: Placement, slots_G: Sequence[int], load_E: np.ndarray) -> Placement:
-    """`old` made to have `slots_G` slots with few moves: replicas are dropped where there are too many, else added.
+    """`old` changed to `slots_G` slots with few moves: GPUs with too many slots drop replicas, the others add some.
 
-    Dropped is what leaves the least load per remaining copy; added, to the least loaded GPU first, what has the largest
-    load per copy. Expects as many slots as experts at least, and no GPU with more slots than experts.
+    Drops the copy that leaves the least load per remaining copy; adds the expert with the largest load per copy, to the
+    least loaded GPU first. Expects at least as many slots as experts, and no GPU with more slots than experts.
     """
     gpus = [list(held) for held in old]
     copies_E = np.bincount([expert for held in old for expert in held], minlength=len(load_E))
@@ -111,7 +111,7 @@ def _keep_positions_of_gpu(before: tuple[int, ...], after: tuple[int, ...]) -> t
 
 
 def _drop(held: list[int], copies_E: np.ndarray, load_E: np.ndarray) -> None:
-    """Drop one copy of a GPU: one of several if it has any, else the least loaded expert, which then has none."""
+    """Drop a copy from a GPU: one of several if it has any, else of its least loaded expert, which then has none."""
     copies = copies_E[held]
     after = np.where(copies > 1, load_E[held] / np.maximum(copies - 1, 1), np.inf)
     slot = int(after.argmin()) if np.isfinite(after).any() else int(load_E[held].argmin())
@@ -119,7 +119,7 @@ def _drop(held: list[int], copies_E: np.ndarray, load_E: np.ndarray) -> None:
 
 
 def _add(held: list[int], copies_E: np.ndarray, load_E: np.ndarray) -> None:
-    """Give a GPU an expert without a copy, if there is one, else that with the largest load per copy."""
+    """Give a GPU an expert without a copy, if there is one, else the one with the largest load per copy."""
     worth_E = np.where(copies_E == 0, np.inf, load_E / np.maximum(copies_E, 1))
     worth_E[held] = -1.0
     expert = int(worth_E.argmax())
@@ -128,7 +128,7 @@ def _add(held: list[int], copies_E: np.ndarray, load_E: np.ndarray) -> None:
 
 
 def _replace(gpus: list[list[int]], expert: int, copies_E: np.ndarray, load_E: np.ndarray) -> None:
-    """Put an expert without a copy in the place of the replica that is missed least."""
+    """Put an expert without a copy in place of the replica that is missed least."""
     after_E = np.where(copies_E > 1, load_E / np.maximum(copies_E - 1, 1), np.inf)
     victim = int(after_E.argmin())
     held = next(held for held in gpus if victim in held)

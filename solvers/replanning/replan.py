@@ -1,8 +1,9 @@
-"""Replanning under a budget of weights moved: the best plan on new loads that is near enough to the old one.
+"""Replanning under a budget of moved weights: the best plan for new loads that is near enough to the old one.
 
-Every layer gets a staircase: balancedness reached by so many moves, along a local search that starts at the old
-placement, and at the placement a planner would make afresh, its GPUs renamed to match. Moves are then spent over layers
-by the same integer program that spends replicas. That is done for the old replicas per layer and for the new ones.
+Every layer gets a staircase: the balancedness that each number of moves reaches. Its points come from a local search
+that starts at the old placement, and from the placement that a planner would make afresh, with its GPUs renamed to
+match. The integer program that spends replicas then spends moves over layers. This is done for the old replicas per
+layer and for the new ones.
 
 Axes: L layers, E experts, G GPUs, K slots of a GPU (padded with -1), S steps, P points.
 """
@@ -31,12 +32,12 @@ from craftc.solvers.search.path import search_path
 
 @dataclass(frozen=True)
 class OldLayer:
-    """What a layer is now."""
+    """A layer in the plan in use."""
 
     placement: Placement
     """Experts of every GPU in slot order."""
     shares: Shares | None = None
-    """The plan's own shares, None where copies share evenly."""
+    """The plan's own shares, None if copies share evenly."""
 
     @property
     def slots_G(self) -> tuple[int, ...]:
@@ -45,19 +46,19 @@ class OldLayer:
 
 @dataclass(frozen=True)
 class Replanned:
-    """The plan found, slots that stay at their position."""
+    """The plan found; experts that stay keep their slots."""
 
     placements: tuple[Placement, ...]
     """One per layer."""
     moved_bytes: int
-    """Bytes of weights that GPUs receive, all together."""
+    """Bytes of weights that all GPUs receive in total."""
     balancedness_L: tuple[float, ...]
-    """Of every layer, mean over steps, old shares counted where a layer stays as it is."""
+    """Of every layer, mean over steps; an unchanged layer counts with its old shares."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Where the search of one layer stood after a round."""
+    """State of a layer's search after a round."""
 
     moves: int
     balancedness: float
@@ -66,7 +67,7 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Point:
-    """One placement a layer could have, slots that stay at their position."""
+    """A placement that a layer could have; experts that stay keep their slots."""
 
     moves: int
     balancedness: float
@@ -82,10 +83,10 @@ def replan(
 ) -> Replanned:
     """The best plan found whose moves take at most `max_move_bytes`; never worse on the loads than the old one.
 
-    replicas_L: what `planner` would choose without an old plan. With more bytes to move the result is never worse, and
-    with enough of them not worse than the planner's own. Where the old replicas exceed `problem.budget_bytes`, only new
-    replica counts come into question; raises Infeasible, with the bytes it takes, where those need too many moves.
-    Expert groups of the problem stay on the node they are on, or the whole plan is made afresh.
+    replicas_L: what `planner` would choose without an old plan. More bytes to move never make the result worse, and
+    with enough of them it is no worse than the planner's own plan. Expert groups of the problem stay on their node, or
+    the whole plan is made afresh. If the old replicas exceed `problem.budget_bytes`, only new replica counts are tried;
+    raises Infeasible, with the bytes needed, if those need too many moves.
     """
     sizes_L = problem.expert_bytes_L
     kept_L = tuple(sum(old.slots_G) - problem.experts for old in old_L)
@@ -111,7 +112,7 @@ def replan(
         for points_LP, least in zip(choices, least_bytes, strict=True)
         if least <= max_move_bytes
     ]
-    return max(found, key=lambda one: (float(np.mean(one.balancedness_L)), -one.moved_bytes))
+    return max(found, key=lambda plan: (float(np.mean(plan.balancedness_L)), -plan.moved_bytes))
 
 
 def _spend_moves(problem: PlanningProblem, points_LP: Sequence[Sequence[_Point]], left_bytes: int) -> Replanned:
@@ -137,7 +138,7 @@ def _bytes_moved(point_L: Sequence[_Point], expert_bytes_L: Sequence[int]) -> in
 
 
 def _staircase(points: Sequence[_Point], extra: Sequence[int]) -> list[float]:
-    """The best balancedness for at most so many moves more than the first point's."""
+    """The best balancedness within each of `extra` moves beyond those of the first point."""
     least = points[0].moves
     return [max(point.balancedness for point in points if point.moves - least <= count) for count in extra]
 
@@ -148,7 +149,7 @@ def _points(
     fresh_L: Sequence[Placement],
     slots_LG: Sequence[tuple[int, ...]],
 ) -> list[list[_Point]]:
-    """Points of every layer with the given slots, by moves; the first is the nearest to the old placement."""
+    """Points of every layer with the given slots, in order of moves; the first is nearest to the old placement."""
     counts_SLE = problem.counts_SLE
     load_LE = counts_SLE.sum(axis=0).astype(np.float64)
     start_L = [
@@ -179,18 +180,18 @@ def _points(
 def _points_of_layer(
     old: OldLayer, searched: Sequence[_Found], fresh: Placement | None, kept: float, counts_SE: np.ndarray
 ) -> list[_Point]:
-    """Those worth having: more moves only for more balancedness."""
+    """The points worth having: more moves only for more balancedness."""
     found = list(searched)
     if fresh is not None:
         moves = sum(moves_per_gpu(old.placement, fresh))
         found.append(_Found(moves, float(replay(counts_SE[:, None], [fresh]).mean()), placement_array([fresh])[0]))
     stays = old.slots_G == tuple((searched[0].expert_GK >= 0).sum(axis=1).tolist())
-    # The old placement is a point with its own shares, whatever the same placement reaches with even ones.
+    # The old placement is a point with its own shares, whatever it reaches with even ones.
     best = [_Point(0, kept, old.placement)] if stays else []
-    for one in sorted(found, key=lambda one: (one.moves, -one.balancedness)):
-        if (one.moves or not stays) and (not best or one.balancedness > best[-1].balancedness):
-            new = placements_of(one.expert_GK[None])[0]
-            best.append(_Point(one.moves, one.balancedness, keep_positions(old.placement, new)))
+    for state in sorted(found, key=lambda state: (state.moves, -state.balancedness)):
+        if (state.moves or not stays) and (not best or state.balancedness > best[-1].balancedness):
+            new = placements_of(state.expert_GK[None])[0]
+            best.append(_Point(state.moves, state.balancedness, keep_positions(old.placement, new)))
     return best
 
 
@@ -200,7 +201,7 @@ def _fresh_points(
     fresh_L: Sequence[Placement],
     slots_LG: Sequence[tuple[int, ...]],
 ) -> list[_Point]:
-    """Planned afresh in every layer, renamed to match the old placements best."""
+    """Every layer planned afresh, with GPUs renamed to match the old placement best."""
     named_L = [
         _matched(problem, old.placement, fresh, slots_G) or fresh
         for old, fresh, slots_G in zip(old_L, fresh_L, slots_LG, strict=True)
@@ -213,14 +214,14 @@ def _fresh_points(
 
 
 def _matched(problem: PlanningProblem, old: Placement, new: Placement, slots_G: tuple[int, ...]) -> Placement | None:
-    """`new` with GPUs renamed, node by node where groups must stay together."""
+    """`new` with GPUs renamed, node by node if groups must stay together."""
     if problem.groups > 1:
         return match_nodes(old, new, slots_G, problem.topology)
     return match_gpus(old, new, slots_G)
 
 
 def _barred(problem: PlanningProblem, old_L: Sequence[OldLayer]) -> np.ndarray:
-    """`barred_LEG` bool: GPUs on other nodes than the one where an expert's group is; none without groups."""
+    """`barred_LEG` bool: GPUs that are not on the node of an expert's group; none without groups."""
     layers, experts, topology = problem.layers, problem.experts, problem.topology
     if problem.groups == 1:
         return np.zeros((layers, experts, topology.gpus), dtype=bool)
@@ -233,7 +234,7 @@ def _barred(problem: PlanningProblem, old_L: Sequence[OldLayer]) -> np.ndarray:
 
 
 def _moves(holds_old_LGE: np.ndarray, expert_LGK: np.ndarray) -> np.ndarray:
-    """`moves_L`: slots that hold an expert their GPU did not hold."""
+    """`moves_L`: number of slots with an expert that their GPU did not hold before."""
     layer, gpu, slot = np.nonzero(expert_LGK >= 0)
     new = ~holds_old_LGE[layer, gpu, expert_LGK[layer, gpu, slot]]
     return np.bincount(layer, weights=new, minlength=len(expert_LGK)).astype(np.int64)

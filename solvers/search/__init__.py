@@ -1,1 +1,1 @@
-"""Searching placements against every single step: moves, their worth, and how long to go on."""
+"""Local search of placements against individual steps: moves, their value, and how long to search."""

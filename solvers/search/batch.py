@@ -1,4 +1,4 @@
-"""Placements under search, many problems at once; the moves of `swaps` and `exchanges` change them in place.
+"""Placements being searched, many problems at once; the moves of `swaps` and `exchanges` change them in place.
 
 Axes: K steps, B problems, X experts and one empty slot, G GPUs, N slots, slot n on GPU n % G.
 """
@@ -14,7 +14,7 @@ from craftc.solvers.search.smoothed_peak import ExpertLoads, copies_of
 
 @dataclass(frozen=True, eq=False)
 class PlacementBatch:
-    """A batch of placements with as many slots each; empty slots hold the id after the last expert, one per GPU."""
+    """A batch of placements with equally many slots; empty ones (at most one per GPU) hold the id after all experts."""
 
     loads: ExpertLoads
     expert_BN: np.ndarray
@@ -22,7 +22,7 @@ class PlacementBatch:
     copies_BX: np.ndarray
     """Copies of every expert."""
     holds_BXG: np.ndarray
-    """Whether a GPU holds a copy, bool; an empty slot counts like a copy, so that no GPU gets two."""
+    """Whether a GPU holds a copy, bool; an empty slot counts as a copy, so that no GPU gets two."""
     load_KBN: np.ndarray
     """Load of the copy in every slot."""
     gpus: int
@@ -43,7 +43,7 @@ class PlacementBatch:
         return self.copies_BX.shape[1] - 1
 
     def rows(self, chosen_B: np.ndarray) -> PlacementBatch:
-        """A batch of copies of the chosen rows, given by number."""
+        """A new batch of the chosen rows, given by number."""
         return PlacementBatch(
             self.loads.rows(chosen_B),
             self.expert_BN[chosen_B],
@@ -54,18 +54,18 @@ class PlacementBatch:
         )
 
     def swap(self, rows: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
-        """In each of `rows` swap the contents of two slots of different GPUs."""
-        one, other = self.expert_BN[rows, first], self.expert_BN[rows, second]
+        """Swap the contents of two slots on different GPUs in each of `rows`."""
+        first_expert, second_expert = self.expert_BN[rows, first], self.expert_BN[rows, second]
         here, there = first % self.gpus, second % self.gpus
-        self.holds_BXG[rows, one, here] = self.holds_BXG[rows, other, there] = False
-        self.holds_BXG[rows, one, there] = self.holds_BXG[rows, other, here] = True
-        self.expert_BN[rows, first], self.expert_BN[rows, second] = other, one
+        self.holds_BXG[rows, first_expert, here] = self.holds_BXG[rows, second_expert, there] = False
+        self.holds_BXG[rows, first_expert, there] = self.holds_BXG[rows, second_expert, here] = True
+        self.expert_BN[rows, first], self.expert_BN[rows, second] = second_expert, first_expert
         load_KR = self.load_KBN[:, rows, first]
         self.load_KBN[:, rows, first] = self.load_KBN[:, rows, second]
         self.load_KBN[:, rows, second] = load_KR
 
     def put(self, rows: np.ndarray, changed: PlacementBatch) -> None:
-        """Replace `rows` by those of `changed`."""
+        """Replace `rows` with the rows of `changed`."""
         self.expert_BN[rows] = changed.expert_BN
         self.copies_BX[rows] = changed.copies_BX
         self.holds_BXG[rows] = changed.holds_BXG

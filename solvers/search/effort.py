@@ -1,6 +1,6 @@
-"""How hard placements are searched: stages of growing reach, each going on from the one before.
+"""How hard placements are searched: stages of growing reach, each continuing from the one before.
 
-A harder effort begins with the stages of an easier one, and the best placement of all stages counts: more effort is
+A higher effort begins with the stages of a lower one, and the best placement of all stages is used: more effort is
 never worse. Work is bounded by counts of rounds and restarts, never by a clock: same input, same plan.
 """
 
@@ -11,32 +11,32 @@ from dataclasses import dataclass, replace
 from craftc.solvers.problem import EffortName
 
 _COUNTS = 9
-"""Replica counts per layer that are searched, about."""
+"""Approximate number of replica counts searched per layer."""
 _DESCENT_ROUNDS, _RESTART_ROUNDS = 35, 10
-"""Rounds of a first descent and of a restart, about."""
+"""Approximate rounds of a first descent and of a restart."""
 
 _CELLS_PER_GPU = 4
-"""What finding partners among all GPUs costs, in pairs of slots."""
+"""Cost of finding partners, per straggler and GPU, in pairs of slots."""
 
 
 @dataclass(frozen=True)
 class SearchStage:
-    """A descent, then restarts from loads with noise: as many as `work` allows."""
+    """A descent, then as many restarts with noisy loads as `work` allows."""
 
     stragglers: int
     """GPUs whose copies are tried in a round, at least 1."""
     partners: int
-    """GPUs each of them is tried against, at least 1."""
+    """GPUs that each of them is tried against, at least 1."""
     work: float = 0.0
-    """Pairs of slots, times steps, to look at over all layers and replica counts, about; small problems get more
-    restarts out of it than large ones."""
+    """Approximate number of slot pairs, times steps, to try over all layers and replica counts; it buys small problems
+    more restarts than large ones."""
     least: int = 0
-    """Restarts however large the problem."""
+    """Fewest restarts, however large the problem."""
     most: int = 0
-    """Restarts however small the problem."""
+    """Most restarts, however small the problem."""
 
     def restarts(self, layers: int, steps: int, gpus: int, slots: int) -> int:
-        """Restarts for problems of `layers` layers with at most `slots` slots on each of `gpus` GPUs."""
+        """Number of restarts for problems of `layers` layers with at most `slots` slots on each of `gpus` GPUs."""
         stragglers = min(self.stragglers, gpus)
         cells = stragglers * min(self.partners, gpus) * slots**2 + _CELLS_PER_GPU * stragglers * gpus
         rounds = self.work / (_COUNTS * layers * steps * cells)
@@ -50,13 +50,13 @@ class SearchEffort:
     stages: tuple[SearchStage, ...]
     """In order, at least one."""
     final_restarts: int = 0
-    """Further restarts, of the last stage, for the replica counts that were chosen: the curves tell a little less than
-    the plan will reach, never more."""
+    """Further restarts of the last stage for the chosen replica counts: the plan reaches a little more than the curves
+    say, never less."""
     all_counts: bool = False
-    """Try counts between the powers of two and their halves as well."""
+    """Also try counts halfway between powers of two."""
 
     def final(self) -> SearchEffort:
-        """The effort for the plan itself."""
+        """The effort for the final plan."""
         if not self.final_restarts:
             return self
         last = replace(self.stages[-1], work=0.0, least=self.final_restarts, most=self.final_restarts)

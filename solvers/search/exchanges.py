@@ -1,4 +1,4 @@
-"""Exchange one replica for a replica of another expert: the best exchange of every placement of a batch.
+"""Exchange one replica for a replica of another expert: the best exchange in every placement of a batch.
 
 Axes: K steps, B problems, R rows where an exchange promises to help, X experts and one empty slot, G GPUs, N slots,
 W wanted experts.
@@ -15,10 +15,10 @@ _LEAST_GAIN = 1e-5
 
 
 def exchange_best(batch: PlacementBatch, squarings: int, wanted: int) -> np.ndarray:
-    """Exchange replicas in `batch` where that raises `Standing.value_B`; returns `moved_B`.
+    """Exchange replicas in `batch` if that raises `Standing.value_B`; returns `moved_B`.
 
-    Tried: every slot that holds one of several copies, for each of the `wanted` experts whose copies would take most
-    potential away by becoming lighter. Values are exact but where both experts share a GPU, so the best is checked.
+    Tries every slot that holds one of several copies, for each of the `wanted` experts whose copies would lower the
+    potential most by becoming lighter. Values are exact unless both experts share a GPU, so the best one is checked.
     """
     number_B = np.arange(len(batch.expert_BN))
     now = standing(batch.load_KBN, batch.loads.weight_KB, batch.gpus, squarings)
@@ -42,14 +42,14 @@ def exchange_best(batch: PlacementBatch, squarings: int, wanted: int) -> np.ndar
 
 
 def _rest(batch: PlacementBatch, now: Standing) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted load of every slot's GPU without that slot, and the potential of that GPU as it is."""
+    """Weighted load of every slot's GPU without that slot, and the potential of that GPU with it."""
     slot_gpu_N = np.arange(batch.expert_BN.shape[1]) % batch.gpus
     rest_KBN = now.gpu_load_KBG[:, :, slot_gpu_N] - batch.load_KBN * now.scale_KB[:, :, None]
     return rest_KBN, now.potential_BG[:, slot_gpu_N]
 
 
 def _wanted(batch: PlacementBatch, now: Standing, squarings: int, many: int) -> tuple[np.ndarray, np.ndarray]:
-    """`wanted_BW`: experts whose copies, made lighter by one more, take most potential away; and how much."""
+    """`wanted_BW`: experts whose copies lower the potential most if one more makes them lighter; and by how much."""
     rest_KBN, potential_BN = _rest(batch, now)
     copies_BN = np.take_along_axis(batch.copies_BX, batch.expert_BN, axis=1)
     lighter_KBN = batch.loads.of_copies(batch.expert_BN, copies_BN + 1)
@@ -64,7 +64,7 @@ def _wanted(batch: PlacementBatch, now: Standing, squarings: int, many: int) -> 
 
 
 def _changes(batch: PlacementBatch, now: Standing, squarings: int, wanted_BW: np.ndarray) -> np.ndarray:
-    """`change_BWN`: potential if slot N took expert W, less that before, the relief of W's other copies left out."""
+    """`change_BWN`: change of the potential if slot N took expert W, without the relief of W's other copies."""
     slots = batch.expert_BN.shape[1]
     number_B = np.arange(len(batch.expert_BN))
     scale_KB1 = now.scale_KB[:, :, None]

@@ -1,5 +1,5 @@
-"""Improve many placements at once against individual steps: swaps of copies and exchanges of replicas, until none
-helps; then again from loads with noise, keeping what is better.
+"""Improve many placements at once against individual steps: swap copies and exchange replicas until nothing helps,
+then restart with noisy loads and keep what is better.
 
 Axes: L layers, K steps, E experts, X experts and one empty slot, B problems, G GPUs, C slots of a GPU, N = C x G slots,
 slot n on GPU n % G.
@@ -20,13 +20,13 @@ from craftc.solvers.search.step_compression import RepresentativeSteps
 from craftc.solvers.search.swaps import swap_best
 
 _AT_ONCE = 256
-"""Problems of a batch: so many that numpy works without Python's lock, which threads otherwise wait for."""
+"""Problems per batch: enough for numpy to work mostly without Python's lock, which threads otherwise wait for."""
 _ROUNDS = 300
-"""Rounds of a descent at most; nearly all end earlier."""
+"""Most rounds of a descent; nearly all end earlier."""
 _WANTED = 4
-"""Experts tried as further replicas where no swap helps."""
+"""Experts tried for a further replica if no swap helps."""
 _SWAP_NOISE, _EXCHANGE_NOISE = 0.1, 0.4
-"""Spread of the logarithm of a load with noise."""
+"""Standard deviation of the noise in the logarithm of a load."""
 _NOISE_ROUNDS = 2
 _PATIENCE = 6
 """Restarts without success after which a problem is given up."""
@@ -35,10 +35,10 @@ _PATIENCE = 6
 def search_placements(
     steps: RepresentativeSteps, layer_B: np.ndarray, expert_BGC: np.ndarray, effort: SearchEffort, seed: int
 ) -> np.ndarray:
-    """Placements with the same slots per problem as `expert_BGC` (padded with -1) that straggle less.
+    """Placements that straggle less than `expert_BGC` (padded with -1), with as many slots per problem.
 
     layer_B: the layer of every problem. Which GPUs have one slot more than others may change. The result for a problem
-    depends on `steps`, its layer, its start, effort and seed alone: not on the others in the batch, nor on threads.
+    depends only on `steps`, its layer, its start, effort and seed, not on other problems in the batch or on threads.
     """
     return search_stages(steps, layer_B, expert_BGC, effort, seed)[-1]
 
@@ -46,7 +46,7 @@ def search_placements(
 def search_stages(
     steps: RepresentativeSteps, layer_B: np.ndarray, expert_BGC: np.ndarray, effort: SearchEffort, seed: int
 ) -> list[np.ndarray]:
-    """`search_placements` after every stage of `effort`."""
+    """The placements of `search_placements` after every stage of `effort`."""
     if expert_BGC.shape[1] == 1:
         return [expert_BGC] * len(effort.stages)
     slots_B = (expert_BGC >= 0).sum(axis=2).max(axis=1)
@@ -64,7 +64,7 @@ def search_stages(
 def _search(
     steps: RepresentativeSteps, layer_B: np.ndarray, expert_BGC: np.ndarray, effort: SearchEffort, seed: int
 ) -> list[np.ndarray]:
-    """Search problems with as many slots on their fullest GPU each; the placements after every stage."""
+    """Search problems that all have as many slots on their fullest GPU; returns the placements after every stage."""
     batch, gpus, _ = expert_BGC.shape
     layers, kept, experts = steps.load_LKE.shape
     most = int((expert_BGC >= 0).sum(axis=2).max())
@@ -84,7 +84,7 @@ def _search(
 def _restart(
     best: PlacementBatch, layer_B: np.ndarray, squarings: int, stage: SearchStage, restarts: int, key: tuple[int, int]
 ) -> None:
-    """Improve `best` in place by descents from loads with noise; a problem that none of several helped drops out."""
+    """Improve `best` in place by descents after noise; a problem drops out after several that did not help."""
     fruitless_B = np.zeros(len(layer_B), dtype=np.int64)
     for restart in range(restarts):
         rows = np.flatnonzero(fruitless_B < _PATIENCE)
@@ -101,8 +101,8 @@ def _restart(
 def _shaken(
     batch: PlacementBatch, layer_B: np.ndarray, key: tuple[int, int, int], squarings: int, stage: SearchStage
 ) -> PlacementBatch:
-    """The batch after a few rounds of moves that look good under loads with noise: swaps, and exchanges every second
-    time, under more noise."""
+    """The batch after a few rounds of moves that look good under noisy loads: swaps and, in every second restart,
+    exchanges under more noise."""
     loads, exchanging = batch.loads, key[2] % 2 == 1
     factor_KBX = _noise(loads, layer_B, key, _EXCHANGE_NOISE if exchanging else _SWAP_NOISE)
     noisy = ExpertLoads(loads.load_KBX * factor_KBX, loads.risk_BX, loads.weight_KB)
@@ -116,7 +116,7 @@ def _shaken(
 
 
 def _expert_loads(steps: RepresentativeSteps, layer_B: np.ndarray) -> ExpertLoads:
-    """Loads of a batch with one more expert that has none, for empty slots."""
+    """Loads of a batch, with an extra expert without load for empty slots."""
     _, kept, experts = steps.load_LKE.shape
     load_KBX = np.zeros((kept, len(layer_B), experts + 1), dtype=Float)
     load_KBX[:, :, :experts] = steps.load_LKE[layer_B].transpose(1, 0, 2)
@@ -126,7 +126,7 @@ def _expert_loads(steps: RepresentativeSteps, layer_B: np.ndarray) -> ExpertLoad
 
 
 def _noise(loads: ExpertLoads, layer_B: np.ndarray, key: tuple[int, int, int], spread: float) -> np.ndarray:
-    """Factors of the loads, the same for every problem of a layer."""
+    """Noise factors of the loads, the same for every problem of a layer."""
     steps, _, experts = loads.load_KBX.shape
     unique, row_B = np.unique(layer_B, return_inverse=True)
     normal = [np.random.default_rng((*key, layer)).normal(0, spread, (steps, experts)) for layer in unique.tolist()]
@@ -138,7 +138,7 @@ def _value_B(batch: PlacementBatch, squarings: int) -> np.ndarray:
 
 
 def _descend(batch: PlacementBatch, squarings: int, stage: SearchStage) -> PlacementBatch:
-    """The batch after moves that help, problems dropping out where none is left."""
+    """The batch after moves that help; a problem drops out when no move is left."""
     done, working = batch, batch.rows(np.arange(len(batch.expert_BN)))
     number_B = np.arange(len(batch.expert_BN))
     for _ in range(_ROUNDS):

@@ -1,8 +1,8 @@
-"""The smooth stand-in for the straggler that the search descends: a power mean of the GPU loads of every step.
+"""A smooth stand-in for the straggler's load, which the search lowers: a power mean of the GPU loads of every step.
 
-The load of the fullest GPU alone says nothing about the runners-up, which are tomorrow's stragglers on steps that were
-not seen; a power mean counts them. What a step weighs in balancedness is folded into its loads, so that the potential
-is one plain sum: over steps and GPUs, `load ** power`. Of two placements the one with less potential is better.
+The load of the fullest GPU alone says nothing about the next fullest ones, which may be the stragglers in steps not
+seen; a power mean counts them. The weight of a step in balancedness is folded into its loads, so the potential is a
+plain sum of `load ** power` over steps and GPUs. The placement with less potential is better.
 
 Axes: K steps, B problems, X experts and one empty slot (no load), G GPUs, C slots of a GPU, N = C x G slots, slot n on
 GPU n % G. Steps come first: sums over them then run through memory in order.
@@ -19,8 +19,8 @@ Float = np.float32
 
 
 def squarings_for(gpus: int) -> int:
-    """How often a load is squared: the power grows with log(gpus), so that the power mean of alike loads stays close to
-    their peak, within what single precision holds."""
+    """How often a load is squared: the power grows with log(gpus), so that the power mean of similar loads stays close
+    to their peak, within the range of single precision."""
     return min(5, max(3, round(math.log2(16 / 3 * math.log2(max(gpus, 2))))))
 
 
@@ -54,7 +54,7 @@ class ExpertLoads:
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """How a batch of placements stands; loads of GPUs carry the weight of their step."""
+    """How good the placements of a batch are; GPU loads carry the weight of their step."""
 
     value_B: np.ndarray
     """Weighted sum over steps of 1 / power mean: larger is better, comparable between placements of one problem."""
@@ -63,13 +63,13 @@ class Standing:
     gpu_load_KBG: np.ndarray
     """Weighted load of every GPU."""
     power_KBG: np.ndarray
-    """Its power."""
+    """That load to the power."""
     potential_BG: np.ndarray
     """Sum of powers over steps."""
 
 
 def standing(load_KBN: np.ndarray, weight_KB: np.ndarray, gpus: int, squarings: int) -> Standing:
-    """Where placements with loads `load_KBN` of their slots stand."""
+    """How good placements with the slot loads `load_KBN` are."""
     steps, batch, _ = load_KBN.shape
     gpu_load_KBG = load_KBN.reshape(steps, batch, -1, gpus).sum(axis=2)
     peak_KB = gpu_load_KBG.max(axis=2)
@@ -92,7 +92,7 @@ def to_the_power(load: np.ndarray, squarings: int) -> np.ndarray:
 
 
 def root(value: np.ndarray, squarings: int) -> np.ndarray:
-    """The inverse of `to_the_power`: square roots round the same wherever a value lies in an array, `**` does not."""
+    """The inverse of `to_the_power`: square roots round the same at every position in an array, `**` does not."""
     for _ in range(squarings):
         value = np.sqrt(value)
     return value

@@ -1,4 +1,4 @@
-"""A few weighted steps that stand for thousands: k-means of the steps' expert loads, every layer on its own.
+"""A few weighted steps that stand for thousands: k-means of the steps' expert loads, each layer on its own.
 
 Axes: S steps, L layers, E experts, K representative steps.
 """
@@ -11,13 +11,13 @@ import numpy as np
 
 _ROUNDS = 6
 _RISK_OF_FEW_STEPS = 1.5
-"""Part of an expert's variance, times the steps seen, that counts as risk. On held-out steps of recorded traces 1.5 was
-best for GLM-5.2, by 0.005 over 3; elsewhere 0.75 to 3 differ by noise."""
+"""Share of an expert's variance, times the number of steps seen, that counts as risk. On held-out steps of recorded
+traces 1.5 was best for GLM-5.2, 0.005 better than 3; elsewhere 0.75 to 3 differ only by noise."""
 
 
 @dataclass(frozen=True, eq=False)
 class RepresentativeSteps:
-    """The steps that a search looks at, loads in units of the mean GPU load of their step."""
+    """The steps that a search uses, with loads in units of the mean GPU load of their step."""
 
     load_LKE: np.ndarray
     """Loads of every expert, float32."""
@@ -32,8 +32,8 @@ def compress_steps(
 ) -> RepresentativeSteps:
     """At most `most` steps per layer that stand for all of `counts_SLE`, weighted evenly or by `weight_SL`.
 
-    What lies between a step and the one it is represented by counts as risk, and so does part of the variance over all
-    steps when there are few: the steps to come will differ from those seen.
+    The difference between a step and its representative counts as risk, and so does part of the variance over all
+    steps if there are few: future steps will differ from those seen.
     """
     steps, layers, experts = counts_SLE.shape
     kept = min(most, steps)
@@ -59,7 +59,7 @@ def _in_gpu_loads(counts_SE: np.ndarray, gpus: int) -> np.ndarray:
 
 
 def _nearest(load_SE: np.ndarray, many: int) -> np.ndarray:
-    """`nearest_S`: k-means from evenly spaced steps; a group may run empty."""
+    """`nearest_S`: k-means, starting from evenly spaced steps; a group may become empty."""
     centre_KE = load_SE[np.linspace(0, len(load_SE) - 1, many).round().astype(int)]
     nearest_S = np.zeros(len(load_SE), dtype=np.int64)
     for _ in range(_ROUNDS):

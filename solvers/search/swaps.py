@@ -1,4 +1,4 @@
-"""Swap two copies between a straggler and another GPU: the best disjoint swaps of every placement of a batch at once.
+"""Swap two copies between a straggler and another GPU: the best disjoint swaps in every placement of a batch.
 
 Axes: K steps, B problems, X experts and one empty slot, G GPUs, C slots of a GPU, M stragglers, Q partners of a
 straggler, P = C x Q slots of the partners.
@@ -12,16 +12,16 @@ from craftc.solvers.search.batch import PlacementBatch
 from craftc.solvers.search.smoothed_peak import Float, Standing, to_the_power
 
 _LEAST_GAIN = 1e-5
-"""Share of the potential that a move must take away; below it, single precision cannot tell."""
+"""Share of the potential that a move must remove; single precision cannot resolve less."""
 _MAX_CELLS = 120_000
-"""Cells of the largest temporary array: what fits the processor's cache."""
+"""Cells of the largest temporary array: as many as fit the processor's cache."""
 
 
 def swap_best(batch: PlacementBatch, now: Standing, squarings: int, stragglers: int, partners: int) -> np.ndarray:
     """Swap copies in `batch`, at most once per GPU; returns `moved_B`.
 
-    Tried: every copy on the `stragglers` GPUs with the most potential against every copy on the `partners` GPUs that
-    have most room when that straggler waits. The potential is a sum over GPUs, so swaps that share no GPU add up.
+    Tries every copy on the `stragglers` GPUs with the most potential against every copy on the `partners` GPUs with the
+    most room when that GPU straggles. The potential is a sum over GPUs, so gains of swaps that share no GPU add up.
     """
     gpus, slots = batch.gpus, batch.expert_BN.shape[1] // batch.gpus
     straggler_BM = np.argsort(-now.potential_BG, axis=1, kind="stable")[:, : min(stragglers, gpus)]
@@ -35,14 +35,14 @@ def swap_best(batch: PlacementBatch, now: Standing, squarings: int, stragglers: 
         for start in range(0, len(straggler_BM), at_once)
     ]
     change_BM, choice_BM = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    mine_BM, theirs_BM = np.divmod(choice_BM, second_BMP.shape[2])
-    mine_BM = np.take_along_axis(first_BMC, mine_BM[:, :, None], axis=2)[:, :, 0]
-    theirs_BM = np.take_along_axis(second_BMP, theirs_BM[:, :, None], axis=2)[:, :, 0]
-    return _apply(batch, change_BM, -_LEAST_GAIN * now.potential_BG.sum(axis=1), mine_BM, theirs_BM)
+    first_BM, second_BM = np.divmod(choice_BM, second_BMP.shape[2])
+    first_BM = np.take_along_axis(first_BMC, first_BM[:, :, None], axis=2)[:, :, 0]
+    second_BM = np.take_along_axis(second_BMP, second_BM[:, :, None], axis=2)[:, :, 0]
+    return _apply(batch, change_BM, -_LEAST_GAIN * now.potential_BG.sum(axis=1), first_BM, second_BM)
 
 
 def _roomiest(now: Standing, straggler_BM: np.ndarray, many: int) -> np.ndarray:
-    """`partner_BMQ`: the GPUs with the least load where it matters for the straggler, itself excluded."""
+    """`partner_BMQ`: the GPUs with the least load when it matters for the straggler, excluding the straggler itself."""
     flat_BM = straggler_BM + (np.arange(len(straggler_BM)) * now.potential_BG.shape[1])[:, None]
     steps = len(now.scale_KB)
     load_KBM = now.gpu_load_KBG.reshape(steps, -1).take(flat_BM, axis=1)
@@ -63,7 +63,7 @@ def _best_swaps(
     second_BMP: np.ndarray,
     rows: slice,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`change_BM` of the potential under the best swap of every straggler, and which one: flat index `[C, P]`."""
+    """`change_BM` of the potential by the best swap of every straggler, and that swap as a flat index of `[C, P]`."""
     gpus, steps = batch.gpus, len(now.scale_KB)
     first_BMC, second_BMP = first_BMC[rows], second_BMP[rows]
     row_B11 = np.arange(rows.start, rows.start + len(first_BMC))[:, None, None]
@@ -75,13 +75,13 @@ def _best_swaps(
     scale_KB11 = now.scale_KB[:, rows, None, None]
     load_of_slots = batch.load_KBN.reshape(steps, -1)
     load_of_gpus = now.gpu_load_KBG.reshape(steps, -1)
-    mine_KBMC = load_of_slots.take(first_at_BMC, axis=1) * scale_KB11
-    theirs_KBMP = load_of_slots.take(second_at_BMP, axis=1) * scale_KB11
-    left_KBMC = load_of_gpus.take(here_at_BM1, axis=1) - mine_KBMC
-    left_KBMP = load_of_gpus.take(there_at_BMP, axis=1) - theirs_KBMP
-    both_2KBMCP = np.empty((2, *mine_KBMC.shape, second_BMP.shape[2]), dtype=Float)
-    np.add(left_KBMC[..., None], theirs_KBMP[:, :, :, None, :], out=both_2KBMCP[0])
-    np.add(left_KBMP[:, :, :, None, :], mine_KBMC[..., None], out=both_2KBMCP[1])
+    load_KBMC = load_of_slots.take(first_at_BMC, axis=1) * scale_KB11
+    load_KBMP = load_of_slots.take(second_at_BMP, axis=1) * scale_KB11
+    left_KBMC = load_of_gpus.take(here_at_BM1, axis=1) - load_KBMC
+    left_KBMP = load_of_gpus.take(there_at_BMP, axis=1) - load_KBMP
+    both_2KBMCP = np.empty((2, *load_KBMC.shape, second_BMP.shape[2]), dtype=Float)
+    np.add(left_KBMC[..., None], load_KBMP[:, :, :, None, :], out=both_2KBMCP[0])
+    np.add(left_KBMP[:, :, :, None, :], load_KBMC[..., None], out=both_2KBMCP[1])
     to_the_power(both_2KBMCP, squarings)
     change_BMCP = both_2KBMCP.reshape(2 * steps, *both_2KBMCP.shape[2:]).sum(axis=0)
     change_BMCP -= now.potential_BG.ravel().take(there_at_BMP)[:, :, None, :]
@@ -104,19 +104,19 @@ def _twice(
     """`[B, M, C, P]`: whether the swap would put an expert twice on a GPU."""
     holds, expert = batch.holds_BXG.ravel(), batch.expert_BN.ravel()
     row_at_B11 = row_B11 * batch.copies_BX.shape[1]
-    mine_at_BMC = (expert.take(first_at_BMC) + row_at_B11) * batch.gpus
-    theirs_BMP = holds.take((expert.take(second_at_BMP) + row_at_B11) * batch.gpus + here_BM1)
+    first_holds_at_BMC = (expert.take(first_at_BMC) + row_at_B11) * batch.gpus
+    second_twice_BMP = holds.take((expert.take(second_at_BMP) + row_at_B11) * batch.gpus + here_BM1)
     partners = there_BMP.shape[2] // first_at_BMC.shape[2]
-    # A partner's slots follow each other at a distance of `partners`: it is asked once, not once per slot.
-    mine_BMCQ = holds.take(mine_at_BMC[..., None] + there_BMP[:, :, None, :partners])
-    mine_BMCP = np.tile(mine_BMCQ, first_at_BMC.shape[2])
-    return np.logical_or(mine_BMCP, theirs_BMP[:, :, None, :])
+    # A partner's slots are `partners` apart: the partner is looked up once, not once per slot.
+    first_twice_BMCQ = holds.take(first_holds_at_BMC[..., None] + there_BMP[:, :, None, :partners])
+    first_twice_BMCP = np.tile(first_twice_BMCQ, first_at_BMC.shape[2])
+    return np.logical_or(first_twice_BMCP, second_twice_BMP[:, :, None, :])
 
 
 def _apply(
     batch: PlacementBatch, change_BM: np.ndarray, least_B: np.ndarray, first_BM: np.ndarray, second_BM: np.ndarray
 ) -> np.ndarray:
-    """Swap slots `first` and `second`, best first, where neither GPU has been touched; returns `moved_B`."""
+    """Make the swaps of slots `first_BM` and `second_BM`, best first, at most one per GPU; returns `moved_B`."""
     number_B = np.arange(len(change_BM))
     touched_BG = np.zeros((len(change_BM), batch.gpus), dtype=bool)
     for choice_B in np.argsort(change_BM, axis=1, kind="stable").T:

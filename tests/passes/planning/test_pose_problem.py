@@ -31,5 +31,5 @@ def test_workloads_are_weighed_by_their_steps_so_that_a_step_is_worth_its_balanc
 
 
 def test_groups_that_do_not_fit_are_the_users_mistake():
-    with pytest.raises(BadInput, match="5 groups: 16 experts do not divide into them"):
+    with pytest.raises(BadInput, match="16 experts do not divide into 5 groups"):
         compilation(expert_groups=5)
