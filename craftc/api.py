@@ -30,30 +30,30 @@ DEFAULTS = PlanningOptions()
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """The MoE layers of a model."""
+    """The MoE layers of a model, and what almost is one."""
 
     graph: fx.GraphModule
     """The traced model; experts nodes carry `node.meta["moe"]`."""
     layers: tuple[MoELayer, ...]
     """By ordinal."""
     near_misses: tuple[NearMiss, ...]
-    """What was almost an MoE layer, with the reason."""
+    """Modules that are almost an MoE layer, each with the reason why not."""
 
 
 @dataclass(frozen=True, eq=False)
 class Optimized:
-    """A model rewritten to a plan, and what it was made from."""
+    """A model rewritten according to a plan, and what it was made from."""
 
     model: fx.GraphModule
     """Computes what the original computes, with replicated experts on virtual GPUs; shares the original's weights."""
     plan: ReplicationPlan
     """Copies and placement."""
     loads: LoadProfile
-    """Measured or given."""
+    """The loads that were measured or given."""
     verification: Verification
-    """Measured equality with the original."""
+    """Measured differences from the original."""
     timings: tuple[PassTiming, ...]
-    """Of every pass."""
+    """Time that every pass took."""
 
 
 def inspect(model: nn.Module, example_inputs: dict[str, Any], *, on_pass: Progress | None = None) -> Inspection:
@@ -63,7 +63,7 @@ def inspect(model: nn.Module, example_inputs: dict[str, Any], *, on_pass: Progre
     example_inputs: keyword arguments of one call.
     on_pass: called with the name of every pass as it starts.
 
-    Raises BadInput where the model has nothing like an MoE layer or cannot run on its inputs, Unsupported where it
+    Raises BadInput if the model has nothing like an MoE layer or cannot run on its inputs, Unsupported if it
     cannot be traced.
     """
     found = analysed(model, WorkloadInputs(example_inputs), on_pass=on_pass)
@@ -82,13 +82,13 @@ def profile(
     """Run calibration batches through a model and count the tokens that every expert gets, step by step.
 
     model: as it is; it is not changed.
-    example_inputs: keyword arguments of one call; the only step where there are no batches.
+    example_inputs: keyword arguments of one call; the only step if there are no batches.
     calibration_inputs: batches of keyword arguments, each one step: a list, or a function that starts the stream anew.
     max_steps: batches to run at most, at least 1; None runs all.
     mask_input: the input `[batch, sequence]` that is 0 for padding, whose tokens are not counted; None counts all.
     on_pass: called with the name of every pass as it starts.
 
-    Raises BadInput naming the batch at fault, Unsupported where layers have different numbers of experts.
+    Raises BadInput naming the batch at fault, Unsupported if layers have different numbers of experts.
     """
     from craftc.passes.analysis.profile_loads import ProfileLoads
 
@@ -112,13 +112,12 @@ def plan(
     topology: GPUs and nodes to plan for.
     budget: memory for replicas: `64GiB` (all GPUs together), `1GiB/gpu`, `8replicas/gpu`, `12.5%` (of the experts'
     memory), or `auto`, as many as pay.
-    expert_bytes: bytes of one expert, where all layers' experts have the same size.
-    layers: the MoE layers, in the place of `expert_bytes` where sizes differ or names matter.
+    expert_bytes: bytes of one expert, if all layers' experts have the same size.
+    layers: the MoE layers, instead of `expert_bytes`, if sizes differ or names matter.
     options: how to plan.
     on_pass: called with the name of every pass as it starts.
 
-    Raises BadInput on input that cannot be used, Unsupported where options do not go together, Infeasible where no plan
-    fits.
+    Raises BadInput on input that cannot be used, Unsupported if options cannot be combined, Infeasible if no plan fits.
     """
     known = layers_of_loads(loads, expert_bytes) if layers is None else layers
     return planned(PlanningRequest(topology, parse_budget(budget), options), loads, known, on_pass=on_pass).plan
@@ -143,12 +142,12 @@ def optimize(
     budget: memory for replicas, as in `craftc.plan`.
     calibration_inputs: batches of keyword arguments, each one step of the profile: a list, or a function that starts
     the stream anew; without them the example inputs are the one step.
-    loads: measured loads, in the place of profiling.
+    loads: measured loads, instead of profiling.
     options: how to plan.
     on_pass: called with the name of every pass as it starts.
 
-    Raises BadInput or Unsupported on input that cannot be used, Infeasible where no plan fits, and VerificationFailed
-    where the rewritten model differs from the original.
+    Raises BadInput or Unsupported on input that cannot be used, Infeasible if no plan fits, and VerificationFailed
+    if the rewritten model differs from the original.
     """
     from craftc.passes.analysis.profile_loads import ProfileLoads
 
@@ -161,7 +160,7 @@ def optimize(
 
 
 def _traceable(model: nn.Module | ExportedProgram) -> tuple[nn.Module, Pass | None]:
-    """The module to trace, and how to verify its rewrite where that needs more than the default."""
+    """The module to trace, and how to verify its rewrite if that needs more than the default."""
     from torch import nn
 
     if isinstance(model, nn.Module):

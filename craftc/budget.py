@@ -23,7 +23,7 @@ _PER_GPU = re.compile(r"(.*\S)\s*/\s*gpu", re.IGNORECASE | re.DOTALL)
 _REPLICAS = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:replicas?|copy|copies)", re.IGNORECASE)
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
 _LONGEST = 64
-"""Characters of the longest budget that is read; nobody writes more, and errors quote it."""
+"""Longest budget that is read, in characters; errors quote it."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Budget:
     kind: Kind
     """What `amount` counts."""
     amount: Fraction
-    """Bytes, bytes per GPU, replicas per GPU, or a fraction of the experts' memory (1 = all of it); 0 for `auto`."""
+    """Bytes, bytes per GPU, replicas per GPU, or a fraction of the experts' memory (1 is all of it); 0 for `auto`."""
 
 
 def parse_budget(text: str) -> Budget:
-    """Read a budget. Raises BadInput in one line on anything else, `8G` (two readings) included."""
+    """Read a budget. Raises BadInput for anything else, and for `8G`, which has two readings."""
     written = text.strip()
     if len(written) > _LONGEST:
         raise BadInput(f"budget of {len(written)} characters: expected {_FORMS}")
@@ -57,11 +57,11 @@ def parse_budget(text: str) -> Budget:
 
 
 def resolve_budget(budget: Budget, layers: Sequence[MoELayer], topology: Topology) -> int:
-    """Bytes for replicas, all GPUs together; of `auto` the largest budget of use, to choose within.
+    """Bytes for replicas on all GPUs in total; for `auto` the largest useful budget, to choose within.
 
-    Replicas per GPU are counted in experts of the largest layer. Raises BadInput where the budget asks for more
-    replicas than there is room for (an expert at most once on every GPU), and Infeasible where it is not nothing and
-    yet buys no replica, or leaves GPUs without any expert.
+    Replicas per GPU are counted in experts of the largest layer. Raises BadInput if the budget asks for more
+    replicas than there is room for (an expert at most once on every GPU), and Infeasible if it is above zero but does
+    not pay for one replica, or leaves GPUs without any expert.
     """
     total_bytes = _bytes_of(budget, layers, topology)
     smallest = min(layer.expert_bytes for layer in layers)
@@ -75,18 +75,18 @@ def resolve_budget(budget: Budget, layers: Sequence[MoELayer], topology: Topolog
 
 
 def most_replicas(layers: Sequence[MoELayer], topology: Topology) -> int:
-    """Replicas there is room for: every expert on every GPU, once."""
+    """How many replicas there is room for: every expert once on every GPU."""
     return sum(layer.experts for layer in layers) * (topology.gpus - 1)
 
 
 def largest_useful_bytes(layers: Sequence[MoELayer], topology: Topology) -> int:
-    """As many replicas in every layer as there are GPUs, which is as far as benefit curves are followed."""
+    """As many replicas in every layer as there are GPUs: benefit curves end there."""
     gpus = topology.gpus
     return sum(min(gpus, layer.experts * (gpus - 1)) * layer.expert_bytes for layer in layers)
 
 
 def bytes_for_empty_gpus(layers: Sequence[MoELayer], topology: Topology) -> int:
-    """The least budget that leaves no GPU without any expert; 0 where there are at least as many experts as GPUs."""
+    """The smallest budget that gives every GPU an expert; 0 if there are at least as many experts as GPUs."""
     missing = topology.gpus - sum(layer.experts for layer in layers)
     return max(0, missing) * min(layer.expert_bytes for layer in layers)
 

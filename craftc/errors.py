@@ -1,8 +1,8 @@
-"""Every error a user can cause. The message is the whole product: what, where, the numbers, what to do; one line."""
+"""Errors that a user can cause. The message is part of the product: one line with what, where, numbers, what to do."""
 
 
 class CraftcError(Exception):
-    """Base of all craftc errors; the CLI prints `str(error)` and leaves with `exit_code`."""
+    """Base class of all errors of craftc; the command line prints `str(error)` and exits with `exit_code`."""
 
     exit_code = 2
 
@@ -16,17 +16,17 @@ class Unsupported(CraftcError):
 
 
 class Refused(CraftcError):
-    """The honest answer is no (exit code 1): infeasible, or a verification failed."""
+    """The honest answer is no (exit code 1): nothing fits, or a verification failed."""
 
     exit_code = 1
 
 
 class Infeasible(Refused):
-    """No plan fits; the message names the shortfall and the smallest budget or topology that works."""
+    """No plan fits (exit code 1); the message states the shortfall and the smallest budget or topology that works."""
 
 
 class VerificationFailed(Refused):
-    """A plan or a rewritten model is not what it must be; nothing was written."""
+    """A plan or a rewritten model is not what it must be (exit code 1); nothing was written."""
 
 
 class RankFailed(CraftcError):
@@ -37,11 +37,11 @@ _LONGEST = 240
 
 
 def one_line(error: BaseException) -> str:
-    """Class and message of an error that is not craftc's, on one line of about 240 characters at most."""
+    """Class and message of an error raised by other code, on one line of about 240 characters at most."""
     line = folded(f"{type(error).__name__}: {error}").rstrip(": ")
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 def folded(text: str) -> str:
-    """`text` on one line, single spaces in the place of line breaks and margins."""
+    """`text` on one line, with single spaces for line breaks and margins."""
     return " ".join(text.split())

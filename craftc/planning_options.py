@@ -1,4 +1,4 @@
-"""What to plan: GPUs, memory, and how to go about it. Stated once, and carried through planning as it is."""
+"""What to plan: GPUs, memory, and how. It is stated once and carried through planning unchanged."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from craftc.topology import Topology
 
 @dataclass(frozen=True)
 class PlanningOptions:
-    """Options of every command and function that plans."""
+    """How to plan; the same for every command and function."""
 
     planner: str = DEFAULT_PLANNER
     """Name in `craftc.solvers.planners.registry`."""
     solver: SolverName = "highs"
-    """Solver of the allocation."""
+    """Solver of the integer program that allocates replicas to layers."""
     time_limit_s: float = 30.0
-    """Seconds the solver may take, above 0; it never claims more than it proved by then."""
+    """Time limit of the solver in seconds, above 0; the plan never claims more than was proven by then."""
     shares: Literal["even", "lp"] = "even"
-    """Copies of an expert share its tokens evenly, or by linear programming in the layers where unseen steps gain."""
+    """How copies share an expert's tokens: evenly, or by linear programming in the layers where unseen steps gain."""
     expert_groups: int = 1
-    """Groups of contiguous experts that each stay on one node; 1 is no such rule."""
+    """Groups of contiguous experts that each stay on one node; 1 means no grouping."""
     cross_validate: bool = False
-    """Allocate by benefit curves on steps left out of planning, instead of those on the steps planned from."""
+    """Allocate replicas by what they gain on steps left out of planning, not on the steps planned from."""
     objective: PlanObjective = "balancedness"
-    """What to make the plan good at."""
+    """What to optimise the plan for."""
     effort: EffortName = "medium"
     """How hard to search for placements."""
     current_plan: ReplicationPlan | None = field(default=None, repr=False)
-    """A plan in use to start from: slots that stay keep their position."""
+    """The plan in use, to start from: experts that stay on a GPU keep their slot."""
     max_move_bytes: int | None = None
-    """With `current_plan`: bytes of weights that GPUs may receive, all together; None is no limit."""
+    """With `current_plan`: total bytes of weights that may move; None means no limit."""
 
     def __post_init__(self) -> None:
         if self.solver not in get_args(SolverName):
@@ -49,11 +49,11 @@ class PlanningOptions:
         if self.objective not in get_args(PlanObjective):
             raise BadInput(f"objective {self.objective!r} is unknown; choose {', '.join(get_args(PlanObjective))}")
         if self.objective != "balancedness" and (self.current_plan is not None or self.shares != "even"):
-            raise BadInput(f"objective {self.objective}: replanning and unequal shares know balancedness only")
+            raise BadInput(f"objective {self.objective}: replanning and unequal shares support balancedness only")
         if self.max_move_bytes is not None and self.current_plan is None:
-            raise BadInput("a limit of moved weights needs the plan in use: give both, or neither")
+            raise BadInput("a limit on moved weights needs the plan in use: give both or neither")
         if self.max_move_bytes is not None and self.max_move_bytes < 0:
-            raise BadInput(f"moved weights must be at least 0 bytes, got {self.max_move_bytes}")
+            raise BadInput(f"the limit on moved weights must be at least 0 bytes, got {self.max_move_bytes}")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class PlanningRequest:
 
     @property
     def stated(self) -> dict[str, object]:
-        """Everything asked for, by name, but for the plan in use."""
+        """Everything requested, by name, except the plan in use."""
         options = {option.name: getattr(self.options, option.name) for option in fields(self.options) if option.repr}
         return {"gpus": self.topology.gpus, "nodes": self.topology.nodes, "budget": self.budget.text, **options}
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from craftc.errors import BadInput
 
 MOST_GPUS = 65_536
-"""Larger than any expert-parallel group; stops a slip of the keyboard before it takes all memory."""
+"""More than any expert-parallel group has; a typing mistake must not use up all memory."""
 
 
 @dataclass(frozen=True)
 class Topology:
-    """`gpus` expert-parallel ranks on `nodes` equal machines; GPU g is on node g // (gpus / nodes)."""
+    """The GPUs to plan for: `gpus` expert-parallel ranks on `nodes` equal machines.
+
+    GPU g is on node g // (gpus / nodes).
+    """
 
     gpus: int
     """Number of GPUs (expert-parallel ranks), at least 1."""

@@ -1,4 +1,4 @@
-"""Byte sizes as people write them: `84MiB`, `1.5GiB`, `80GB`; an ambiguous `8G` is refused with its two readings."""
+"""Byte sizes as people write them: `84MiB`, `1.5GiB`, `80GB`. The ambiguous `8G` is refused, showing both readings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size_bytes: float) -> str:
-    """`size_bytes` with a binary unit and three significant digits at least: `1.50 GiB`, `84.0 MiB`, `512 B`."""
+    """`size_bytes` with a binary unit and at least three significant digits: `1.50 GiB`, `84.0 MiB`, `512 B`."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         value = size_bytes / _BYTES_PER[unit]
         if abs(value) >= 1:

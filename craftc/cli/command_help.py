@@ -1,4 +1,4 @@
-"""Help of commands: many options stand in panels, as plain text, and a worked example comes last."""
+"""Help of commands as plain text: many options are grouped in panels, and a worked example comes last."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ INPUT, BUDGET, SEARCH, REPLANNING, OUTPUT = "Input", "Budget", "Search", "Replan
 """Panels, in the order of the help; `rich_help_panel` of an option names one."""
 _ORDER = (INPUT, BUDGET, SEARCH, REPLANNING, OUTPUT)
 _FEW = 10
-"""Options that are still one list."""
+"""Up to this many options are one list."""
 
 
 class PanelCommand(TyperCommand):
-    """A command whose options stand in panels where there are many."""
+    """A command whose options are grouped in panels if there are many."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments first, then the panels."""

@@ -16,7 +16,7 @@ def diff(
     new: Annotated[Path, typer.Argument(metavar="NEW", help="The plan to change to.")],
     format: OutputFormat = Format.text,
 ) -> Result:
-    """List what every GPU must receive to go from one plan to another, with bytes.
+    """List what every GPU must receive to change from one plan to another, with bytes.
 
     Example:
       craftc diff running.json plan.json

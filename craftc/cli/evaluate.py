@@ -36,7 +36,7 @@ def evaluate(
         typer.Option(
             "--expert-bytes",
             metavar="SIZE",
-            help="With --as: size of one expert, where --model-config is not given.",
+            help="With --as: size of one expert, if --model-config is not given.",
             show_default=False,
         ),
     ] = None,

@@ -29,7 +29,7 @@ def export(
     pad: Annotated[
         bool,
         typer.Option(
-            "--pad", help="Pad every layer to as many slots as the largest one has, where the server needs that."
+            "--pad", help="Pad every layer to as many slots as the largest one has, if the server needs that."
         ),
     ] = False,
     loads: Annotated[

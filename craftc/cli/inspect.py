@@ -22,8 +22,8 @@ def inspect(
 ) -> Result:
     """List the MoE layers of a model.
 
-    Shows sizes, layouts and routers, and what was almost an MoE layer with the condition that failed; exit code 1 where
-    there are only such near misses.
+    Shows sizes, layouts and routers, and near misses with the condition that failed. The exit code is 1 if there are
+    only near misses.
 
     Example:
       craftc inspect model.py

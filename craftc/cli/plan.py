@@ -54,7 +54,7 @@ ExpertBytes = Annotated[
     typer.Option(
         "--expert-bytes",
         metavar="SIZE",
-        help="Size of one expert, where neither MODEL nor --model-config is given.",
+        help="Size of one expert, if neither MODEL nor --model-config is given.",
         show_default=False,
         rich_help_panel=INPUT,
     ),
@@ -83,7 +83,7 @@ PlacementFormat = Annotated[
     typer.Option(
         "--as",
         metavar="FORMAT",
-        help="Format of --from where it is a server's placement (as in craftc export --to); needs --model-config.",
+        help="Format of --from, if it is a server's placement (as in craftc export --to); needs --model-config.",
         show_default=False,
         rich_help_panel=REPLANNING,
     ),
@@ -175,7 +175,7 @@ def plan(
 
 
 def _check_before_work(request: PlanningRequest, output: Path, curve: Path | None) -> None:
-    """What would be refused after the loads are read is refused before."""
+    """Refuse what can be refused before the loads are read."""
     from craftc.errors import BadInput
     from craftc.files.atomic_write import check_writable
     from craftc.solvers.planners.registry import planner_named
@@ -189,7 +189,7 @@ def _check_before_work(request: PlanningRequest, output: Path, curve: Path | Non
 
 
 def _config(model: str | None, model_config: Path | None, expert_bytes: str | None) -> Config | None:
-    """The model's config where it is given. Raises BadInput where the sizes of experts are given twice."""
+    """The model's config, if it is given. Raises BadInput if the sizes of experts are given twice."""
     from craftc.errors import BadInput
     from craftc.models.model_config import read_model_config
 
@@ -232,7 +232,7 @@ def _layers(
     options: PlanningOptions,
     progress: ShownProgress,
 ) -> tuple[LoadProfile, tuple[MoELayer, ...], nn.Module | None]:
-    """Loads with the model's names, its MoE layers, and the model itself where there is one."""
+    """Loads with the model's names, its MoE layers, and the model itself if there is one."""
     from craftc.loads.name_layers import layers_of_loads, name_layers
 
     if model is not None:
@@ -257,7 +257,7 @@ def _model_and_layers(model: str, progress: ShownProgress) -> tuple[tuple[MoELay
 
 
 def _write(done: Compilation, output: Path, curve: Path | None) -> list[str]:
-    """Write the plan, and the drawing where it is asked for; returns the files' names."""
+    """Write the plan, and the drawing if it is requested; returns the files' names."""
     from craftc.plans.file import write_plan
     from craftc.report.budget_report import draw_budget_curve
 
@@ -269,7 +269,7 @@ def _write(done: Compilation, output: Path, curve: Path | None) -> list[str]:
 
 
 def _result(done: Compilation, config: Config | None, files: list[str], format: Format) -> Result:
-    """The plan, and where they were asked for the curve behind its budget and the changes from the plan in use."""
+    """The plan; with `--budget auto` also the curve behind its budget, and with `--from` the changes."""
     from craftc.models.model_config import groups_hint
     from craftc.plans.diff import diff_plans
     from craftc.plans.file import plan_document

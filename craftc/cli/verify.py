@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def verify(model: Model, plan: Plan, ranks: Ranks = None, format: OutputFormat = Format.text) -> Result:
     """Check that a rewrite computes the same.
 
-    Rewrites MODEL to PLAN and compares outputs and tokens per GPU; exit code 1 where they differ.
+    Rewrites MODEL to PLAN and compares outputs and tokens per GPU; the exit code is 1 if they differ.
 
     Example:
       craftc verify model.py plan.json

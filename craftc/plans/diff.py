@@ -1,4 +1,4 @@
-"""What changes between two plans: which weights every GPU must receive."""
+"""What changes between two plans, and which weights every GPU must receive."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
 
 @dataclass(frozen=True)
 class Move:
-    """One expert that a GPU newly holds."""
+    """An expert that a GPU holds only after the change."""
 
     gpu: int
     """The GPU that receives it."""
     layer: str
     """Path of the experts module."""
     slot: int
-    """Slot of the GPU in that layer, from 0."""
+    """Slot on the GPU in that layer, from 0."""
     expert: int
     """The expert received."""
     replaces: int | None
-    """Expert that was in this slot, or None where there was no such slot."""
+    """Expert that this slot held before, or None for a new slot."""
     bytes: int
     """Its size."""
 
@@ -34,7 +34,7 @@ class GpuMoves:
     gpu: int
     """Rank."""
     received: int
-    """Experts newly held, over all layers."""
+    """Experts that the GPU receives, in all layers."""
     received_bytes: int
     """Their bytes."""
     dropped: int
@@ -52,18 +52,18 @@ class PlanDiff:
     moves: tuple[Move, ...]
     """By GPU, then layer, then slot."""
     changed_shares: tuple[str, ...]
-    """Layers whose placement stays while the copies' shares change."""
+    """Layers that keep their placement but not the shares of their copies."""
     balancedness: tuple[float | None, float | None]
-    """What each plan states, old and new, each on its own loads."""
+    """Balancedness that the old and the new plan state, each on its own loads."""
 
     @property
     def moved_bytes(self) -> int:
-        """Bytes received by all GPUs."""
+        """Bytes that all GPUs receive in total."""
         return sum(gpu.received_bytes for gpu in self.gpus)
 
 
 def diff_plans(old: ReplicationPlan, new: ReplicationPlan) -> PlanDiff:
-    """Changes from `old` to `new`. Raises BadInput where the two are for other layers or GPUs."""
+    """Changes from `old` to `new`. Raises BadInput if the plans have different layers or GPUs."""
     if old.topology.gpus != new.topology.gpus:
         raise BadInput(
             f"the old plan is for {old.topology.gpus} GPUs, the new one for {new.topology.gpus}: "

@@ -1,4 +1,4 @@
-"""Judge a plan on loads, its own or ones that it has not seen.
+"""Judge a plan on loads, its own or others.
 
 Axes: S steps, L layers, E experts.
 """
@@ -25,13 +25,13 @@ class LayerEvaluation:
     name: str
     """Path of the experts module."""
     replicas: int
-    """Replicas that the plan has."""
+    """Replicas in the plan."""
     contiguous: float
     """Experts in order, no replicas, in 0..1."""
     planned: float
     """The plan, in 0..1."""
     bound: float
-    """No placement with this many replicas exceeds this on these loads, in 0..1."""
+    """Upper bound for any placement with this many replicas on these loads, in 0..1."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Evaluation:
     loads: str
     """`sha256:` and the fingerprint of the loads."""
     own_loads: bool
-    """True where these are the loads that the plan was made from."""
+    """Whether these are the loads that the plan was made from."""
     contiguous: float
     """Balancedness of experts in order without replicas, mean over layers, in 0..1."""
     planned: float
     """Balancedness of the plan, mean over layers, in 0..1."""
     bound: float
-    """No placement with as many replicas per layer exceeds this on these loads, mean over layers, in 0..1."""
+    """Upper bound for any placement with as many replicas per layer, mean over layers, in 0..1."""
     layers: tuple[LayerEvaluation, ...]
     """By ordinal."""
 
@@ -60,7 +60,7 @@ def evaluate(plan: ReplicationPlan, loads: LoadProfile) -> Evaluation:
     plan: made by craftc, or read from a server's placement file.
     loads: of the same layers and experts.
 
-    Raises BadInput where the two do not belong together.
+    Raises BadInput if plan and loads do not belong together.
     """
     check_loads_fit(loads, plan.moe_layers, "plan")
     counts_SLE = loads.counts_SLE

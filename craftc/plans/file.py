@@ -25,26 +25,26 @@ _FORMAT = re.compile(r"craftc\.plan/([0-9]{1,9})")
 
 
 class _Document(BaseModel):
-    """The file: a format line and the fields of ReplicationPlan. The configuration holds for every part below."""
+    """The file: a format line and the fields of ReplicationPlan. The configuration applies to all nested parts."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, title=FORMAT
     )
 
     format: Literal["craftc.plan/1"]
-    """Name and major version of the format; readers refuse versions that they do not know."""
+    """Name and major version of the format; readers refuse versions they do not know."""
     topology: Topology
     """GPUs and nodes."""
     budget: PlanBudget
-    """Memory asked for and spent."""
+    """Memory requested and spent."""
     layers: tuple[LayerPlan, ...]
     """One per MoE layer, by ordinal."""
     estimate: Estimate | None
     """Balancedness and baselines on the plan's own loads; null for a plan read from another system's file."""
     provenance: Provenance
-    """Loads, model, solver."""
+    """Where the plan comes from: loads, model, planner, solver."""
     groups: int = 1
-    """Groups of contiguous experts, each with all its copies on one node; 1, or left out, is no such rule."""
+    """Groups of contiguous experts that each have all their copies on one node; 1, or left out, means no grouping."""
 
 
 def read_plan(path: str | Path) -> ReplicationPlan:
@@ -63,7 +63,7 @@ def read_plan(path: str | Path) -> ReplicationPlan:
 
 
 def parse_plan(data: bytes) -> ReplicationPlan:
-    """The plan in a plan file's bytes. Raises BadInput for unknown versions and keys, wrong types, unsound plans."""
+    """Parse the bytes of a plan file. Raises BadInput for unknown versions or keys, wrong types, and unsound plans."""
     _check_version(parse_json(data, "not a plan"))
     document = validate_json(_Document, data, "not a plan")
     plan = ReplicationPlan(**{field.name: getattr(document, field.name) for field in fields(ReplicationPlan)})
@@ -81,7 +81,7 @@ def write_plan(plan: ReplicationPlan, path: str | Path) -> None:
     plan: not verified again.
     path: an existing file is replaced.
 
-    Raises BadInput where it cannot be written.
+    Raises BadInput if it cannot be written.
     """
     write_bytes(Path(path), plan_bytes(plan))
 
@@ -124,18 +124,18 @@ def plan_schema() -> dict[str, Any]:
 
 
 def _json_lines(value: Any, margin: str = "") -> str:
-    """JSON in which whatever holds no further objects takes one line: a layer, a planner."""
+    """JSON with one line for every value that holds no further objects, such as a layer or a planner."""
     deeper = margin + " "
-    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
-        return "[\n" + ",\n".join(deeper + _json_lines(one, deeper) for one in value) + f"\n{margin}]"
-    if isinstance(value, dict) and any(isinstance(one, dict | list) for one in value.values()) and not margin[1:]:
-        parts = (f"{deeper}{json.dumps(key)}: {_json_lines(one, deeper)}" for key, one in value.items())
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return "[\n" + ",\n".join(deeper + _json_lines(item, deeper) for item in value) + f"\n{margin}]"
+    if isinstance(value, dict) and any(isinstance(item, dict | list) for item in value.values()) and not margin[1:]:
+        parts = (f"{deeper}{json.dumps(key)}: {_json_lines(item, deeper)}" for key, item in value.items())
         return "{\n" + ",\n".join(parts) + f"\n{margin}}}"
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _check_sizes(plan: ReplicationPlan) -> None:
-    """Raise BadInput for numbers out of range: before the verifier counts up to them."""
+    """Raise BadInput for numbers out of range, before the verifier counts up to them."""
     for layer, placed in zip(plan.moe_layers, plan.layers, strict=True):  # a MoELayer checks its own numbers
         slots = sum(len(gpu) for gpu in placed.placement)
         if layer.experts > slots:

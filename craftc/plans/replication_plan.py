@@ -11,10 +11,10 @@ from craftc.solvers.problem import Placement, Shares
 from craftc.topology import Topology
 
 LEAST_LOSS = 0.01
-"""Balancedness by which replicas must buy less on unseen steps before that is called over-fitting."""
+"""Smallest loss of gained balancedness on unseen steps that counts as over-fitting."""
 
 PlanObjective = Literal["balancedness", "step-time", "worst-workload"]
-"""Balancedness; the time that steps wait for their straggler; or balancedness of the workload that has least of it."""
+"""Balancedness; the time that steps wait for their slowest GPU; or balancedness of the workload that has the least."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class LayerPlan:
     experts: int
     """Number of logical experts E."""
     top_k: int | None
-    """Experts per token, where known."""
+    """Experts per token, None if unknown."""
     expert_bytes: int
     """Bytes of one expert."""
     replicas: int
-    """Copies beyond the first of every expert: slots - E."""
+    """Copies beyond the first one of every expert: slots - E."""
     placement: Placement
     """Expert ids of every GPU in slot order, length G."""
     shares: Shares | None = None
@@ -56,7 +56,7 @@ class PlanBudget:
     requested: str
     """As the user wrote it."""
     bytes: int
-    """The request in bytes, all GPUs together."""
+    """The request in bytes, for all GPUs in total."""
     spent_bytes: int
     """Bytes of all replicas in the plan, at most `bytes`."""
 
@@ -74,8 +74,8 @@ class PlannerEstimate:
     bytes_per_gpu: float
     """Replica bytes over all layers / G."""
     objective: float | None = None
-    """Where the plan was made for another objective than balancedness: step time in units of perfect balance, at least
-    1, lower is better; or the balancedness of the worst workload, in 0..1."""
+    """None if the plan was made for balancedness. Otherwise step time in units of perfect balance (at least 1, lower is
+    better), or the balancedness of the worst workload, in 0..1."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +89,19 @@ class LayerEstimate:
     planned: float
     """This plan, in 0..1."""
     bound: float
-    """No placement with this many replicas exceeds this, in 0..1."""
+    """Upper bound for any placement with this many replicas, in 0..1."""
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What this plan's replica counts reach on steps they were planned from and on steps left out of planning.
+    """What this plan's replica counts reach on steps that they were planned from and on steps left out of planning.
 
-    The steps were dealt into folds. Each fold was left out once: copies were placed anew on the other steps, with the
-    plan's replica counts and with none, by the plan's planner at its lowest search effort, and judged on both.
+    The steps were split into folds, and each fold was left out once: the plan's planner, at its lowest search effort,
+    placed copies for the other steps, with the plan's replica counts and with none, and was judged on both parts.
     """
 
     folds: int
-    """Parts of the steps, at least 2."""
+    """Number of folds, at least 2."""
     seen: float
     """Balancedness with replicas on the steps planned from, in 0..1."""
     unseen: float
@@ -113,78 +113,78 @@ class CrossValidation:
 
     @property
     def gain_seen(self) -> float:
-        """Balancedness that replicas buy on the steps planned from."""
+        """Balancedness gained by replicas on the steps planned from."""
         return self.seen - self.placement_only_seen
 
     @property
     def gain_unseen(self) -> float:
-        """Balancedness that replicas buy on the steps left out."""
+        """Balancedness gained by replicas on the steps left out."""
         return self.unseen - self.placement_only_unseen
 
     @property
     def overfits(self) -> bool:
-        """Replicas buy less than half as much on the steps left out, and at least 0.01 balancedness less."""
+        """Whether replicas gain less than half as much on the steps left out, and at least 0.01 balancedness less."""
         return self.gain_unseen < self.gain_seen / 2 and self.gain_seen - self.gain_unseen >= LEAST_LOSS
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the plan is worth, beside the baselines, on the loads it was made from."""
+    """What the plan is worth on the loads that it was made from, next to the baselines."""
 
     balancedness: float
-    """This plan, in 0..1."""
+    """This plan, mean over layers, in 0..1."""
     bound: float
-    """No plan with these replica counts exceeds this, in 0..1."""
+    """Upper bound for any plan with these replica counts, in 0..1."""
     predicted: float
-    """The value of the benefit curves on the plan's own loads for the chosen counts, in 0..1."""
+    """What the benefit curves predicted for the chosen counts, in 0..1."""
     planners: tuple[PlannerEstimate, ...]
-    """Baselines, other planners and, last, this plan, all on the same loads."""
+    """Baselines, other planners and, in the end, this plan, all on the same loads."""
     layers: tuple[LayerEstimate, ...]
-    """Per layer, length L."""
+    """One per layer, length L."""
     cross_validation: CrossValidation | None = None
-    """Seen beside unseen steps; None for a single step, and for a plan made from another one."""
+    """Steps planned from and steps left out; None for a single step, and for a plan made from the plan in use."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the plan was made from and by."""
+    """What the plan was made from, and how."""
 
     craftc: str
     """Version of craftc."""
     loads: str
     """`sha256:` and the fingerprint of the loads."""
     model: str | None
-    """`sha256:` and the fingerprint of the model, or None where no model was given."""
+    """`sha256:` and the fingerprint of the model, or None if no model was given."""
     planner: str
-    """`craft`, `eplb` or `craftc`."""
+    """Name of the planner: `craft`, `eplb` or `craftc`."""
     solver: str
-    """Solver of the allocation and its version."""
+    """Solver that allocated the replicas, and its version."""
     status: str
-    """`optimal` (proven), `feasible` (stopped early) or `heuristic` (no proof is possible)."""
+    """`optimal` (proven), `feasible` (stopped early) or `heuristic` (the method proves nothing)."""
     gap: float | None
-    """Relative gap between the allocation's objective and its bound; 0 when optimal, None when there is no bound."""
+    """Relative gap between the allocation's objective and its bound; 0 if optimal, None without a bound."""
     objective: PlanObjective = "balancedness"
-    """What the plan was made to be good at."""
+    """What the plan was optimised for."""
     curves: Literal["own", "cross-validated"] = "own"
-    """Benefit curves of the allocation: on the plan's own loads, or on steps left out of planning."""
+    """Loads that the benefit curves were measured on: the plan's own, or steps left out of planning."""
 
 
 @dataclass(frozen=True)
 class ReplicationPlan:
-    """The one result everything else is made from."""
+    """Copies and placement of every layer: the one result that everything else is made from."""
 
     topology: Topology
     """GPUs and nodes."""
     budget: PlanBudget
-    """Memory asked for and spent."""
+    """Memory requested and spent."""
     layers: tuple[LayerPlan, ...]
     """One per MoE layer, by ordinal."""
     estimate: Estimate | None
     """Balancedness and baselines on the plan's own loads; None for a plan read from another system's file."""
     provenance: Provenance
-    """Loads, model, solver."""
+    """Where the plan comes from: loads, model, planner, solver."""
     groups: int = 1
-    """Groups of contiguous experts, each with all its copies on one node; 1 is no such rule."""
+    """Groups of contiguous experts that each have all their copies on one node; 1 means no grouping."""
 
     @property
     def moe_layers(self) -> tuple[MoELayer, ...]:
@@ -195,7 +195,7 @@ class ReplicationPlan:
 
     @property
     def replicas(self) -> int:
-        """Replicas over all layers."""
+        """Number of replicas in all layers."""
         return sum(layer.replicas for layer in self.layers)
 
     @property
@@ -205,13 +205,13 @@ class ReplicationPlan:
         if checked is None or not checked.overfits:
             return ()
         return (
-            f"over-fitting: replicas buy {checked.gain_seen:.3f} balancedness on the steps planned from, but "
-            f"{checked.gain_unseen:.3f} on steps left out ({checked.folds} folds): record more steps like those to "
+            f"over-fitting: replicas gain {checked.gain_seen:.3f} balancedness on the steps planned from, but only "
+            f"{checked.gain_unseen:.3f} on steps left out ({checked.folds} folds): record more steps like the ones to "
             f"come, or spend less",
         )
 
 
 def layer_plan(layer: MoELayer, placement: Placement) -> LayerPlan:
-    """The plan of one layer with copies sharing evenly."""
+    """The plan of one layer whose copies share tokens evenly."""
     replicas = sum(len(gpu) for gpu in placement) - layer.experts
     return LayerPlan(layer.name, layer.index, layer.experts, layer.top_k, layer.expert_bytes, replicas, placement)

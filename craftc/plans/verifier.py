@@ -1,4 +1,4 @@
-"""Verify a replication plan, wherever it comes from."""
+"""The check that every plan passes, wherever it comes from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from craftc.solvers.verifier import PlacedLayer, group_violations, violations
 
 
 def verify_plan(plan: ReplicationPlan) -> tuple[str, ...]:
-    """All rules that `plan` violates, in words; empty where it is sound (docs/plan-file.md)."""
+    """All rules (docs/plan-file.md) that `plan` violates, in words; empty if it is sound."""
     names = Counter(layer.name for layer in plan.layers)
     repeated = tuple(f"layer {name}: named {times} times" for name, times in names.items() if times > 1)
     if not plan.layers:
@@ -24,7 +24,7 @@ def verify_plan(plan: ReplicationPlan) -> tuple[str, ...]:
 
 
 def require_sound(plan: ReplicationPlan) -> None:
-    """Raises VerificationFailed, naming the first violation and their number, where `plan` is not sound."""
+    """Raise VerificationFailed with the first violation and the number of others if `plan` is not sound."""
     found = verify_plan(plan)
     if found:
         more = f" (and {len(found) - 1} more violations)" if len(found) > 1 else ""

@@ -39,7 +39,7 @@ def budget_document(curve: BudgetCurve) -> dict[str, Any]:
 
 
 def draw_budget_curve(curve: BudgetCurve, path: Path) -> None:
-    """Write the curve to `path` as PNG, the chosen point marked. Raises BadInput where it cannot be written."""
+    """Write the curve to `path` as PNG, the chosen point marked. Raises BadInput if it cannot be written."""
     from matplotlib.figure import Figure
 
     counts = [point.replicas_per_gpu for point in curve.points]

@@ -50,7 +50,7 @@ def compilation_text(compilation: Compilation) -> str:
 
 
 def compilation_document(compilation: Compilation) -> dict[str, Any]:
-    """The same as JSON values; null where it is not known yet."""
+    """The same as JSON values; null if not known yet."""
     known = compilation
 
     def stated(name: str, document: Callable[[], Any]) -> Any:

@@ -10,7 +10,7 @@ from craftc.report.text_table import text_table
 from craftc.units import format_size
 
 _MOST_MOVES = 40
-"""Moves listed one by one in text; JSON has all."""
+"""Most moves listed in text; JSON has all."""
 
 
 def diff_text(diff: PlanDiff) -> str:
@@ -32,7 +32,7 @@ def diff_text(diff: PlanDiff) -> str:
     if diff.moves:
         parts.append("\n".join(_move_line(move) for move in diff.moves[:_MOST_MOVES]))
     if len(diff.moves) > _MOST_MOVES:
-        parts.append(f"... and {len(diff.moves) - _MOST_MOVES} more moves, all of them with --format json")
+        parts.append(f"... and {len(diff.moves) - _MOST_MOVES} more moves; --format json lists all")
     return "\n\n".join(parts)
 
 
@@ -42,19 +42,19 @@ def diff_document(diff: PlanDiff) -> dict[str, Any]:
 
 
 def diff_summary(diff: PlanDiff) -> str:
-    """How much moves, and what it buys: a few lines."""
+    """How much moves and what it gains: a few lines."""
     before, after = (None if value is None else f"{value:.3f}" for value in diff.balancedness)
     receivers = sum(gpu.received > 0 for gpu in diff.gpus)
     lines = [
         f"{len(diff.moves)} experts to receive on {receivers} of {len(diff.gpus)} GPUs, "
-        f"{format_size(diff.moved_bytes)} in all"
+        f"{format_size(diff.moved_bytes)} in total"
     ]
     if before and after:
         lines.append(f"balancedness {before} in the old plan, {after} in the new one, each on its own loads")
     if diff.changed_shares:
-        lines.append(f"other shares for the same copies in {len(diff.changed_shares)} layers")
+        lines.append(f"{len(diff.changed_shares)} layers keep their copies and change their shares")
     if not diff.moves and not any(gpu.dropped or gpu.reordered for gpu in diff.gpus):
-        lines.append("no copy changes place")
+        lines.append("no copy moves")
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ _Panel = tuple[str, Sequence[Placement], Sequence[Shares | None]]
 def draw_gpu_loads(plan: ReplicationPlan, loads: LoadProfile, path: Path) -> None:
     """Write the drawing to `path` as SVG, whole or not at all; same plan and loads, same bytes.
 
-    Raises BadInput where plan and loads do not belong together, or the file cannot be written.
+    Raises BadInput if plan and loads do not belong together, or the file cannot be written.
     """
     import matplotlib
 
@@ -63,7 +63,7 @@ def _figure(loads: LoadProfile, panels: Sequence[_Panel]) -> Any:
 
     load_PLG = np.stack([relative_loads(loads, placements, shares_L) for _, placements, shares_L in panels])
     layers, gpus = load_PLG.shape[1:]
-    # Pale where a GPU has its fair share, whatever the worst one has.
+    # Pale if a GPU has its fair share, whatever the worst one has.
     norm = TwoSlopeNorm(vmin=0, vcenter=1, vmax=max(2, float(load_PLG.max())))
     figure = Figure(figsize=(min(11, 4.5 + 0.4 * gpus), 1.4 + min(7, 0.32 * layers)), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -17,7 +17,7 @@ from craftc.passes.analysis.tracing.dataflow import as_digraph
 _COLLAPSE_ABOVE = 40
 """Graphs of more nodes are drawn with the nodes between MoE layers collapsed."""
 _ROWS = 24
-"""Rows of boxes before the drawing goes on in the next column."""
+"""Rows of boxes in a column of the drawing."""
 _FAR = 4
 """Rows an implied edge may span and still be drawn."""
 _BOX_WIDTH, _BOX_HEIGHT, _ROW_HEIGHT, _LANE_WIDTH = 2.9, 0.42, 0.66, 3.1
@@ -38,7 +38,7 @@ class Box:
 def draw_graph(graph_module: fx.GraphModule, path: Path) -> None:
     """Write the traced graph to `path` as SVG, whole or not at all; the same graph gives the same bytes.
 
-    Raises BadInput where the file cannot be written.
+    Raises BadInput if the file cannot be written.
     """
     import matplotlib
 
@@ -71,8 +71,8 @@ def condensed(graph: fx.Graph) -> nx.DiGraph:
 
 
 def _without_far_edges(drawn: nx.DiGraph) -> nx.DiGraph:
-    """Without edges over many rows that a path implies: a mask goes to every block, its edges would hide the rest."""
-    row = {number: depth for depth, one in enumerate(nx.topological_generations(drawn)) for number in one}
+    """Without edges that span many rows and are implied by a path: those of a mask would hide the rest."""
+    row = {number: depth for depth, generation in enumerate(nx.topological_generations(drawn)) for number in generation}
     needed = nx.transitive_reduction(drawn).edges
     far = [(a, b) for a, b in drawn.edges if row[b] - row[a] > _FAR and (a, b) not in needed]
     drawn.remove_edges_from(far)
@@ -96,7 +96,7 @@ def _label(nodes: list[fx.Node]) -> str:
         return str(first.target) if first.op in ("call_module", "placeholder", "get_attr") else first.name
     called = [str(node.target) for node in nodes if node.op == "call_module"]
     ends = called[:1] + called[1:][-1:]
-    return f"{' ... '.join(_short(one) for one in ends) or first.name}\n{len(nodes)} nodes"
+    return f"{' ... '.join(_short(path) for path in ends) or first.name}\n{len(nodes)} nodes"
 
 
 def _short(path: str) -> str:
@@ -152,7 +152,7 @@ def _half_width(drawn: nx.DiGraph, number: int) -> float:
 
 def _positions(drawn: nx.DiGraph) -> dict[int, tuple[float, float]]:
     """Centre of every box: one row per topological generation, boxes of a row side by side, columns of `_ROWS` rows."""
-    generations = [sorted(one) for one in nx.topological_generations(drawn)]
+    generations = [sorted(generation) for generation in nx.topological_generations(drawn)]
     positions: dict[int, tuple[float, float]] = {}
     left = 0.0
     for column in _chunks(generations, _ROWS):

@@ -13,13 +13,13 @@ from craftc.units import format_size
 
 
 def inspection_text(name: str, layers: Sequence[MoELayer], near_misses: Sequence[NearMiss]) -> str:
-    """A table of the MoE layers, and what was almost one with the reason."""
+    """A table of the MoE layers, then the near misses with their reasons."""
     parts = [f"{name}: no MoE layer"]
     if layers:
         experts_bytes = sum(layer.experts * layer.expert_bytes for layer in layers)
         parts = [f"{name}: {len(layers)} MoE layers, experts take {format_size(experts_bytes)}", layers_table(layers)]
     if near_misses:
-        parts.append("almost MoE layers, left as they are:")
+        parts.append("almost MoE layers, left unchanged:")
         parts.extend(f"  {miss.name}: {miss.reason}" for miss in near_misses)
     return "\n".join(parts)
 

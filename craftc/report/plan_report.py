@@ -1,4 +1,4 @@
-"""A plan as text: what it costs and buys, beside the baselines, layer by layer."""
+"""A plan as text: what it costs and gains, next to the baselines and layer by layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLANNER_NAMES = {
 
 
 def plan_summary(plan: ReplicationPlan) -> str:
-    """Topology, budget and how the allocation was found: a few lines."""
+    """Topology, budget, and how replicas were allocated: a few lines."""
     gpus, nodes = plan.topology.gpus, plan.topology.nodes
     experts = sum(layer.experts for layer in plan.layers)
     lines = [
@@ -34,7 +34,7 @@ def plan_summary(plan: ReplicationPlan) -> str:
 def comparison_table(plan: ReplicationPlan) -> str:
     """Balancedness and memory of the baselines and this plan on the same loads, and the bound."""
     if plan.estimate is None:
-        return "no estimate in this plan: judge it with craftc evaluate PLAN --loads FILE"
+        return "this plan has no estimate: judge it with craftc evaluate PLAN --loads FILE"
     names = PLANNER_NAMES if plan.groups == 1 else PLANNER_NAMES | {"eplb": "EPLB (hierarchical)"}
     own = len(plan.estimate.planners) - 1
     rows = [
@@ -48,12 +48,12 @@ def comparison_table(plan: ReplicationPlan) -> str:
         for number, row in enumerate(plan.estimate.planners)
     ]
     head = ("on the plan's own loads", "balancedness", "replicas/GPU", "memory/GPU", *_objective_heads(plan))
-    bound = ("no plan with these replicas exceeds", f"{plan.estimate.bound:.3f}")
+    bound = ("upper bound for these replicas", f"{plan.estimate.bound:.3f}")
     return text_table(head, [*rows, (*bound, *[""] * (len(head) - len(bound)))])
 
 
 def validation_text(plan: ReplicationPlan) -> str:
-    """What replicas buy on steps planned from and on steps left out; empty where that is not known."""
+    """What replicas gain on steps planned from and on steps left out; empty if unknown."""
     checked = None if plan.estimate is None else plan.estimate.cross_validation
     if checked is None:
         return ""
@@ -82,8 +82,8 @@ def layer_table(plan: ReplicationPlan) -> str:
     if plan.estimate is None:
         return text_table(columns, rows)
     estimates = [
-        (f"{one.contiguous:.3f}", f"{one.placement_only:.3f}", f"{one.planned:.3f}", f"{one.bound:.3f}")
-        for one in plan.estimate.layers
+        (f"{layer.contiguous:.3f}", f"{layer.placement_only:.3f}", f"{layer.planned:.3f}", f"{layer.bound:.3f}")
+        for layer in plan.estimate.layers
     ]
     return text_table(
         (*columns, "contiguous", "placement", "planned", "bound"),
@@ -97,7 +97,7 @@ def _objective_heads(plan: ReplicationPlan) -> tuple[str, ...]:
 
 
 def _option_lines(plan: ReplicationPlan) -> list[str]:
-    """What is out of the ordinary: expert groups, unequal shares."""
+    """What is out of the ordinary: expert groups and unequal shares."""
     lines = []
     if plan.groups > 1:
         lines.append(f"each of {plan.groups} groups of experts within one node; placement only and CRAFT ignore groups")

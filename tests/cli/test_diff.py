@@ -34,7 +34,7 @@ def test_no_moves_returns_the_old_placements(capfd: pytest.CaptureFixture[str], 
     assert ran.code == 0, ran.err
     assert read_plan(tmp_path / "new.json").layers == read_plan(Path(PLAN)).layers
     assert "0 experts to receive" in ran.out
-    assert "no copy changes place" in run(capfd, "diff", PLAN, str(tmp_path / "new.json")).out
+    assert "no copy moves" in run(capfd, "diff", PLAN, str(tmp_path / "new.json")).out
 
 
 def test_diff_as_text_and_json(capfd: pytest.CaptureFixture[str], tmp_path: Path, drifted: str):

@@ -36,7 +36,7 @@ def test_without_a_model(capfd: pytest.CaptureFixture[str], tmp_path: Path):
     assert made.provenance.model is None
     assert made.provenance.status == "optimal"
     assert f"wrote {tmp_path / 'plan.json'}" in ran.out
-    for row in ("contiguous", "placement only", "EPLB (uniform)", "CRAFT", "craftc: this plan", "exceeds"):
+    for row in ("contiguous", "placement only", "EPLB (uniform)", "CRAFT", "craftc: this plan", "upper bound"):
         assert f"\n{row}" in ran.out or f"{row}  " in ran.out
 
 
@@ -197,7 +197,7 @@ def test_budget_auto_shows_and_draws_the_curve(capfd: pytest.CaptureFixture[str]
     ran = plan(capfd, tmp_path / "plan.json", "--curve", str(curve), budget="auto")
     assert ran.code == 0, ran.err
     assert "<- chosen" in ran.out
-    assert "budget auto: the last replica per GPU" in ran.out
+    assert "budget auto: the largest number of replicas per GPU" in ran.out
     assert curve.read_bytes().startswith(b"\x89PNG")
     made = read_plan(tmp_path / "plan.json")
     assert made.budget.requested == "auto"
@@ -239,7 +239,7 @@ def test_groups_stay_on_nodes_and_the_plan_file_says_so(capfd: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--groups", "3"), "8 experts do not divide into them"),
+        (("--groups", "3"), "8 experts do not divide into 3 groups"),
         (("--groups", "1", "--planner", "nope"), "is unknown"),
         (("--groups", "4", "--planner", "craft"), "does not keep expert groups"),
     ],

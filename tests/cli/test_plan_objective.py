@@ -45,7 +45,7 @@ def test_the_table_shows_the_objective_of_every_arm(capfd, tmp_path, loads, obje
             ("--objective", "step-time", "--planner", "craft"),
             "for other objectives choose craftc",
         ),
-        (("--objective", "step-time", "--shares", "lp"), "unequal shares know balancedness only"),
+        (("--objective", "step-time", "--shares", "lp"), "unequal shares support balancedness only"),
         (("--objective", "step-time", "--budget", "auto"), "its rule is about balancedness"),
     ],
 )

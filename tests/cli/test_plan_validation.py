@@ -56,7 +56,7 @@ def test_unlike_domains_are_warned_of(capfd: pytest.CaptureFixture[str], tmp_pat
     trace = str(TRACES / "glm-5.2-domains.npz")
     options = {"loads": trace, "gpus": "64", "nodes": "8", "budget": "8replicas/gpu", "size": "84MiB"}
     (warning,) = warnings_of(plan(capfd, tmp_path / "plan.json", "--planner", "craft", **options))
-    assert "over-fitting: replicas buy 0." in warning
+    assert "over-fitting: replicas gain 0." in warning
 
 
 @pytest.mark.skipif(not TRACES.is_dir(), reason="needs ../shared/traces")

@@ -27,7 +27,7 @@ def test_defaults_and_everything_given():
         ({"objective": "speed"}, "choose balancedness, step-time, worst-workload"),
         (
             {"objective": "step-time", "current_plan": toy_plan()},
-            "replanning and unequal shares know balancedness only",
+            "replanning and unequal shares support balancedness only",
         ),
         ({"max_move_bytes": 5}, "needs the plan in use"),
         ({"current_plan": toy_plan(), "max_move_bytes": -1}, "at least 0 bytes, got -1"),

@@ -17,7 +17,7 @@ CURVE = budget_curve(BenefitCurves(COUNTS, np.tile(1 - 0.5 * 0.95 ** np.array(CO
 
 def test_the_rule_and_the_chosen_point():
     text = budget_text(CURVE)
-    assert text.startswith("budget auto: the last replica per GPU that gains at least the mean")
+    assert text.startswith("budget auto: the largest number of replicas per GPU whose last one")
     (chosen,) = [line for line in text.splitlines() if "<- chosen" in line]
     assert chosen.split()[0] == str(CURVE.chosen)
     assert len(text.splitlines()) <= 21

@@ -11,7 +11,7 @@ NEW = plan_of([((1, 0, 2), (3, 2, 1)), ((2, 3, 0), (1, 2, 3))], toy_layers())
 
 def test_gpus_that_change_and_every_move():
     text = diff_text(diff_plans(toy_plan(), NEW))
-    assert "1 experts to receive on 1 of 2 GPUs, 1000 B in all" in text
+    assert "1 experts to receive on 1 of 2 GPUs, 1000 B in total" in text
     assert "GPU 1, layers.1, slot 1: expert 2 in place of expert 0 (1000 B)" in text
     assert [line.split() for line in text.splitlines() if line.startswith("GPU 0")] == [
         ["GPU", "0", "0", "0", "B", "0", "2"]
@@ -19,12 +19,12 @@ def test_gpus_that_change_and_every_move():
 
 
 def test_no_change_is_said():
-    assert diff_text(diff_plans(NEW, NEW)).endswith("no copy changes place")
+    assert diff_text(diff_plans(NEW, NEW)).endswith("no copy moves")
 
 
 def test_long_lists_end_with_how_many_more():
     text = diff_text(diff_plans(random_plan(1, 8, 40, (48,) * 3, 0), random_plan(2, 8, 40, (48,) * 3, 0)))
-    assert "more moves, all of them with --format json" in text
+    assert "more moves; --format json lists all" in text
 
 
 def test_json_has_every_move():
