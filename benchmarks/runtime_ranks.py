@@ -33,6 +33,7 @@ from craftc.passes.rewriting.checking.token_prediction import routed_tokens
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.ranks.program import run_on_rank
 from craftc.runtime.local_experts import local_experts
+from craftc.runtime.process_group import rank_device
 from craftc.runtime.rank_group import RankGroup
 from craftc.solvers.placement.slots import layer_slots
 from craftc.solvers.planners.contiguous import contiguous_placement
@@ -43,8 +44,8 @@ PHASES = ("route", "dispatch", "compute", "combine")
 
 
 def main(group: RankGroup) -> None:
-    on_gpus = dist.get_backend(group.process_group) == "nccl"
-    device = f"cuda:{torch.cuda.current_device()}" if on_gpus else "cpu"
+    device = rank_device()
+    on_gpus = device.type == "cuda"
     dtype = torch.bfloat16 if on_gpus else torch.float32
     if group.rank == 0 and not on_gpus:
         print("GPU part skipped: no GPU for every rank (NCCL, bfloat16); these are gloo ranks on CPUs", flush=True)
@@ -86,7 +87,7 @@ def compare(
             spent = torch.tensor(1000 * (time.process_time() - before), device=tokens.device)
             dist.all_reduce(spent, group=group.process_group)
             processor[name].append(float(spent))
-    yield f"\n{title}, {group.size} ranks, {dist.get_backend(group.process_group)}, {next(iter(ours.values())).dtype}"
+    yield f"\n{title}, {group.size} ranks, {'NCCL' if tokens.is_cuda else 'gloo'}, {next(iter(ours.values())).dtype}"
     yield (
         f"{'':<28}{'step ms':>9}{'x plain':>9}{'CPU ms':>9}"
         + "".join(f"{phase:>10}" for phase in PHASES)
@@ -103,7 +104,7 @@ def compare(
         yield line
 
 
-def compare_with_plan(model: nn.Module, plan: ReplicationPlan, device: str, group: RankGroup) -> Iterator[str]:
+def compare_with_plan(model: nn.Module, plan: ReplicationPlan, device: torch.device, group: RankGroup) -> Iterator[str]:
     """Tokens of the busiest rank on the batches that the plan was made from, against what the plan says of them."""
     assert plan.estimate is not None
     modules = replicated_modules(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -59,11 +60,29 @@ def compile_around(gm: fx.GraphModule, targets: Sequence[str], inner: Inner) -> 
             current = next(pieces)
         else:
             piece_of[node] = current
-    whole = split_module(gm, gm, piece_of.__getitem__, keep_original_order=True, tuple_return=True)
+    whole = split_module(gm, gm, piece_of.__getitem__, keep_original_order=True)
+    _return_tuples(whole)
     for name, piece in list(whole.named_children()):
         if isinstance(piece, fx.GraphModule) and not _calls_any(piece, targets):
             setattr(whole, name, CompiledDense(_compile(piece, inner)))
     return whole
+
+
+def _return_tuples(whole: fx.GraphModule) -> None:
+    """Make every piece with one output return a tuple, as compilers expect (`tuple_return`, which torch 2.11 lacks)."""
+    for call in whole.graph.find_nodes(op="call_module"):
+        piece = whole.get_submodule(str(call.target))
+        assert isinstance(piece, fx.GraphModule)
+        result = piece.graph.output_node().args[0]
+        if not isinstance(result, fx.Node):
+            continue
+        piece.graph.output_node().args = ((result,),)
+        piece.recompile()
+        with whole.graph.inserting_after(call):
+            only = whole.graph.call_function(operator.getitem, (call, 0))
+        only.meta = dict(call.meta)
+        call.replace_all_uses_with(only, delete_user_cb=lambda user, only=only: user is not only)
+    whole.recompile()
 
 
 def _calls_any(piece: fx.GraphModule, targets: Sequence[str]) -> bool:

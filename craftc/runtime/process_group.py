@@ -22,25 +22,37 @@ _THREADS_END_S = 0.3
 
 @contextmanager
 def rank_process_group(timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[RankGroup]:
-    """The default process group: NCCL where every local rank has a GPU of its own, else gloo.
+    """The default process group: gloo, and NCCL for tensors on GPUs if every local rank has a GPU of its own.
 
     A rank that waits longer than `timeout_s` for the others fails. The group is torn down at the end, also after an
-    error. Raises BadInput where this process was not started by torchrun.
+    error. Raises BadInput if this process was not started by torchrun.
     """
     missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise BadInput(f"no {missing[0]} in the environment: start with torchrun --nproc-per-node N")
-    local_rank, local_size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    on_gpus = torch.cuda.is_available() and torch.cuda.device_count() >= local_size and dist.is_nccl_available()
-    if on_gpus:
-        torch.cuda.set_device(local_rank)
-    backend = "nccl" if on_gpus else "gloo"
+    device = rank_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # Commands also run models on CPUs of machines that have GPUs, so gloo stays beside NCCL.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
     try:
         assert dist.group.WORLD is not None
         yield rank_group(dist.group.WORLD)
     finally:
         end_process_group()
+
+
+def rank_device() -> torch.device:
+    """The GPU of this rank if every rank of this machine has one of its own, else the CPU.
+
+    A launcher that does not set LOCAL_RANK and LOCAL_WORLD_SIZE is taken to have started all ranks on one machine.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", 0)))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1)))
+    if torch.cuda.is_available() and torch.cuda.device_count() >= local_size and dist.is_nccl_available():
+        return torch.device("cuda", local_rank)
+    return torch.device("cpu")
 
 
 def end_process_group() -> None:

@@ -44,6 +44,7 @@ def test_only_what_lies_between_the_calls_is_compiled():
     assert len(graphs) == 3
     assert sum(isinstance(piece, CompiledDense) for piece in whole.children()) == 3
     assert not any(node.op == "call_module" for graph in graphs for node in graph.graph.nodes)
+    assert all(isinstance(graph.graph.output_node().args[0], tuple) for graph in graphs)
 
 
 def test_a_part_without_calls_is_compiled_whole():
