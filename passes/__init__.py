@@ -1,1 +1,1 @@
-"""Graph in, graph out: one pass a file, each with a checked contract."""
+"""Graph in, graph out: one pass per file, each with a checked contract."""

@@ -1,4 +1,4 @@
-"""The contract of a pass: what it needs, what it gives, and whether it may touch the graph. Checked, not trusted."""
+"""The contract of a pass: what it needs, what it gives, and whether it may change the graph. Checked, not trusted."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Pass(ABC):
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]]
-    """Fields of Compilation that must be filled in before."""
+    """Fields of Compilation that must be known before it runs."""
     gives: ClassVar[tuple[str, ...]]
-    """Fields of Compilation that are filled in after."""
+    """Fields of Compilation that are known after it ran."""
     changes_graph: ClassVar[bool] = False
-    """An analysis pass (False) provably leaves graph and parameters as they were."""
+    """Whether the pass may change graph and parameters; checked if False."""
 
     @abstractmethod
     def run(self, compilation: Compilation) -> Compilation:
@@ -40,12 +40,12 @@ class Pass(ABC):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Passes in order: a value that can be printed, run, and stopped after any pass."""
+    """Passes in order, as a value that can be printed, run, and stopped after any pass."""
 
     passes: tuple[Pass, ...]
-    """Run in this order."""
+    """The passes, in the order in which they run."""
     request: PlanningRequest | None = None
-    """What to plan, for pipelines that do: printed first, and known to every pass."""
+    """What to plan, if the pipeline plans: printed first, and known to every pass."""
 
     def __str__(self) -> str:
         stated = () if self.request is None else (self.request,)
@@ -73,7 +73,7 @@ class Pipeline:
 
 
 def run_checked(each: Pass, compilation: Compilation) -> Compilation:
-    """Run one pass and check what it needs, gives, and leaves alone; then verify graph and plan again."""
+    """Run one pass and check what it needs, gives and must not change; then verify graph and plan again."""
     missing = [need for need in each.needs if not compilation.knows(need)]
     if missing:
         raise PassContractError(f"pass {each.name} needs {', '.join(missing)}: run the passes that give them first")

@@ -55,15 +55,18 @@ class PassTiming:
 
 
 class PassContractError(CraftcError):
-    """A pass broke its contract, or was asked too early: a bug, never the user's mistake."""
+    """A pass broke its contract, or a fact was read before it was known: a bug, never the user's mistake."""
 
 
 _UNKNOWN: Any = object()
-"""What a fact holds until it is known; no reader ever sees it."""
+"""What a fact holds until it is known; readers never see it."""
 
 
 class Fact(Generic[Value]):
-    """A field of `Compilation` that somebody fills in: reading it before raises PassContractError, naming who does."""
+    """A field of `Compilation` that a pass or a caller fills in.
+
+    Reading it earlier raises PassContractError naming the giver.
+    """
 
     def __init__(self, given_by: str) -> None:
         self.given_by = given_by
@@ -92,25 +95,25 @@ class Compilation:
     inputs: Fact[WorkloadInputs] = Fact("the caller")
     """Its inputs."""
     graph: Fact[fx.GraphModule] = Fact("trace")
-    """The traced (later: rewritten) model."""
+    """The traced model; after rewriting, the rewritten one."""
     layers: Fact[tuple[MoELayer, ...]] = Fact("find_moe_layers, or the caller,")
     """MoE layers by ordinal."""
     near_misses: tuple[NearMiss, ...] = ()
-    """What was almost an MoE layer."""
+    """Modules that are almost MoE layers."""
     loads: Fact[LoadProfile] = Fact("profile_loads, or the caller,")
     """Measured or imported loads."""
     request: Fact[PlanningRequest] = Fact("a pipeline that plans")
-    """What to plan, as its user asked for it."""
+    """What to plan, as the user asked for it."""
     budget_bytes: Fact[int] = Fact("resolve_budget")
-    """The budget in bytes, all GPUs together; of `auto` the largest of use, to choose within."""
+    """The budget in bytes, all GPUs together; for `auto`, the largest useful budget, within which one is chosen."""
     problem: Fact[PlanningProblem] = Fact("pose_problem")
     """What to plan, in numbers: all that planners read."""
     curves: Fact[BenefitCurves] = Fact("estimate_benefit")
     """Benefit of replicas per layer."""
     validated_curves: Fact[BenefitCurves] = Fact("validate_curves")
-    """The same on steps left out of planning, where replicas are to be allocated by that."""
+    """Benefit on steps left out of planning, if replicas are to be allocated by it."""
     budget_curve: Fact[BudgetCurve] = Fact("choose_budget")
-    """What every budget would reach, where the budget was chosen by it."""
+    """What every budget would reach, if the budget was chosen by it."""
     allocation: Fact[Allocation] = Fact("allocate_replicas")
     """Replicas per layer."""
     plan: Fact[ReplicationPlan] = Fact("place_replicas")
@@ -126,35 +129,35 @@ class Compilation:
 
     @property
     def deciding_curves(self) -> BenefitCurves:
-        """The curves that replicas are allocated by."""
+        """The curves by which replicas are allocated."""
         return self.validated_curves if self.knows("validated_curves") else self.curves
 
     def __repr__(self) -> str:
         return f"Compilation(knows {', '.join(name for name in vars(self) if self.knows(name))})"
 
 
-if TYPE_CHECKING:  # the same to a type checker, which then checks every field's name and type
+if TYPE_CHECKING:  # the same for type checkers, which then check the name and type of every field
     from dataclasses import replace as updated
 else:
 
     def updated(compilation: Compilation, **facts: object) -> Compilation:
-        """A copy of `compilation` that knows `facts` too. `dataclasses.replace` would read what is not known yet."""
+        """A copy of `compilation` that also knows `facts`. (`dataclasses.replace` would read what is not known yet.)"""
         return Compilation(**(vars(compilation) | facts))
 
 
 def require_moe_layers(compilation: Compilation) -> None:
-    """Raise BadInput, naming the first near miss, where the model was searched and has no MoE layer."""
+    """Raise BadInput, naming the first near miss, if the model was searched and has no MoE layer."""
     if not compilation.layers:
         kind = type(compilation.model).__name__ if compilation.knows("model") else "the model"
         raise BadInput(no_moe_layer(kind, compilation.near_misses))
 
 
 def no_moe_layer(kind: str, near_misses: tuple[NearMiss, ...]) -> str:
-    """What was looked for in a model of class `kind`, or what was almost found."""
+    """The message: what was looked for in a model of class `kind`, or what was almost found."""
     if not near_misses:
         return (
             f"{kind} has no MoE layer: neither a module with 3-D parameters stacked over experts, "
-            f"nor a ModuleList of alike experts with a router beside it"
+            f"nor a ModuleList of equal experts with a router next to it"
         )
     first = near_misses[0]
     count = "1 near miss" if len(near_misses) == 1 else f"{len(near_misses)} near misses (craftc inspect), the first"

@@ -1,6 +1,6 @@
-"""Which passes, in which order: a pass is one line here. And the four ways in, which everybody calls.
+"""Which passes run, in which order (a pass is one line here), and the four ways in that everybody calls.
 
-Nobody else makes a `Compilation`: `analysed`, `profiled`, `planned` and `rewritten` take values and return one.
+Nobody else creates a `Compilation`: `analysed`, `profiled`, `planned` and `rewritten` take values and return one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def analysed(model: nn.Module, inputs: WorkloadInputs, *, on_pass: Progress | No
 def profiled(
     model: nn.Module, inputs: WorkloadInputs, profiling: Pass, *, on_pass: Progress | None = None
 ) -> Compilation:
-    """`model` analysed, and its loads measured by the pass `profiling`."""
+    """`model` analysed, with its loads measured by the pass `profiling`."""
     return run_on_model(joined(analysis(), Pipeline((profiling,))), model, inputs, on_pass=on_pass)
 
 
@@ -53,7 +53,7 @@ def planned(
     model: nn.Module | None = None,
     on_pass: Progress | None = None,
 ) -> Compilation:
-    """What `request` asks for, planned from `loads` for `layers`, in which `model` only names the plan's origin."""
+    """What `request` asks for, planned from `loads` for `layers`; `model` only names the origin of the plan."""
     start = Compilation(loads=loads, layers=tuple(layers))
     return planning(request).run(start if model is None else updated(start, model=model), on_pass)
 
@@ -61,7 +61,7 @@ def planned(
 def rewritten(
     model: nn.Module, inputs: WorkloadInputs, plan: ReplicationPlan, *, on_pass: Progress | None = None
 ) -> Compilation:
-    """`model` analysed, rewritten to `plan` and verified. Raises VerificationFailed where outputs differ."""
+    """`model` analysed, rewritten to `plan` and verified. Raises VerificationFailed if outputs differ."""
     start = Compilation(model=model, inputs=inputs, plan=plan)
     return joined(analysis(), rewriting()).run(start, on_pass)
 
@@ -74,13 +74,13 @@ def run_on_model(
     *,
     on_pass: Progress | None = None,
 ) -> Compilation:
-    """`pipeline` from the start, on a model and, where its loads are known already, those."""
+    """Run `pipeline` from the start on a model, and on its loads if they are known already."""
     start = Compilation(model=model, inputs=inputs)
     return pipeline.run(start if loads is None else updated(start, loads=loads), on_pass)
 
 
 def optimizing(request: PlanningRequest, profiling: Pass | None, verifying: Pass | None = None) -> Pipeline:
-    """From a model to its verified rewrite. profiling: None where loads are given; verifying: see `rewriting`."""
+    """From a model to its verified rewrite. profiling: None if loads are given; verifying: see `rewriting`."""
     measuring = Pipeline(() if profiling is None else (profiling,))
     return joined(analysis(), measuring, planning(request), rewriting(verifying))
 
@@ -110,7 +110,7 @@ def planning(request: PlanningRequest) -> Pipeline:
             AllocateReplicas(),
             _placing(options),
             *((ChooseShares(),) if options.shares == "lp" else ()),
-            # A plan in use limits what may move, which planning anew on other steps would not tell of.
+            # A plan in use limits what may move, which planning from scratch on other steps would not reflect.
             *((CrossValidate(),) if options.current_plan is None else ()),
         ),
         request,
@@ -118,7 +118,7 @@ def planning(request: PlanningRequest) -> Pipeline:
 
 
 def rewriting(verifying: Pass | None = None) -> Pipeline:
-    """From a traced model and a plan to the rewritten model, verified (by `VerifyRewrite()` where not told how)."""
+    """From a traced model and a plan to the rewritten model, verified (by `VerifyRewrite()` by default)."""
     from craftc.passes.rewriting.rewrite_experts import RewriteExperts
     from craftc.passes.rewriting.verify_rewrite import VerifyRewrite
 
@@ -126,7 +126,7 @@ def rewriting(verifying: Pass | None = None) -> Pipeline:
 
 
 def joined(*pipelines: Pipeline) -> Pipeline:
-    """One pipeline that runs `pipelines` after each other, of which one at most plans."""
+    """One pipeline that runs `pipelines` one after the other; at most one of them plans."""
     requests = [pipeline.request for pipeline in pipelines if pipeline.request is not None]
     return Pipeline(
         tuple(each for pipeline in pipelines for each in pipeline.passes), requests[0] if requests else None

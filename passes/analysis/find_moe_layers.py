@@ -1,4 +1,4 @@
-"""The MoE layers of a traced graph, told from structure and dataflow, never from class names."""
+"""The MoE layers of a traced graph, recognised by structure and dataflow, never by class names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HIDDEN, INDICES, WEIGHTS = 0, 1, 2
 class FindMoELayers(Pass):
     """Sets `node.meta["moe"]` on every experts node, gives the layers by ordinal, adds near misses with their reasons.
 
-    Where there are only near misses, there are no layers: the next pass that needs some refuses.
+    If there are only near misses, there are no layers: the next pass that needs layers refuses.
     """
 
     name: ClassVar[str] = "find_moe_layers"
@@ -43,7 +43,7 @@ class FindMoELayers(Pass):
 def find_moe_layers(
     model: nn.Module, graph_module: fx.GraphModule
 ) -> tuple[tuple[tuple[fx.Node, MoELayer], ...], tuple[NearMiss, ...]]:
-    """Experts nodes with their layers, by ordinal, and the experts modules whose place in the graph is wrong."""
+    """Experts nodes with their layers, by ordinal, and the experts modules that are in the wrong place in the graph."""
     found: list[tuple[fx.Node, MoELayer]] = []
     missed: dict[str, NearMiss] = {}
     digraph = as_digraph(graph_module.graph)
@@ -97,7 +97,7 @@ def _layer(model: nn.Module, digraph: nx.DiGraph, node: fx.Node, module: nn.Modu
         name=path,
         index=block_index(model, path, ordinal),
         experts=experts,
-        expert_bytes=sum(one.numel() * one.element_size() for one in module.parameters()) // experts,
+        expert_bytes=sum(parameter.numel() * parameter.element_size() for parameter in module.parameters()) // experts,
         top_k=indices.meta["val"].shape[1],
         layout="module_list" if isinstance(module, ModuleListExperts) else "fused",
         router=_router(digraph, hidden, indices),

@@ -1,7 +1,7 @@
 """Measure loads: run the calibration inputs through the traced graph and count the tokens every expert gets.
 
-The router's choice is an edge of the graph, so counting is dataflow, not hooks: a copy of the graph, cut after the last
-router, returns one count vector per MoE layer. Nothing else of a step is kept, and the graph itself is not touched.
+The router's choice is an edge of the graph, so counting needs no hooks: a copy of the graph, cut after the last
+router, returns one vector of counts per MoE layer. Nothing else of a step is kept, and the graph itself is not touched.
 Axes: S steps, L MoE layers, E experts, T tokens, K experts per token.
 """
 
@@ -32,7 +32,7 @@ class Batch:
     """One step's inputs."""
 
     label: str
-    """What to call it in messages: `calibration batch 3`."""
+    """Its name in messages: `calibration batch 3`."""
     step_name: str
     """Its workload, or empty."""
     inputs: dict[str, Any]
@@ -41,13 +41,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class ProfileLoads(Pass):
-    """Counts tokens per expert, step by step; without calibration inputs the example inputs are the one step."""
+    """Counts tokens per expert, step by step; without calibration inputs, the example inputs are the only step."""
 
     mask_input: str | None = "attention_mask"
-    """Input `[batch, sequence]` that is 0 for padding, whose tokens are not counted; None counts every token. So does a
-    batch without this input."""
+    """Input `[batch, sequence]` that is 0 for padding, whose tokens are not counted. None counts every token, and so
+    does a batch without this input."""
     max_steps: int | None = None
-    """Calibration batches to run at most, at least 1; None runs all."""
+    """Largest number of calibration batches to run, at least 1; None runs all."""
     model_name: str = "model"
     """Names the model in the profile's provenance."""
     on_step: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
@@ -58,7 +58,10 @@ class ProfileLoads(Pass):
     gives: ClassVar[tuple[str, ...]] = ("loads",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        """Fill in `loads`. Raises BadInput naming the batch at fault; Unsupported on unlike expert counts."""
+        """Fill in `loads`.
+
+        Raises BadInput naming the batch at fault; Unsupported if layers differ in their number of experts.
+        """
         if self.max_steps is not None and self.max_steps < 1:
             raise BadInput(f"profile: steps must be at least 1, got {self.max_steps}")
         require_moe_layers(compilation)
@@ -87,7 +90,7 @@ class ProfileLoads(Pass):
 
 
 def counting_graph(graph: fx.GraphModule, mask_input: str | None) -> fx.GraphModule:
-    """`graph` up to its last experts node, giving the tokens per expert of every MoE layer: a tuple of int64 `[E]`.
+    """`graph` up to its last experts node, returning the tokens per expert of every MoE layer: a tuple of int64 `[E]`.
 
     Shares modules and parameters with `graph`. What follows the last router is not run: its output is not needed.
     """
@@ -107,13 +110,13 @@ def counting_graph(graph: fx.GraphModule, mask_input: str | None) -> fx.GraphMod
 
 
 def count_tokens(indices_TK: torch.Tensor, experts: int, mask_BT: torch.Tensor | None) -> torch.Tensor:
-    """Tokens per expert, int64 `[experts]`; ids outside 0..experts-1 (dropped) and masked tokens count nowhere."""
+    """Tokens per expert, int64 `[experts]`; ids outside 0..experts-1 (dropped) and masked tokens are not counted."""
     indices_TK = indices_TK.reshape(-1, indices_TK.shape[-1])
     counted_TK = indices_TK >= 0
     if mask_BT is not None:
         _check_mask(mask_BT, indices_TK.shape[0])
         counted_TK = counted_TK & (mask_BT != 0).reshape(-1, 1)
-    # Everything not counted goes to one bin too many: selecting would make a GPU wait for its own counts.
+    # What is not counted goes to an extra bin: selecting would make a GPU wait for its own counts.
     binned = torch.where(counted_TK, indices_TK, experts).reshape(-1)
     return torch.bincount(binned, minlength=experts + 1)[:experts]
 
@@ -137,7 +140,7 @@ def _check_layers(layers: tuple[MoELayer, ...]) -> None:
 
 
 def batches_of(inputs: WorkloadInputs) -> Iterator[Batch]:
-    """The calibration batches, named for messages; the example inputs where there are none. Raises BadInput."""
+    """The calibration batches, named for messages; the example inputs if there are none. Raises BadInput."""
     if inputs.calibration is None:
         yield Batch("example inputs", "", inputs.example)
         return
@@ -153,7 +156,7 @@ def batches_of(inputs: WorkloadInputs) -> Iterator[Batch]:
 
 
 def _named_batch(label: str, item: object) -> Batch:
-    """A batch from what the user's stream yields: keyword arguments, or a pair of a step name and them."""
+    """A batch from what the user's stream yields: keyword arguments, or a pair of a step name and keyword arguments."""
     step_name = ""
     if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
         step_name, item = item

@@ -1,4 +1,4 @@
-"""The model as an fx graph in which every MoE layer's experts and router are single nodes."""
+"""The model as an fx graph in which the experts and the router of every MoE layer are single nodes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from craftc.passes.compilation import Compilation, NearMiss, no_moe_layer, updat
 
 @dataclass(frozen=True)
 class Trace(Pass):
-    """Traces through the owners of experts only; every other module is a leaf. Sizes stay symbolic; works on meta.
+    """Traces through the owners of experts only; every other module is a leaf. Sizes stay symbolic; meta models work
+    too.
 
     Placeholders are named after the example inputs' keys; targets are paths in the original model. `node.meta["val"]`
     holds a node's example value with tensors on the meta device. Every experts node is called with the experts ABI's
-    arguments by position. Near misses: what looks like experts and is not, and experts whose owner cannot be traced.
-    Raises BadInput where the model cannot run on its example inputs, Unsupported where its top level cannot be traced.
+    arguments by position. Near misses are modules that look like experts and are not, and experts whose owner cannot be
+    traced. Raises BadInput if the model cannot run on its example inputs, Unsupported if its top level cannot be
+    traced.
     """
 
     name: ClassVar[str] = "trace"
@@ -40,7 +42,7 @@ class Trace(Pass):
 
 
 def trace(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[fx.GraphModule, tuple[NearMiss, ...]]:
-    """The graph of `model(**inputs)`, and the experts that could not be given a node of their own."""
+    """The graph of `model(**inputs)`, and the experts that could not become a node of their own."""
     _check_inputs(model, inputs)
     experts, near_misses = find_experts(model)
     if not experts and not near_misses:
@@ -51,14 +53,14 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[fx.GraphModule, 
         _check_runs(model, inputs)
         raise Unsupported(f"{type(model).__name__}: its forward cannot be traced: {one_line(error)}") from error
     unreached = {miss.name for miss in untraced}
-    traced = [one for one in experts if one.path not in unreached]
+    traced = [module for module in experts if module.path not in unreached]
     targets = {node.target for node in graph_module.graph.nodes}
     uncalled = tuple(
-        NearMiss(one.path, "it is never called in a forward on the example inputs")
-        for one in traced
-        if one.layout == "fused" and one.path not in targets
+        NearMiss(module.path, "it is never called in a forward on the example inputs")
+        for module in traced
+        if module.layout == "fused" and module.path not in targets
     )
-    unfused = fuse_module_lists(graph_module, tuple(one for one in traced if one.layout == "module_list"))
+    unfused = fuse_module_lists(graph_module, tuple(module for module in traced if module.layout == "module_list"))
     return graph_module, near_misses + untraced + uncalled + unfused
 
 
@@ -69,7 +71,7 @@ def _check_inputs(model: nn.Module, inputs: Mapping[str, Any]) -> None:
     bad = [name for name in inputs if not isinstance(name, str) or not name.isidentifier()]
     if bad:
         raise BadInput(f"{kind}: example inputs must be named like forward's arguments, got {bad[0]!r}")
-    if not any(isinstance(one, torch.Tensor) for one in pytree.tree_leaves(dict(inputs))):
+    if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(dict(inputs))):
         raise BadInput(f"{kind}: example inputs hold no tensor ({', '.join(inputs)})")
     signature = inspect.signature(model.forward)
     try:

@@ -1,4 +1,4 @@
-"""Choose how many replicas every layer gets within the byte budget."""
+"""Choose how many replicas each layer gets within the budget in bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class AllocateReplicas(Pass):
     gives: ClassVar[tuple[str, ...]] = ("allocation",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        """Raises Infeasible where the planner cannot do with the budget, naming the smallest that works."""
+        """Raises Infeasible if the planner cannot do with the budget, naming the smallest that works."""
         planner = planner_for(compilation.request.options.planner, compilation.problem)
         allocation = planner.allocate(compilation.problem, compilation.deciding_curves)
         return updated(compilation, allocation=allocation)

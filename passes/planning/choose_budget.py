@@ -15,16 +15,16 @@ from craftc.solvers.planners.registry import planner_named
 
 @dataclass(frozen=True)
 class ChooseBudget(Pass):
-    """Leaves a budget that was asked for as it is."""
+    """Leaves a stated budget unchanged."""
 
     name: ClassVar[str] = "choose_budget"
     needs: ClassVar[tuple[str, ...]] = ("request", "layers", "problem", "curves")
     gives: ClassVar[tuple[str, ...]] = ("problem",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        """The rule is in `craftc.solvers.allocation.auto_budget`; until here the budget was the largest of use.
+        """The rule is in `craftc.solvers.allocation.auto_budget`; until this pass the budget is the largest useful one.
 
-        Raises Unsupported for planners that give every layer the same: they cannot follow the curve.
+        Raises Unsupported for planners that give every layer the same number: they cannot follow the curve.
         """
         request, problem = compilation.request, compilation.problem
         if request.budget.kind != "auto":

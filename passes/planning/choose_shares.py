@@ -1,4 +1,4 @@
-"""Let copies take unequal shares of their expert's tokens in the layers where unseen steps gain by it."""
+"""Let copies take unequal shares of their expert's tokens in the layers in which unseen steps gain by it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from craftc.solvers.shares import choose_shares
 
 @dataclass(frozen=True)
 class ChooseShares(Pass):
-    """Placements stay as they are."""
+    """Leaves placements unchanged."""
 
     name: ClassVar[str] = "choose_shares"
     needs: ClassVar[tuple[str, ...]] = ("loads", "plan")
     gives: ClassVar[tuple[str, ...]] = ("plan",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        """The plan with shares where they gain, its estimate made again; a layer that has shares keeps them otherwise.
+        """The plan with shares in the layers that gain, and a new estimate; other layers keep the shares that they
+        have.
 
         Raises VerificationFailed for a bug here.
         """

@@ -1,4 +1,4 @@
-"""State what the plan's replicas buy on steps left out of planning, beside what they buy on the steps planned from."""
+"""State what the plan's replicas gain on steps left out of planning and on the steps planned from."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from craftc.solvers.cross_validation import deal_steps, seen_and_unseen
 from craftc.solvers.planners.registry import planner_for
 
 _FOLDS = 2
-"""Few, since every plan pays for them: each costs two placements at the lowest search effort."""
+"""Few, because every plan pays for them: each costs two placements at the lowest search effort."""
 
 
 @dataclass(frozen=True)
 class CrossValidate(Pass):
-    """Placements stay as they are."""
+    """Leaves placements unchanged."""
 
     name: ClassVar[str] = "cross_validate"
     needs: ClassVar[tuple[str, ...]] = ("request", "loads", "problem", "plan")
     gives: ClassVar[tuple[str, ...]] = ("plan",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        """The plan with the statement in its estimate; unchanged where there is a single step, or no estimate."""
+        """The plan with this statement in its estimate; unchanged if there is a single step, or no estimate."""
         plan, loads, problem = compilation.plan, compilation.loads, compilation.problem
         if loads.steps < 2 or plan.estimate is None:
             return compilation

@@ -1,4 +1,4 @@
-"""Estimate what replicas would buy in every layer: the benefit curves."""
+"""Estimate what replicas would gain in every layer: the benefit curves."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from craftc.solvers.planners.registry import planner_for
 
 @dataclass(frozen=True)
 class EstimateBenefit(Pass):
-    """With the placement that will be used."""
+    """Estimates with the placement that will be used."""
 
     name: ClassVar[str] = "estimate_benefit"
     needs: ClassVar[tuple[str, ...]] = ("request", "problem")
     gives: ClassVar[tuple[str, ...]] = ("curves",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        """Raises BadInput on an unknown planner, Unsupported where it cannot do what is asked."""
+        """Raises BadInput on an unknown planner, Unsupported if it cannot do what is asked."""
         planner = planner_for(compilation.request.options.planner, compilation.problem)
         return updated(compilation, curves=planner.estimate(compilation.problem))

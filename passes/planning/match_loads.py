@@ -1,4 +1,4 @@
-"""Make sure that loads belong to the layers they are used for."""
+"""Check that loads belong to the layers that they are used for."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from craftc.passes.compilation import Compilation, require_moe_layers
 
 @dataclass(frozen=True)
 class MatchLoads(Pass):
-    """Changes nothing; loads may come from a file, another run, or another model by mistake."""
+    """Only checks: loads may come from a file, another run, or, by mistake, another model."""
 
     name: ClassVar[str] = "match_loads"
     needs: ClassVar[tuple[str, ...]] = ("loads", "layers")
     gives: ClassVar[tuple[str, ...]] = ("loads",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        """Raises BadInput naming the first layer that differs, or where there are none."""
+        """Raises BadInput naming the first layer that differs, or if there are no layers."""
         require_moe_layers(compilation)
         check_loads_fit(compilation.loads, compilation.layers, "model")
         return compilation

@@ -21,7 +21,7 @@ class PlaceReplicas(Pass):
     gives: ClassVar[tuple[str, ...]] = ("plan",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        """Raises VerificationFailed where the planner broke a rule of plans: a bug, never the user's."""
+        """Raises VerificationFailed if the planner broke a rule of plans: a bug, never the user's."""
         problem, allocation = compilation.problem, compilation.allocation
         planner = planner_for(compilation.request.options.planner, problem)
         layers = tuple(map(layer_plan, compilation.layers, planner.place(problem, allocation.replicas_L)))

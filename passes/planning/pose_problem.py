@@ -1,4 +1,4 @@
-"""State in numbers what is to be planned: the one thing that planners read."""
+"""State in numbers what is to be planned: all that planners read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PoseProblem(Pass):
     gives: ClassVar[tuple[str, ...]] = ("problem",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        """Raises BadInput where loads, layers or expert groups do not fit together."""
+        """Raises BadInput if loads, layers or expert groups do not fit together."""
         request, options = compilation.request, compilation.request.options
         problem = PlanningProblem(
             compilation.loads.counts_SLE,

@@ -1,4 +1,4 @@
-"""Plan anew from a plan in use, moving no more weights than allowed."""
+"""Plan again from a plan in use, moving no more weights than allowed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANY_MOVE = 2**63
 
 @dataclass(frozen=True)
 class ReplanReplicas(Pass):
-    """In the place of `PlaceReplicas` where a plan is in use already."""
+    """Replaces `PlaceReplicas` if a plan is in use already."""
 
     name: ClassVar[str] = "replan_replicas"
     needs: ClassVar[tuple[str, ...]] = ("request", "loads", "layers", "problem", "curves", "allocation")
@@ -30,10 +30,10 @@ class ReplanReplicas(Pass):
     current_plan: ReplicationPlan = field(repr=False)
     """The plan in use."""
     max_move_bytes: int
-    """Bytes of weights that GPUs may receive, all together, at least 0."""
+    """Bytes of weights that GPUs may receive in total, at least 0."""
 
     def run(self, compilation: Compilation) -> Compilation:
-        """Raises BadInput where the old plan is for other layers or GPUs, Infeasible where it moves too much."""
+        """Raises BadInput if the old plan is for other layers or GPUs, Infeasible if it moves too much."""
         problem, allocation = compilation.problem, compilation.allocation
         _check_same_model(self.current_plan, compilation)
         _check_groups(self.current_plan, problem)
@@ -47,7 +47,7 @@ class ReplanReplicas(Pass):
 
 
 def _replanned_layer(old: LayerPlan, placement: Placement) -> LayerPlan:
-    """The old layer where nothing changed; shares belong to the placement they were made for."""
+    """The old layer if nothing changed; shares belong to the placement that they were made for."""
     if placement == old.placement:
         return old
     return replace(old, placement=placement, replicas=sum(map(len, placement)) - old.experts, shares=None)

@@ -1,4 +1,4 @@
-"""Turn the budget as the user wrote it into bytes: possible once layers and topology are known."""
+"""Turn the budget that the user wrote into bytes: possible once layers and topology are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For `--validate`: benefit curves on steps left out of planning, by which replicas are then allocated."""
+"""For `--validate`: benefit curves on steps left out of planning; replicas are then allocated by them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FOLDS = 4
 
 @dataclass(frozen=True)
 class ValidateCurves(Pass):
-    """The curves on the plan's own loads stay beside them: the estimate is made from those."""
+    """Keeps the curves on the plan's own loads, from which the estimate is made."""
 
     name: ClassVar[str] = "validate_curves"
     needs: ClassVar[tuple[str, ...]] = ("request", "loads", "problem", "curves")

@@ -1,4 +1,4 @@
-"""For the objective `worst-workload`: weights of steps under which the planner serves the worst workload best."""
+"""For the objective `worst-workload`: weights of steps with which the planner serves the worst workload best."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class WeighWorkloads(Pass):
     gives: ClassVar[tuple[str, ...]] = ("problem",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        """Planned at the lowest search effort. Raises BadInput where the loads do not name their steps."""
+        """Planned at the lowest search effort. Raises BadInput if the loads do not name their steps."""
         problem = compilation.problem
         planner = planner_for(compilation.request.options.planner, problem).at_effort("low")
         weight_S = worst_workload_weights(problem, planner, compilation.loads.step_names)

@@ -1,4 +1,4 @@
-"""Every MoE layer's experts become a replicated module that holds the copies the plan says."""
+"""The experts of every MoE layer become a replicated module that holds the copies in the plan."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Replicate = Callable[[nn.Module, LayerPlan], nn.Module]
 class RewriteExperts(Pass):
     """Replaces experts by `ReplicatedExperts` over virtual GPUs, which run the model's own experts code.
 
-    The traced graph stays as it was: the rewritten one is a new GraphModule that shares all weights with it.
-    Raises BadInput where plan and model do not belong together.
+    The traced graph is left unchanged: the rewritten one is a new GraphModule that shares all weights with it.
+    Raises BadInput if plan and model do not belong together.
     """
 
     name: ClassVar[str] = "rewrite_experts"
@@ -37,7 +37,7 @@ class RewriteExperts(Pass):
 
 
 def rewrite_experts(graph: fx.GraphModule, plan: ReplicationPlan, replicate: Replicate) -> fx.GraphModule:
-    """`graph` with every `call_module` node that has `meta["moe"]` calling what `replicate` makes of its experts.
+    """`graph`, in which every `call_module` node that has `meta["moe"]` calls what `replicate` makes of its experts.
 
     Raises BadInput unless the plan's layers are the graph's, with the same numbers of experts and the same sizes.
     """

@@ -37,19 +37,19 @@ from craftc.runtime.virtual import InTurnDispatcher
 class VerifyRewrite(Pass):
     """Three comparisons; the first two in fp32 and in bf16 on the example inputs.
 
-    1. Outputs of the rewritten model against the original's.
-    2. In every MoE layer: GPU after GPU, each with its own copies and the tokens sent to it, against the original
-       experts on the activations that reach the layer.
+    1. Outputs of the rewritten model against those of the original.
+    2. In every MoE layer: one GPU after the other, each with its own copies and the tokens sent to it, against the
+       original experts on the activations that reach the layer.
     3. Tokens counted per GPU over calibration batches against the plan's shares of the experts' tokens.
 
-    Works on a copy of the model's weights in the dtypes that the model does not have.
-    Raises VerificationFailed naming what differs, by how much, and the tolerance; BadInput where there are no weights.
+    For dtypes that the model does not have, works on a copy of its weights.
+    Raises VerificationFailed naming what differs, by how much, and the tolerance; BadInput if there are no weights.
     """
 
     batches: int = 4
-    """Calibration batches to count tokens on, at least 1; the example inputs where there are none."""
+    """Calibration batches to count tokens on, at least 1; the example inputs if there are none."""
     dtypes: tuple[torch.dtype, ...] = tuple(RELATIVE_TOLERANCE)
-    """Dtypes to compare outputs in; fewer for a model that runs in its own only (an exported program)."""
+    """Dtypes to compare outputs in; fewer for a model that runs only in its own (an exported program)."""
 
     name: ClassVar[str] = "verify_rewrite"
     needs: ClassVar[tuple[str, ...]] = ("model", "graph", "plan", "inputs")
@@ -85,7 +85,7 @@ def verify_rewrite(
     for module in replicated_modules(rewritten):
         module.reset_counters()
     values, tolerances = (
-        {what: getattr(one, field) for what, one in found.items()} for field in ("value", "tolerance")
+        {what: getattr(gap, field) for what, gap in found.items()} for field in ("value", "tolerance")
     )
     return Verification(values, tolerances, deviation)
 
@@ -107,7 +107,7 @@ def _compare_gpu_by_gpu(rewritten: nn.Module, inputs: dict[str, Any]) -> Differe
 
     with hooked(rewritten, compare):
         seeded(lambda: rewritten(**inputs))
-    return max(found, key=lambda one: one.excess)
+    return max(found, key=lambda gap: gap.excess)
 
 
 def _check_tokens(rewritten: nn.Module, batches: list[dict[str, Any]]) -> float:

@@ -1,4 +1,5 @@
-"""The fx graph as a networkx DiGraph, and the questions passes ask of it: who reads what, and is a region closed."""
+"""The fx graph as a networkx DiGraph, and the questions that passes ask about it: who reads what, and is a region
+closed."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def as_digraph(graph: fx.Graph) -> nx.DiGraph:
 
 
 def tensor_flow(graph: fx.Graph) -> nx.DiGraph:
-    """The edges of `as_digraph` along which tensor contents flow: not sizes, dtypes, or readers of a shape alone."""
+    """The edges of `as_digraph` along which contents of tensors flow: no sizes, no dtypes, no readers of a shape
+    alone."""
     digraph = as_digraph(graph)
     digraph.remove_edges_from(
         [(node, reader) for node, reader in digraph.edges if not holds_tensor(node) or _reads_shape_only(reader)]
@@ -37,7 +39,7 @@ def backwards(digraph: nx.DiGraph, start: fx.Node) -> Iterator[fx.Node]:
 
 
 def meeting_points(digraph: nx.DiGraph, starts: Collection[fx.Node]) -> Iterator[fx.Node]:
-    """Nodes through which everything computed from `starts` goes (their common post-dominators), nearest first."""
+    """Nodes that everything computed from `starts` passes through (their common post-dominators), nearest first."""
     position = {node: number for number, node in enumerate(digraph)}
     reached: set[fx.Node] = set()
     waiting, last_read = set(starts), -1
@@ -53,7 +55,7 @@ def meeting_points(digraph: nx.DiGraph, starts: Collection[fx.Node]) -> Iterator
 
 
 def region_between(digraph: nx.DiGraph, cut: Collection[fx.Node], output: fx.Node) -> set[fx.Node]:
-    """The nodes `output` depends on without going through `cut`: with `output`, without the cut."""
+    """The nodes that `output` depends on without passing through `cut`; includes `output`, excludes the cut."""
     region, front = {output}, [output]
     while front:
         sources = set(digraph.predecessors(front.pop())) - region - set(cut)
@@ -63,7 +65,10 @@ def region_between(digraph: nx.DiGraph, cut: Collection[fx.Node], output: fx.Nod
 
 
 def outside_reader(region: Collection[fx.Node], output: fx.Node) -> tuple[fx.Node, fx.Node] | None:
-    """A node of the region but `output` and a reader of it outside, or None. What only the inside reads is inside."""
+    """A node of the region other than `output` and a reader of it outside, or None.
+
+    Nodes that only the inside reads count as inside.
+    """
     inside, left, node = {output}, set(region) - {output}, output
     while left:
         node = node.prev
@@ -79,12 +84,14 @@ def outside_reader(region: Collection[fx.Node], output: fx.Node) -> tuple[fx.Nod
 
 
 def holds_tensor(node: fx.Node) -> bool:
-    """Whether the node's value is a tensor or holds one; a node of unknown value does."""
-    return "val" not in node.meta or any(isinstance(one, torch.Tensor) for one in pytree.tree_leaves(node.meta["val"]))
+    """Whether the node's value is a tensor or holds one; assumed if the value is unknown."""
+    return "val" not in node.meta or any(
+        isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(node.meta["val"])
+    )
 
 
 def is_pure(node: fx.Node) -> bool:
-    """Whether the node computes a value and does nothing else, so that it may go when nobody reads it."""
+    """Whether the node computes a value and does nothing else, so it can be removed when nobody reads it."""
     return node.op in ("call_function", "call_method") and not writes_in_place(node)
 
 

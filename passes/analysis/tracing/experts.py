@@ -1,4 +1,4 @@
-"""Which modules of a model hold experts, told from their structure: used before tracing and after it."""
+"""Which modules of a model hold experts, recognised by their structure; used before and after tracing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ExpertsModule:
     path: str
     """Path in the model."""
     layout: Literal["fused", "module_list"]
-    """One module with 3-D parameters, or a module per expert."""
+    """`fused`: one module with 3-D parameters; `module_list`: one module per expert."""
     experts: int
     """Number of experts, at least 2."""
 
@@ -44,11 +44,11 @@ def find_experts(model: nn.Module) -> tuple[tuple[ExpertsModule, ...], tuple[Nea
             found.append(ExpertsModule(path, "fused", experts_of(module)))
         elif _looks_like_experts(path, module):
             missed.append(NearMiss(path, reason))
-    outer = {one.path for one in found if any(other.path.startswith(f"{one.path}.") for other in found)}
+    outer = {module.path for module in found if any(inner.path.startswith(f"{module.path}.") for inner in found)}
     kept = tuple(
-        one for one in found if one.path not in outer
-    )  # a list of blocks that hold experts is no list of experts
-    return kept, tuple(miss for miss in missed if not any(_nested(miss.name, one.path) for one in kept))
+        module for module in found if module.path not in outer
+    )  # a list of blocks that hold experts is not a list of experts
+    return kept, tuple(miss for miss in missed if not any(_nested(miss.name, module.path) for module in kept))
 
 
 def _nested(path: str, other: str) -> bool:
@@ -56,12 +56,15 @@ def _nested(path: str, other: str) -> bool:
 
 
 def why_not_fused(module: nn.Module) -> str | None:
-    """The first condition of the fused layout that `module` fails, or None: its own parameters are stacked over experts
-    (dim 0 of all is `num_experts`, at least 2; one at least 3-D), no child has any, forward takes the experts ABI."""
+    """The first condition of the fused layout that `module` fails, or None.
+
+    The conditions: its own parameters are stacked over experts (dim 0 of all of them is `num_experts`, at least 2, and
+    at least one is 3-D or more), no child has parameters, and forward takes the experts ABI.
+    """
     own = dict(module.named_parameters(recurse=False))
     stacked = [parameter for parameter in own.values() if parameter.dim() == 3]
     if not stacked:
-        shapes = ", ".join(f"{name} {list(one.shape)}" for name, one in module.named_parameters())
+        shapes = ", ".join(f"{name} {list(parameter.shape)}" for name, parameter in module.named_parameters())
         return f"no 3-D parameters stacked over experts: it has {shapes or 'none'}"
     sizes = {parameter.shape[0] if parameter.dim() else 0 for parameter in own.values()}
     if len(sizes) > 1:
@@ -87,7 +90,7 @@ def experts_of(module: nn.Module) -> int:
 
 
 def block_index(model: nn.Module, path: str, ordinal: int) -> int:
-    """Position in the longest ModuleList on the way to `path`, the stack of blocks; the ordinal where there is none."""
+    """Position in the longest ModuleList on the way to `path`, the stack of blocks; the ordinal if there is none."""
     parts = path.split(".")
     stacks = [
         (len(owner), -depth, int(part))
@@ -98,28 +101,32 @@ def block_index(model: nn.Module, path: str, ordinal: int) -> int:
 
 
 def is_list_of_alike(modules: nn.ModuleList) -> bool:
-    """Two modules or more, all of one class, with parameters (one at least) of the same names, shapes and dtypes."""
+    """Two or more modules of one class, with at least one parameter each, of the same names, shapes and dtypes."""
     if len(modules) < 2 or len({type(module) for module in modules}) > 1:
         return False
-    signatures = {tuple((name, one.shape, one.dtype) for name, one in module.named_parameters()) for module in modules}
+    signatures = {
+        tuple((name, weight.shape, weight.dtype) for name, weight in module.named_parameters()) for module in modules
+    }
     return len(signatures) == 1 and signatures != {()}
 
 
 def is_named_experts(path: str) -> bool:
-    """Whether the module's own name says experts; names decide what is reported, never what is matched."""
+    """Whether the module's own name contains `expert`; names decide what is reported, never what is matched."""
     return _HINT in path.rpartition(".")[2].lower()
 
 
 def positional_arguments(module: nn.Module) -> tuple[str, ...] | None:
-    """Names of forward's positional arguments, or None where it takes any number."""
+    """Names of forward's positional arguments, or None if it takes any number."""
     parameters = inspect.signature(module.forward).parameters.values()
-    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         return None
-    return tuple(one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD))
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(parameter.name for parameter in parameters if parameter.kind in positional)
 
 
 def _has_router_beside(model: nn.Module, path: str, experts: int) -> bool:
-    """Whether the owner of the list, or its owner, has a parameter outside the list with a dim of E: the router's."""
+    """Whether the owner of the list, or the owner above it, has a parameter with a dim of E outside the list: the
+    router's."""
     owner = path
     for _ in range(2):
         owner = owner.rpartition(".")[0]
@@ -133,17 +140,18 @@ def _has_router_beside(model: nn.Module, path: str, experts: int) -> bool:
 
 
 def _why_not_a_list_of_experts(path: str, modules: nn.ModuleList) -> str | None:
-    """The condition a ModuleList named like experts fails; None for lists of anything else."""
+    """The condition that a ModuleList named like experts fails; None for lists of anything else."""
     if not is_named_experts(path) or len(modules) < 2:
         return None
     kinds = sorted({type(module).__name__ for module in modules})
     if not is_list_of_alike(modules):
         return f"its {len(modules)} modules are not alike: classes {', '.join(kinds)}, or parameters of other shapes"
-    return f"no router beside it: no parameter with a dim of {len(modules)} in the two modules above"
+    return f"no router next to it: no parameter with a dim of {len(modules)} in the two modules above"
 
 
 def _looks_like_experts(path: str, module: nn.Module) -> bool:
-    """Worth reporting: has parameters, and either is named experts or stacks 3-D parameters and counts its experts."""
+    """Whether a module is worth reporting: it has parameters, and is named experts or stacks 3-D parameters and has a
+    count."""
     if not any(True for _ in module.parameters()):
         return False
     named = path.rpartition(".")[2] == "experts" or type(module).__name__.endswith("Experts")

@@ -1,4 +1,4 @@
-"""transformers' attention mask builders as leaf modules: they look at sizes and values, which fx cannot trace."""
+"""transformers' attention mask builders as leaf modules: they read sizes and values, which fx cannot trace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BUILDERS = "transformers.masking_utils"
 
 
 class MaskBuilder(nn.Module):
-    """One call of a mask builder; the arguments that are no tensors are fixed, the others are forward's."""
+    """One call of a mask builder; tensors are forward's arguments, all others are fixed."""
 
     def __init__(self, builder: Callable[..., Any], fixed: dict[str, Any]) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class MaskBuilder(nn.Module):
         self.fixed = fixed
 
     def forward(self, **tensors: Any) -> Any:
-        if any(isinstance(one, torch.Tensor) and one.is_meta for one in tensors.values()):
+        if any(isinstance(value, torch.Tensor) and value.is_meta for value in tensors.values()):
             return None  # the builders read values; without a mask, everything downstream has the same shapes
         return self.builder(**self.fixed, **tensors)
 

@@ -1,4 +1,4 @@
-"""Tracing a whole model: through the owners of experts, everything else a leaf."""
+"""Tracing a whole model: the owners of experts are traced, every other module is a leaf."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ _MASKS = "mask_builders"
 
 
 def call_model(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
-    """What the traced graph computes, by the original model: a Hugging Face model runs without its cache and gives its
-    `logits` (or `last_hidden_state`), any other model its own output."""
+    """What the traced graph computes, computed by the original model.
+
+    A Hugging Face model runs without its cache and returns its `logits` (or `last_hidden_state`); any other model
+    returns its own output.
+    """
     options = {"use_cache": False} if _has_cache(model) else {}
     output = model(**(options | dict(inputs)))
     if isinstance(output, (torch.Tensor, tuple, list, fx.Proxy)) or not isinstance(output, Mapping):
@@ -32,10 +35,10 @@ def call_model(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
 
 
 def check_has_weights(model: nn.Module) -> None:
-    """Raise BadInput where any parameter is on the meta device: such a model can be planned for, not run."""
+    """Raise BadInput if any parameter is on the meta device: such a model can be planned for, not run."""
     if any(parameter.is_meta for parameter in model.parameters()):
         raise BadInput(
-            "the model is on the meta device and has no weights to run: give its checkpoint, or to plan without one, "
+            "the model is on the meta device and has no weights to run: give its checkpoint; to plan without one, give "
             "loads from a file"
         )
 
@@ -43,7 +46,8 @@ def check_has_weights(model: nn.Module) -> None:
 def trace_model(
     model: nn.Module, inputs: Mapping[str, Any], experts: tuple[ExpertsModule, ...], almost: tuple[NearMiss, ...]
 ) -> tuple[fx.GraphModule, tuple[NearMiss, ...]]:
-    """The graph of `call_model(model, inputs)` with targets as in the model, and the experts whose owner became a leaf.
+    """The graph of `call_model(model, inputs)`, its targets paths in the model, and the experts whose owner became a
+    leaf.
 
     Raises whatever the model's top level raises on proxies.
     """
@@ -56,39 +60,39 @@ def trace_model(
 
 
 class ModelTracer(ExampleTracer):
-    """Leaves are all modules but the owners of experts; an owner that cannot be traced becomes a leaf too."""
+    """All modules except the owners of experts are leaves; an owner that cannot be traced becomes a leaf too."""
 
     def __init__(
         self, inputs: Mapping[str, Any], experts: tuple[ExpertsModule, ...], almost: tuple[NearMiss, ...]
     ) -> None:
         super().__init__(inputs)
         self._experts = experts
-        paths = [one.path for one in experts] + [one.name for one in almost]
+        paths = [module.path for module in experts] + [miss.name for miss in almost]
         self.owners = {_MODEL}.union(*(_owners(f"{_MODEL}.{path}") for path in paths))
         self._dispatchers = {
-            f"{_MODEL}.{one.path}".rpartition(".")[0] for one in experts if one.layout == "module_list"
+            f"{_MODEL}.{module.path}".rpartition(".")[0] for module in experts if module.layout == "module_list"
         }
-        self._fused = {f"{_MODEL}.{one.path}" for one in experts if one.layout == "fused"}
+        self._fused = {f"{_MODEL}.{module.path}" for module in experts if module.layout == "fused"}
         self._assumed: set[str] = set()
         self._untraceable: dict[str, str] = {}
 
     def near_misses(self) -> tuple[NearMiss, ...]:
-        """Experts inside an owner that became a leaf, and why it did."""
+        """Experts inside an owner that became a leaf, and the reason."""
         return tuple(
-            NearMiss(one.path, f"its owner {owner.removeprefix(_MODEL + '.')} cannot be traced: {reason}")
-            for one in self._experts
+            NearMiss(module.path, f"its owner {owner.removeprefix(_MODEL + '.')} cannot be traced: {reason}")
+            for module in self._experts
             for owner, reason in self._untraceable.items()
-            if f"{_MODEL}.{one.path}".startswith(f"{owner}.")
+            if f"{_MODEL}.{module.path}".startswith(f"{owner}.")
         )
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name not in self.owners
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
-        """Placeholders named after the inputs; what holds no tensor is fixed at its example value."""
+        """Placeholders are named after the inputs; an input without a tensor is fixed at its example value."""
         values: list[Any] = []
         for name, value in self.inputs.items():
-            has_tensor = any(isinstance(one, torch.Tensor) for one in pytree.tree_leaves(value))
+            has_tensor = any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value))
             proxy = self.create_proxy("placeholder", name, () if has_tensor else (value,), {})
             values.append(proxy if has_tensor else value)
         return root_fn, [self.root, *values]
@@ -102,8 +106,8 @@ class ModelTracer(ExampleTracer):
             except Exception as error:
                 if path == _MODEL:
                     raise
-                inner = {one for one in self._untraceable if one.startswith(f"{path}.")}
-                self._untraceable = {one: why for one, why in self._untraceable.items() if one not in inner}
+                inner = {owner for owner in self._untraceable if owner.startswith(f"{path}.")}
+                self._untraceable = {owner: why for owner, why in self._untraceable.items() if owner not in inner}
                 self._untraceable[path] = one_line(error)
                 self.owners.discard(path)
         if path in self._fused:
@@ -111,8 +115,8 @@ class ModelTracer(ExampleTracer):
         return super().call_module(m, forward, args, kwargs)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """In a module that dispatches to a ModuleList, `if mask.any()` and the like are answered as if every expert had
-        tokens; `_trace_owner` then checks that leaving out experts without tokens makes no difference."""
+        """In a module that dispatches to a ModuleList, conditions such as `if mask.any()` hold as if every expert had
+        tokens; `_trace_owner` then checks that skipping experts without tokens makes no difference."""
         owner = next(reversed(self.module_stack.values()))[0] if self.module_stack else _MODEL
         answer = answer_with_tokens(obj.node) if owner in self._dispatchers else None
         if answer is None:
@@ -129,7 +133,8 @@ class ModelTracer(ExampleTracer):
         return self.create_proxy("call_module", f"{_MASKS}.{name}", (), tensors)
 
     def _run(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Experts on the meta device are not run (kernels read indices or refuse the dtype): the ABI says the shape."""
+        """Experts on the meta device are not run (kernels read indices or refuse the dtype): the ABI gives the
+        shape."""
         hidden = args[0] if args else None
         if kind == "call_module" and target in self._fused and isinstance(hidden, torch.Tensor) and hidden.is_meta:
             return torch.empty_like(hidden)
@@ -144,7 +149,7 @@ class ModelTracer(ExampleTracer):
 
 
 class _Root(nn.Module):
-    """The traced root: positional inputs to the model's keywords."""
+    """The traced root: passes positional inputs on as the model's keywords."""
 
     def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -157,7 +162,7 @@ class _Root(nn.Module):
 
 
 def _graph_module(root: nn.Module, graph: fx.Graph, model: nn.Module) -> fx.GraphModule:
-    """The graph over the model's own modules, its targets the paths in the original model."""
+    """The graph over the model's own modules; its targets are paths in the original model."""
     attributes: dict[str, Any] = {}
     for node in graph.nodes:
         node.type = None  # the root's own annotation; generated code could not be pickled with it
@@ -166,21 +171,21 @@ def _graph_module(root: nn.Module, graph: fx.Graph, model: nn.Module) -> fx.Grap
         value = root.get_submodule(node.target) if node.op == "call_module" else _attribute(root, node.target)
         node.target = node.target.removeprefix(f"{_MODEL}.")
         attributes[node.target] = value
-    graph._tracer_cls = None  # unpickling builds a tracer without arguments: the default one will do
+    graph._tracer_cls = None  # unpickling builds a tracer without arguments, which the default one allows
     graph_module = fx.GraphModule(attributes, graph, class_name=type(model).__name__)
     graph_module.training = model.training
     return graph_module
 
 
 def _has_cache(model: nn.Module) -> bool:
-    """Whether forward takes `use_cache`: by name, or among its keywords where the model's configuration knows it."""
+    """Whether forward takes `use_cache`: by name, or among its keywords if the model's configuration has it."""
     parameters = inspect.signature(model.forward).parameters
-    any_keyword = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return "use_cache" in parameters or (any_keyword and hasattr(getattr(model, "config", None), "use_cache"))
 
 
 def _owners(path: str) -> set[str]:
-    """Every module path above `path`."""
+    """The paths of all modules above `path`."""
     parts = path.split(".")
     return {".".join(parts[:length]) for length in range(1, len(parts))}
 
@@ -188,7 +193,7 @@ def _owners(path: str) -> set[str]:
 def _positional(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The same call with its arguments by position as far as forward's signature allows, defaults left out."""
+    """The same call with its arguments by position as far as forward's signature allows, without defaults."""
     bound = inspect.signature(module.forward).bind(*args, **kwargs)
     return bound.args, bound.kwargs
 

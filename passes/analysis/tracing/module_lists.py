@@ -2,7 +2,8 @@
 
 Hand-written MoE layers differ in how they dispatch (masks, torch.where, index_add_, item assignment, dense weights).
 What they share is a closed region: hidden states, indices and weights go in, one weighted sum comes out. Cuts are
-proposed by shape, nearest first; the first that is closed on the DiGraph and right with stand-in experts is fused.
+proposed by shape, nearest first; the first one that is closed in the DiGraph and correct with stand-in experts is
+fused.
 """
 
 from __future__ import annotations
@@ -29,27 +30,30 @@ from craftc.passes.compilation import NearMiss
 from craftc.runtime.module_list_experts import ModuleListExperts
 
 _CANDIDATES = 4
-"""Nodes tried for each of hidden states, indices, weights and output: shapes leave one or two."""
+"""Most nodes tried for each of hidden states, indices, weights and output; shapes usually leave one or two."""
 
 
 def fuse_module_lists(graph_module: fx.GraphModule, lists: tuple[ExpertsModule, ...]) -> tuple[NearMiss, ...]:
-    """Replaces the region of every list in place by one call of `ModuleListExperts` at the list's path.
+    """Replace the region of every list in place by one call of `ModuleListExperts` at the list's path.
 
-    Gives the lists that could not be fused. Chains (each module reads the one before) hold no experts: left alone.
+    Returns the lists that could not be fused. Chains (each module reads the one before) hold no experts and are
+    ignored.
     """
     near_misses: list[NearMiss] = []
     regions: list[tuple[ExpertsModule, DispatchRegion]] = []
     flow = tensor_flow(graph_module.graph)
-    for one in lists:
-        calls = [node for node in graph_module.graph.nodes if node.op == "call_module" and _is_in(node, one.path)]
-        if calls and _is_chain(flow, calls) and not is_named_experts(one.path):
+    for module_list in lists:
+        calls = [
+            node for node in graph_module.graph.nodes if node.op == "call_module" and _is_in(node, module_list.path)
+        ]
+        if calls and _is_chain(flow, calls) and not is_named_experts(module_list.path):
             continue
         expert_of = {node: int(str(node.target).rpartition(".")[2]) for node in calls}
-        region = _why_not_called_once(one, expert_of) or _find_region(graph_module, flow, expert_of)
+        region = _why_not_called_once(module_list, expert_of) or _find_region(graph_module, flow, expert_of)
         if isinstance(region, DispatchRegion):
-            regions.append((one, region))
+            regions.append((module_list, region))
         else:
-            near_misses.append(NearMiss(one.path, region))
+            near_misses.append(NearMiss(module_list.path, region))
     _fuse_all(graph_module, regions)
     return tuple(near_misses)
 
@@ -63,11 +67,13 @@ def _is_chain(flow: nx.DiGraph, calls: list[fx.Node]) -> bool:
     return not nx.descendants(flow, calls[0]).isdisjoint(calls)
 
 
-def _why_not_called_once(one: ExpertsModule, expert_of: Mapping[fx.Node, int]) -> str | None:
+def _why_not_called_once(experts: ExpertsModule, expert_of: Mapping[fx.Node, int]) -> str | None:
     calls = list(expert_of.values())
-    for expert in range(one.experts):
+    for expert in range(experts.experts):
         if calls.count(expert) != 1:
-            return f"expert {expert} of {one.experts} is called {calls.count(expert)} times in one forward, not once"
+            return (
+                f"expert {expert} of {experts.experts} is called {calls.count(expert)} times in one forward, not once"
+            )
     arguments = next((node for node in expert_of if len(node.args) != 1 or node.kwargs), None)
     if arguments is not None:
         count = len(arguments.args) + len(arguments.kwargs)
@@ -78,7 +84,7 @@ def _why_not_called_once(one: ExpertsModule, expert_of: Mapping[fx.Node, int]) -
 def _find_region(
     graph_module: fx.GraphModule, flow: nx.DiGraph, expert_of: Mapping[fx.Node, int]
 ) -> DispatchRegion | str:
-    """The first cut that is closed and right, or the condition that the most promising one failed."""
+    """The first cut that is closed and correct, or the condition that the most promising cut failed."""
     call = next(iter(expert_of))
     tokens, rows = call.args[0], call.meta["val"]
     if not isinstance(tokens, fx.Node) or not _is_float(tokens.meta["val"]) or not _is_float(rows):
@@ -101,7 +107,7 @@ def _find_region(
                     failed.append((3, problem))
                 else:
                     return region
-    return max(failed, key=lambda one: one[0])[1]  # the first of the cuts that got furthest
+    return max(failed, key=lambda failure: failure[0])[1]  # the first of the cuts that got furthest
 
 
 def _hidden_states(flow: nx.DiGraph, tokens: fx.Node, width: int) -> Iterator[fx.Node]:
@@ -120,8 +126,11 @@ def _outputs(flow: nx.DiGraph, expert_of: Mapping[fx.Node, int], hidden: fx.Node
 
 
 def _routing(flow: nx.DiGraph, output: fx.Node, hidden: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
-    """Candidates for indices with weights of their shape: `[..., K]` or `[...]` as the hidden states. Most read first:
-    every expert reads the real ones, while what is made of them for one expert is read once."""
+    """Candidates for indices with weights of the same shape: `[..., K]`, or `[...]` as of the hidden states.
+
+    The candidates with most readers come first: every expert reads the real ones, while what is derived from them for
+    one expert is read once.
+    """
     leading = hidden.meta["val"].shape[:-1]
     without_hidden = flow.subgraph(node for node in flow if node is not hidden)
     shaped: list[tuple[fx.Node, torch.Tensor]] = []
@@ -129,7 +138,7 @@ def _routing(flow: nx.DiGraph, output: fx.Node, hidden: fx.Node) -> list[tuple[f
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor) and leading in (value.shape, value.shape[:-1]):
             shaped.append((node, value))
-    shaped.sort(key=lambda one: -len(one[0].users))
+    shaped.sort(key=lambda pair: -len(pair[0].users))
     indices = [(node, value.shape) for node, value in shaped if value.dtype in (torch.int64, torch.int32)]
     pairs: list[tuple[fx.Node, fx.Node]] = []
     for node, shape in indices[:_CANDIDATES]:
@@ -150,7 +159,7 @@ def _why_not_closed(
             return f"its weighted sum also reads the parameter {node.target}"
         if node.op == "call_module" and any(True for _ in graph_module.get_submodule(str(node.target)).parameters()):
             return f"its weighted sum also depends on the module {node.target}"
-    # Masks and row numbers may be read elsewhere too (for a balancing loss, say) and stay; sums may not.
+    # Masks and row numbers may also be read elsewhere (by a balancing loss, say) and then stay; sums may not.
     inside = {node for node in region.nodes if not _is_integer(node.meta.get("val"))}
     if leak := outside_reader(inside, region.output):
         return f"{leak[0].name}, inside its experts' region, is also read outside by {leak[1].name}"
@@ -178,18 +187,20 @@ def _why_not_equal(
 
 def _fuse_all(graph_module: fx.GraphModule, regions: list[tuple[ExpertsModule, DispatchRegion]]) -> None:
     replaced: dict[fx.Node, fx.Node] = {}  # a region may read the output of the one before
-    for one, region in regions:
-        owner, _, name = one.path.rpartition(".")
-        experts = ModuleListExperts(graph_module.get_submodule(f"{one.path}.{expert}") for expert in range(one.experts))
+    for module_list, region in regions:
+        owner, _, name = module_list.path.rpartition(".")
+        experts = ModuleListExperts(
+            graph_module.get_submodule(f"{module_list.path}.{expert}") for expert in range(module_list.experts)
+        )
         experts.training = graph_module.training
-        replaced[region.output] = _call_experts(graph_module.graph, one.path, region, replaced)
+        replaced[region.output] = _call_experts(graph_module.graph, module_list.path, region, replaced)
         _erase(graph_module.graph, region, replaced[region.output])
         setattr(graph_module.get_submodule(owner), name, experts)
     graph_module.recompile()
 
 
 def _call_experts(graph: fx.Graph, path: str, region: DispatchRegion, replaced: Mapping[fx.Node, fx.Node]) -> fx.Node:
-    """The experts node, with what makes matrices of its arguments and gives its output the region's shape."""
+    """The experts node, with the nodes that make its arguments matrices and give its output the region's shape."""
     original = replaced.get(region.hidden, region.hidden)
     with graph.inserting_before(region.output):
         hidden = _flat(graph, original)
@@ -203,7 +214,7 @@ def _call_experts(graph: fx.Graph, path: str, region: DispatchRegion, replaced: 
 
 
 def _erase(graph: fx.Graph, region: DispatchRegion, result: fx.Node) -> None:
-    """Lets the region's readers read `result`, and takes the region out with the sizes only it needed."""
+    """Make the region's readers read `result`; remove the region and the sizes that only it needed."""
     region.output.replace_all_uses_with(result)
     left, node = set(region.nodes), region.output
     while left:
@@ -215,7 +226,7 @@ def _erase(graph: fx.Graph, region: DispatchRegion, result: fx.Node) -> None:
 
 
 def _with_top_k(graph: fx.Graph, node: fx.Node, hidden: fx.Node) -> fx.Node:
-    """`[..., K]`: a last dim of 1 is added where the model has one expert a token and no such dim."""
+    """`[..., K]`: a last dim of 1 is added if the model has one expert per token and no such dim."""
     return node if node.meta["val"].dim() == hidden.meta["val"].dim() else _call(graph, "unsqueeze", node, -1)
 
 

@@ -1,7 +1,7 @@
-"""A torch.fx tracer whose proxies carry example values: ranks are known while tracing, sizes stay symbolic.
+"""A torch.fx tracer whose proxies carry example values: ranks are known while tracing, and sizes stay symbolic.
 
 Plain fx cannot unpack `a, b, c = x.shape`, take `len(shape)`, or assign to `x[rows]`. Here every proxy holds what its
-node gave on the example inputs, and in-place operations re-point it to the new node, so that edges tell the dataflow.
+node returned on the example inputs, and in-place operations re-point it to the new node, so edges follow the dataflow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STATIC_METHODS = ("dim", "is_floating_point", "is_complex", "get_device", "elem
 
 @fx.wrap
 def set_item(tensor: torch.Tensor, index: Any, value: Any) -> torch.Tensor:
-    """`tensor[index] = value`, giving the tensor back so that its readers depend on the assignment."""
+    """`tensor[index] = value`; returns the tensor, so that its readers depend on the assignment."""
     tensor[index] = value
     return tensor
 
@@ -83,7 +83,7 @@ class ExampleAttribute(Attribute, ExampleProxy):
             return self._example
         try:
             return getattr(self.root.example, self.attr)
-        except AttributeError as error:  # an AttributeError here would make Python ask __getattr__ for `example`
+        except AttributeError as error:  # an AttributeError here would make Python call __getattr__ for `example`
             raise TraceError(str(error)) from error
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -98,7 +98,7 @@ def rank_of(proxy: ExampleProxy) -> int:
 
 
 class ExampleTracer(fx.Tracer):
-    """Runs every node once on example values. Subclasses say which modules are leaves and fill `inputs`."""
+    """Runs every node once on example values. Subclasses decide which modules are leaves and fill `inputs`."""
 
     proxy_buffer_attributes = True
 
@@ -115,7 +115,10 @@ class ExampleTracer(fx.Tracer):
             return super().trace(root, concrete_args)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        """Parameters and buffers read by traced code become nodes, uncached: a cached one may have been rolled back."""
+        """Parameters and buffers read by traced code become nodes.
+
+        No cache: a cached node may have been rolled back.
+        """
         path = self._path_of_tensor.get(id(attr_val)) if isinstance(attr_val, torch.Tensor) else None
         return attr_val if path is None else self.create_proxy("get_attr", path, (), {})
 
@@ -145,7 +148,7 @@ class ExampleTracer(fx.Tracer):
         return created[0]
 
     def repoint(self, proxy: ExampleProxy, changed: ExampleProxy) -> None:
-        """Let later readers of `proxy` read `changed`, the node that wrote into it."""
+        """Make later readers of `proxy` read `changed`, the node that wrote into it."""
         if isinstance(proxy, ExampleAttribute) or not isinstance(proxy, ExampleProxy):
             return
         self._repointed.append((proxy, proxy.node))
@@ -153,7 +156,7 @@ class ExampleTracer(fx.Tracer):
 
     @contextmanager
     def undone_on_error(self) -> Iterator[None]:
-        """Takes back every node and re-pointing made inside when it raises."""
+        """If the block raises, removes every node and undoes every re-pointing made inside."""
         last, repointed, stack = (
             next(iter(reversed(self.graph.nodes)), None),
             len(self._repointed),
@@ -172,7 +175,7 @@ class ExampleTracer(fx.Tracer):
 
     @contextmanager
     def outside_tracing(self) -> Iterator[None]:
-        """Real modules run as ever: fx's patches of nn.Module are undone inside."""
+        """Real modules run unpatched: fx's patches of nn.Module are undone inside."""
         patched = nn.Module.__call__, nn.Module.__getattr__
         nn.Module.__call__, nn.Module.__getattr__ = self._module_call, self._module_getattr  # type: ignore[method-assign]
         try:
@@ -206,11 +209,11 @@ class ExampleTracer(fx.Tracer):
 
 @contextmanager
 def _creation_takes_proxies() -> Iterator[None]:
-    """While inside, `torch.zeros(rows, 8)` takes a proxy among its sizes, as `torch.zeros((rows, 8))` always does."""
+    """While inside, `torch.zeros(rows, 8)` accepts a proxy among its sizes, as `torch.zeros((rows, 8))` always does."""
     originals = {name: getattr(torch, name) for name in ("zeros", "ones", "empty", "rand", "randn")}
 
     def create(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(one, fx.Proxy) for one in args) and not isinstance(args[0], tuple):
+        if any(isinstance(size, fx.Proxy) for size in args) and not isinstance(args[0], tuple):
             return original(args, **kwargs)
         return original(*args, **kwargs)
 
@@ -225,7 +228,7 @@ def _creation_takes_proxies() -> Iterator[None]:
 
 def examples_of(value: Any) -> Any:
     """`value` with every proxy replaced by its example."""
-    return pytree.tree_map(_example, value, is_leaf=lambda one: isinstance(one, (fx.Proxy, slice)))
+    return pytree.tree_map(_example, value, is_leaf=lambda value: isinstance(value, (fx.Proxy, slice)))
 
 
 def _example(value: Any) -> Any:
@@ -235,14 +238,15 @@ def _example(value: Any) -> Any:
 
 
 def _shape_only(value: Any) -> Any:
-    """A tensor's shape and dtype as a meta tensor; anything else as it is."""
+    """A tensor's shape and dtype as a meta tensor; anything else unchanged."""
     if not isinstance(value, torch.Tensor):
         return value
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
 
 
 def _calls_no_module(function: Any) -> bool:
-    """Operators and torch functions: most nodes; undoing fx's patches for each would cost more than they do."""
+    """Operators and torch functions, which are most nodes: undoing fx's patches for each would cost more than they
+    do."""
     return (getattr(function, "__module__", None) or "").partition(".")[0] in ("_operator", "builtins", "torch")
 
 
@@ -252,4 +256,4 @@ def _is_static(node: fx.Node) -> bool:
         return node.args[1] in _STATIC_ATTRIBUTES
     if node.op == "call_method" and node.target in _STATIC_METHODS:
         return True
-    return node.op == "call_function" and all(_is_static(one) for one in node.all_input_nodes)
+    return node.op == "call_function" and all(_is_static(argument) for argument in node.all_input_nodes)

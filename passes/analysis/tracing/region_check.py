@@ -1,7 +1,7 @@
-"""Whether a traced region is what the experts ABI says, tried out with stand-ins for the experts.
+"""Whether a traced region computes what the experts ABI says, tested with stand-ins for the experts.
 
-The region's own code runs on random tokens and indices, every expert replaced by a row-wise map of its own; so it needs
-no weights (it works for models on the meta device) and covers every expert, wherever the example inputs go.
+The region's own code runs on random tokens and indices, with every expert replaced by a row-wise map of its own. So the
+check needs no weights (models on the meta device work) and covers every expert, whichever the example inputs choose.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DispatchRegion:
     output: fx.Node
     """The weighted sum, shaped like the hidden states."""
     nodes: frozenset[fx.Node]
-    """Everything in between, with the output, without the three inputs."""
+    """Everything in between, including the output, excluding the three inputs."""
 
 
 class _StandIn(nn.Module):
@@ -79,7 +79,7 @@ def largest_difference(graph_module: fx.GraphModule, region: DispatchRegion, exp
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """Difference that another order of summation may make, relative to the largest output."""
+    """Largest difference that another order of summation can make, relative to the largest output."""
     return 16 * torch.finfo(dtype).eps
 
 
@@ -94,7 +94,7 @@ def _evaluate(
     values: Mapping[fx.Node, torch.Tensor],
     calls: Mapping[fx.Node, nn.Module],
 ) -> Any:
-    """The region's output; sizes from outside have their example values, everything runs on the CPU."""
+    """The region's output. Sizes from outside have their example values; everything runs on the CPU."""
     environment: dict[fx.Node, Any] = dict(values)
 
     def value_of(node: fx.Node) -> Any:

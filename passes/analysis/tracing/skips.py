@@ -1,7 +1,7 @@
-"""`if mask.any():` in hand-written dispatch: an expert without tokens is skipped, which changes nothing but the time.
+"""`if mask.any():` in hand-written dispatch: an expert without tokens is skipped, which only saves time.
 
-The branch with tokens is traced. That skipping changes nothing is checked on the original module: its output for one
-token alone, when most experts are skipped, must be that token's output among all tokens, when few are.
+The branch with tokens is traced. A check on the original module shows that skipping changes nothing: its output for a
+single token, when most experts are skipped, must equal that token's output among all tokens, when few are skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COUNTING_METHODS = ("numel", "size", "sum", "count_nonzero")
 
 
 def answer_with_tokens(node: fx.Node) -> bool | None:
-    """The truth of a condition on how many tokens an expert has, as if they were many; None for any other condition."""
+    """The value that a condition on an expert's number of tokens has for many tokens; None for any other condition."""
     if node.op == "call_function" and node.target in _COMPARISONS:
         counted, bound = node.args[0], node.args[1]
         if isinstance(counted, fx.Node) and _is_count(counted) and isinstance(bound, int):
@@ -31,18 +31,18 @@ def answer_with_tokens(node: fx.Node) -> bool | None:
 
 
 def check_skipping(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], traced: Any) -> None:
-    """Raises TraceError unless `module` gives `traced` on its arguments, and the same for its first token alone."""
-    tensors = [one for one in pytree.tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+    """Raises TraceError unless `module` returns `traced` on its arguments, and the same for its first token alone."""
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     if len(tensors) != 1 or not isinstance(traced, torch.Tensor) or traced.shape[:-1] != tensors[0].shape[:-1]:
-        raise TraceError("it skips experts without tokens, and is not a map of one tensor of tokens to another")
+        raise TraceError("it skips experts without tokens, and does not map one tensor of tokens to another")
     first = (slice(0, 1),) * (traced.dim() - 1)
-    one_token_args, one_token_kwargs = pytree.tree_map_only(torch.Tensor, lambda one: one[first], (args, kwargs))
+    one_token_args, one_token_kwargs = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor[first], (args, kwargs))
     for got, expected in (
         (module(*args, **kwargs), traced),
         (module(*one_token_args, **one_token_kwargs), traced[first]),
     ):
         difference = float((got - expected).abs().max() / expected.abs().max())
-        allowed = torch.finfo(expected.dtype).eps ** 0.5  # matrix products of other shapes round differently
+        allowed = torch.finfo(expected.dtype).eps ** 0.5  # matrix products of different shapes round differently
         if not difference <= allowed:
             raise TraceError(
                 f"skipping its experts without tokens changes its output: "

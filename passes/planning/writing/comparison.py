@@ -1,4 +1,4 @@
-"""What a plan is worth beside the baselines, all on the same loads.
+"""What a plan is worth next to the baselines, all on the same loads.
 
 Axes: P planners and baselines, S steps, L layers, E experts, G GPUs.
 """
@@ -29,12 +29,12 @@ def compare(
     placements: Sequence[Placement],
     judge: Callable[[np.ndarray], float] | None = None,
 ) -> Estimate:
-    """The plan of `planner` beside the baselines and the bound, on the problem's loads.
+    """The plan of `planner` next to the baselines and the bound, on the problem's loads.
 
-    In order: `contiguous`; `placement` (greedy, no replicas); `eplb` as published, with the smallest uniform
-    number of replicas it can do, at least one; every other planner at the problem's budget; the plan itself. With
-    expert groups EPLB is hierarchical, while placement only and planners without groups do not keep them on nodes.
-    judge: what the plan's objective makes of a planner's `balancedness_SL`, where that is not balancedness.
+    In order: `contiguous`; `placement` (greedy, no replicas); `eplb` as published, with the smallest uniform number of
+    replicas that it can place, at least one; every other planner at the problem's budget; the plan itself. With expert
+    groups EPLB is hierarchical, while placement only and planners without groups do not keep them on nodes. judge: what
+    the plan's objective makes of a planner's `balancedness_SL`, if that is not balancedness.
     """
     counts_SLE, topology = problem.counts_SLE, problem.topology
     baselines: dict[str, Sequence[Placement]] = {
@@ -49,7 +49,7 @@ def compare(
     placed = baselines | {planner.name: placements}
     placed |= {name: _plan(problem, name) for name in PLANNERS if name not in placed}
     placed[planner.name] = placed.pop(planner.name)  # the plan itself comes last
-    # All at once: replaying is mostly gathering a layer's loads.
+    # All at once, because most of the time goes into gathering the loads of a layer.
     every = placement_array([placement for theirs in placed.values() for placement in theirs])
     layer_PL = np.tile(np.arange(problem.layers), len(placed))
     balancedness_SPL = replay_steps(counts_SLE, layer_PL, every).reshape(-1, len(placed), problem.layers)
@@ -96,7 +96,7 @@ def with_planned(estimate: Estimate, planned_L: Sequence[float]) -> Estimate:
 
 
 def _plan(problem: PlanningProblem, name: str) -> tuple[Placement, ...]:
-    """Planned by another planner, without the groups or the objective that it does not know."""
+    """Planned by another planner, without groups or an objective that it does not know."""
     try:
         planner = planner_for(name, problem)
     except Unsupported:

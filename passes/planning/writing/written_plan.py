@@ -23,7 +23,7 @@ def written_plan(
 ) -> ReplicationPlan:
     """The plan with `layers`, compared with the baselines on its own loads.
 
-    Raises VerificationFailed where a planner broke a rule of plans (docs/plan-file.md): a bug, never the user's
+    Raises VerificationFailed if a planner broke a rule of plans (docs/plan-file.md): a bug, never the user's
     mistake.
     """
     loads, problem, objective = compilation.loads, compilation.problem, compilation.request.options.objective

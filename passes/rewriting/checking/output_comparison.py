@@ -16,7 +16,7 @@ from craftc.errors import VerificationFailed
 from craftc.runtime.replicated_experts import ReplicatedExperts
 
 RELATIVE_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-6}
-"""Largest difference allowed, as a fraction of the largest absolute value compared (of 1, where that is smaller)."""
+"""Largest difference allowed, as a fraction of the largest absolute value compared (of 1, if that is smaller)."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Difference:
 
 
 def check_difference(what: str, found: Difference) -> None:
-    """Raise VerificationFailed where `found` is above its tolerance."""
+    """Raise VerificationFailed if `found` is above its tolerance."""
     if not found.value <= found.tolerance:  # NaN is a difference too
         raise VerificationFailed(
             f"rewritten model differs from the original ({what}): {found.where} by {found.value:.3g}, "
@@ -46,8 +46,10 @@ def check_difference(what: str, found: Difference) -> None:
 
 
 def difference(where: str, got: Tensor, expected: Tensor) -> Difference:
-    """Of two tensors of one dtype, whose tolerance applies. Raises VerificationFailed where the shapes differ, or where
-    `expected` holds NaN."""
+    """The difference of two tensors of one dtype, whose tolerance applies.
+
+    Raises VerificationFailed if the shapes differ, or if `expected` holds NaN.
+    """
     if got.shape != expected.shape:
         raise VerificationFailed(f"{where} has shape {list(got.shape)}, the original {list(expected.shape)}")
     relative = RELATIVE_TOLERANCE[expected.dtype]
@@ -61,27 +63,28 @@ def difference(where: str, got: Tensor, expected: Tensor) -> Difference:
 
 
 def output_difference(got: Any, expected: Any) -> Difference:
-    """The worst of all floating-point tensors in two outputs. Raises VerificationFailed where their numbers differ."""
+    """The worst of all floating-point tensors in two outputs. Raises VerificationFailed if their numbers differ."""
     got_tensors, expected_tensors = _float_tensors(got), _float_tensors(expected)
     if len(got_tensors) != len(expected_tensors):
         raise VerificationFailed(
             f"rewritten model gives {len(got_tensors)} tensors, the original {len(expected_tensors)}"
         )
     pairs = zip(got_tensors, expected_tensors, strict=True)
-    found = [difference(f"output {number}", one, other) for number, (one, other) in enumerate(pairs)]
-    return max(found, key=lambda one: one.excess)
+    found = [difference(f"output {number}", got, expected) for number, (got, expected) in enumerate(pairs)]
+    return max(found, key=lambda gap: gap.excess)
 
 
 def in_dtype(dtype: torch.dtype, *modules: Any) -> Any:
-    """The modules in `dtype`: themselves where the first one is, else copies that share weights as the originals do."""
-    if all(one.dtype == dtype for one in modules[0].parameters() if one.is_floating_point()):
+    """The modules in `dtype`: themselves if the first one is in it, else copies that share weights as the originals
+    do."""
+    if all(weight.dtype == dtype for weight in modules[0].parameters() if weight.is_floating_point()):
         return modules
-    return tuple(one.to(dtype) for one in copy.deepcopy(modules))
+    return tuple(module.to(dtype) for module in copy.deepcopy(modules))
 
 
 def cast_inputs(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     """`inputs` with every floating-point tensor in `dtype`."""
-    return pytree.tree_map(lambda one: one.to(dtype) if _is_float(one) else one, inputs)
+    return pytree.tree_map(lambda value: value.to(dtype) if _is_float(value) else value, inputs)
 
 
 def seeded(call: Callable[[], Any]) -> Any:
@@ -108,7 +111,7 @@ def hooked(model: nn.Module, hook: Callable[..., None]) -> Iterator[None]:
 
 
 def _float_tensors(output: Any) -> list[Tensor]:
-    return [one for one in pytree.tree_leaves(output) if _is_float(one)]
+    return [leaf for leaf in pytree.tree_leaves(output) if _is_float(leaf)]
 
 
 def _is_float(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Tokens that GPUs execute against what the plan's shares predict.
+"""Tokens that GPUs execute, compared with what the plan's shares predict.
 
 Axes: E experts, S slots, G GPUs.
 """
@@ -20,7 +20,7 @@ from craftc.runtime.slot_table import SlotTable
 
 @dataclass(frozen=True)
 class RoutedTokens:
-    """What a layer's router chose while it was watched."""
+    """What the router of a layer chose while it was watched."""
 
     tokens_E: Tensor
     """Tokens per expert, int64."""
@@ -30,7 +30,7 @@ class RoutedTokens:
 
 @contextmanager
 def routed_tokens(model: nn.Module) -> Iterator[dict[str, RoutedTokens]]:
-    """Counts, by layer name, the experts that every call of replicated experts in the block is given."""
+    """While inside, counts by layer name the experts chosen in every call of replicated experts."""
     routed: dict[str, RoutedTokens] = {}
 
     def count(module: ReplicatedExperts, args: tuple[Tensor, ...], output: Tensor) -> None:
@@ -47,8 +47,8 @@ def token_deviation(
 ) -> float:
     """Largest |counted - predicted| tokens of a GPU in one layer, as a fraction of the mean GPU's tokens.
 
-    routed: over all `senders`, the ranks that choose copies independently. In every call each of them rounds the share
-    of each copy of a replicated expert by less than a token. Raises VerificationFailed where a GPU is further off.
+    routed: over all `senders`, the ranks that choose copies independently. In every call, each of them rounds the share
+    of each copy of a replicated expert by less than a token. Raises VerificationFailed if a GPU is further off.
     """
     tokens_E = routed.tokens_E.tolist()
     worst = 0.0

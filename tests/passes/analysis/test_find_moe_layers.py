@@ -99,7 +99,7 @@ def test_every_family(family):
     for layer in layers:
         experts = model.get_submodule(layer.name)
         assert (layer.experts, layer.top_k, layer.layout) == (expected.experts, expected.top_k, "fused")
-        assert layer.expert_bytes * layer.experts == 4 * sum(one.numel() for one in experts.parameters())
+        assert layer.expert_bytes * layer.experts == 4 * sum(parameter.numel() for parameter in experts.parameters())
         assert layer.router in [f"{layer.name.rpartition('.')[0]}.{name}" for name in ("gate", "router")]
 
 

@@ -115,8 +115,8 @@ def test_counts_are_those_of_the_original_models_routers_on_padded_batches(famil
         input_ids_BT = torch.randint(97, (sequences, length), generator=generator)
         batches.append({"input_ids": input_ids_BT, "attention_mask": mask_BT})
     after = Compilation(model=model, inputs=WorkloadInputs(batches[0], lambda: iter(batches)))
-    for one in (Trace(), FindMoELayers(), ProfileLoads(model_name="toy")):
-        after = run_checked(one, after)
+    for each in (Trace(), FindMoELayers(), ProfileLoads(model_name="toy")):
+        after = run_checked(each, after)
     loads = after.loads
     assert loads is not None
     names = [name for name, _ in model.named_modules() if name.endswith("experts") and "shared" not in name]
@@ -137,7 +137,7 @@ def test_the_last_experts_and_all_that_follows_are_not_run_and_nothing_of_the_gr
     assert compilation.graph.code == code
     assert not any(module._forward_pre_hooks for module in compilation.graph.modules())
     counter = counting_graph(compilation.graph, None)
-    assert {id(one) for one in counter.parameters()} < {id(one) for one in compilation.graph.parameters()}
+    assert {id(weight) for weight in counter.parameters()} < {id(weight) for weight in compilation.graph.parameters()}
     assert "head" not in counter.code
 
 

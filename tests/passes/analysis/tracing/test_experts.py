@@ -102,7 +102,7 @@ def test_a_list_of_alike_modules_beside_a_router():
 
 def test_lists_that_are_almost_experts():
     _, (no_router,) = find_experts(listed(5, 6))
-    assert no_router.reason == "no router beside it: no parameter with a dim of 5 in the two modules above"
+    assert no_router.reason == "no router next to it: no parameter with a dim of 5 in the two modules above"
     mixed = owner(router=nn.Linear(7, 2), experts=nn.ModuleList([nn.Linear(7, 7), nn.Linear(7, 8)]))
     _, (unlike,) = find_experts(mixed)
     assert unlike.reason.startswith("its 2 modules are not alike: classes Linear")
@@ -111,7 +111,7 @@ def test_lists_that_are_almost_experts():
 def test_a_stack_of_blocks_that_hold_experts_is_no_list_of_experts():
     model = owner(width=nn.Linear(3, 4), layers=nn.ModuleList(listed(5, 5) for _ in range(3)))
     found, missed = find_experts(model)
-    assert [one.path for one in found] == [f"layers.{block}.experts" for block in range(3)]
+    assert [module.path for module in found] == [f"layers.{block}.experts" for block in range(3)]
     assert missed == ()
 
 
@@ -128,7 +128,7 @@ def test_models():
 def test_the_line_for_a_model_without_moe_layers():
     assert no_moe_layer("Linear", ()).startswith("Linear has no MoE layer: neither ")
     _, misses = find_experts(listed(5, 6))
-    assert "1 near miss: experts: no router beside it" in no_moe_layer("Linear", misses)
+    assert "1 near miss: experts: no router next to it" in no_moe_layer("Linear", misses)
 
 
 def test_the_block_index_is_the_position_in_the_stack_of_blocks_not_the_first_number():

@@ -121,7 +121,7 @@ class OverwritesItsInput(Block):
         (CallsTheFirstTwice, "expert 0 of 6 is called 2 times in one forward"),
         (ReadsAGate, "is not the weighted sum of the chosen experts' outputs: relative difference "),
     ],
-    ids=lambda one: getattr(one, "__name__", None),
+    ids=lambda value: getattr(value, "__name__", None),
 )
 def test_what_cannot_be_fused_is_reported_and_runs_as_it_was(style, reason):
     assert reason in reason_of(style)

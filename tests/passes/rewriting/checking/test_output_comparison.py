@@ -43,13 +43,13 @@ def test_the_worst_of_several_outputs_counts_and_integers_do_not():
 
 
 def test_copies_in_another_dtype_share_weights_and_originals_stay():
-    one = nn.Linear(2, 2)
-    other = nn.Sequential(one)
-    assert in_dtype(torch.float32, one, other) == (one, other)
-    copied, copied_other = in_dtype(torch.bfloat16, one, other)
+    linear = nn.Linear(2, 2)
+    holder = nn.Sequential(linear)
+    assert in_dtype(torch.float32, linear, holder) == (linear, holder)
+    copied, copied_other = in_dtype(torch.bfloat16, linear, holder)
     assert copied_other[0] is copied
     assert copied.weight.dtype == torch.bfloat16
-    assert one.weight.dtype == torch.float32
+    assert linear.weight.dtype == torch.float32
 
 
 def test_dropout_drops_the_same():
