@@ -1,6 +1,6 @@
 """Run an optimized model: `torchrun --nproc-per-node G -m craftc.run DIR --inputs x.safetensors --out y.safetensors`.
 
-The batch is cut over the ranks; the outputs come back in one file, in the order of the batch.
+The batch is split over the ranks; the outputs are written to one file, in the order of the batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from craftc.runtime.rank_group import RankGroup
 
 
 def main(arguments: list[str]) -> int:
-    """Parse `arguments` and run; gives the exit code."""
+    """Parse `arguments` and run; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m craftc.run", description=__doc__)
     add = parser.add_argument
     add("folder", type=Path, metavar="DIR", help="folder that craftc optimize --out wrote")
@@ -44,8 +44,8 @@ def run(folder: Path, inputs: Path, out: Path, group: RankGroup, model: str | No
     batch, rows = rows_of_rank(_read_inputs(inputs), group.rank, group.size)
     loaded = load_model(folder, group=group.process_group, model=model, device=device)
     with torch.inference_mode():
-        output = call_model(loaded, {name: one.to(device) for name, one in batch.items()})
-    own = {name: one[:rows].cpu() for name, one in named_tensors(output).items()}
+        output = call_model(loaded, {name: tensor.to(device) for name, tensor in batch.items()})
+    own = {name: tensor[:rows].cpu() for name, tensor in named_tensors(output).items()}
     gathered: list[Any] = [None] * group.size
     dist.all_gather_object(gathered, own, group=group.process_group)
     if group.rank == 0:
@@ -65,7 +65,7 @@ def _read_inputs(path: Path) -> dict[str, torch.Tensor]:
 def _write_outputs(outputs: dict[str, torch.Tensor], path: Path) -> None:
     from safetensors.torch import save
 
-    write_bytes(path, save({name: one.contiguous() for name, one in outputs.items()}))
+    write_bytes(path, save({name: tensor.contiguous() for name, tensor in outputs.items()}))
 
 
 if __name__ == "__main__":

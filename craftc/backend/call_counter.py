@@ -15,9 +15,9 @@ Step = dict[str, Tensor]
 
 
 class CallCounter:
-    """Counts until `calls` calls of the model are complete, and hands the counts over when the next one begins.
+    """Counts until `calls` calls of the model are complete, and passes the counts on when the next call begins.
 
-    A call of the model begins when a layer is called that the current one has had already.
+    A new call of the model begins when a layer is called that the current call has already had.
     """
 
     def __init__(self, calls: int, hand_over: Callable[[tuple[Step, ...]], None]) -> None:
@@ -38,6 +38,6 @@ class CallCounter:
 
 
 def stack_steps(steps: tuple[Step, ...], layers: tuple[str, ...]) -> Tensor:
-    """Counts `[S, L, E]`; a layer that a step did not call has none there."""
+    """Counts `[S, L, E]`; zeros for layers that a step did not call."""
     zeros_E = torch.zeros_like(next(iter(steps[0].values())))
     return torch.stack([torch.stack([step.get(name, zeros_E) for name in layers]) for step in steps])

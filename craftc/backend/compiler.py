@@ -1,4 +1,4 @@
-"""The Dynamo backend: MoE layers of a graph become replicated ones, `inner` compiles the rest."""
+"""The Dynamo backend: the MoE layers of a graph become replicated ones, and `inner` compiles the rest."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def craftc(
 ) -> CompiledGraph:
     """The backend that `torch.compile(model, backend="craftc", options={...})` calls with every captured graph.
 
-    `options` are the fields of `CompileOptions`. A layer that cannot be replaced is left to the inner backend, and why
-    is logged once. Raises BadInput for wrong options, plans or loads, what planning raises, and under `strict`
-    Unsupported for a layer that is left alone; Dynamo wraps them into its BackendCompilerFailed.
+    `options` are the fields of `CompileOptions`. A layer that cannot be replaced is left to the inner backend, and the
+    reason is logged once. Raises BadInput for wrong options, plans or loads, what planning raises, and under `strict`
+    Unsupported for a layer that is not replaced; Dynamo wraps them into its BackendCompilerFailed.
     """
     session = session_for(options, mode)
     inner = lookup_backend(session.options.inner)
@@ -60,10 +60,10 @@ def _matched_calls(gm: fx.GraphModule, frame: Frame, session: Session) -> dict[s
     if frame.root is None or not frame.experts:
         return {}
     if reason := _why_not_a_model(frame):
-        session.keep_as_they_were([NearMiss(one.parameters.name or "experts", reason) for one in frame.experts])
+        session.keep_as_they_were([NearMiss(experts.parameters.name or "experts", reason) for experts in frame.experts])
         return {}
     plan = session.model_plan(frame.root)
-    regions = find_regions(gm.graph, [one.parameters for one in frame.experts])
+    regions = find_regions(gm.graph, [experts.parameters for experts in frame.experts])
     found = [
         (region, plan.call_of(owned) if isinstance(region, Region) else region)
         for owned, region in zip(frame.experts, regions, strict=True)
@@ -82,13 +82,13 @@ def _why_not_a_model(frame: Frame) -> str | None:
             "Dynamo's DDP optimizer cuts the graph at DDP's buckets, through the experts: "
             "set torch._dynamo.config.optimize_ddp = False before the first call"
         )
-    if any(one.module is frame.root for one in frame.experts):
+    if any(experts.module is frame.root for experts in frame.experts):
         return "torch.compile broke the graph around it and compiles it alone; TORCH_LOGS=graph_breaks says why"
     return None
 
 
 def _broken_layers(root: nn.Module) -> list[NearMiss]:
-    """Layers of `root` that can be in none of its graphs, because Dynamo breaks the graph inside of their forward."""
+    """Layers of `root` that can be in none of its graphs, because Dynamo breaks the graph inside their forward."""
     broken = []
     for experts in find_experts(root)[0]:
         if experts.layout == "module_list":

@@ -1,7 +1,7 @@
 """`torch.export.ExportedProgram` as input: its MoE regions become experts modules again.
 
-An exported program has arithmetic, but no modules. Each region that `find_regions` finds is cut out, with its
-parameters, into a module behind the experts ABI; what comes out is an ordinary model to trace, plan for and rewrite.
+An exported program has arithmetic, but no modules. Each region that `find_regions` finds is moved, with its parameters,
+into a module behind the experts ABI; the result is an ordinary model to trace, plan for and rewrite.
 Axes: T tokens, K experts per token, H hidden, E experts.
 """
 
@@ -48,9 +48,9 @@ class RegionExperts(nn.Module):
 
 
 def restored_model(exported: ExportedProgram) -> nn.Module:
-    """A module to trace that computes what the program does, with its experts modules back; parameters are shared.
+    """A module that computes what the program does, with experts modules again, ready to trace; parameters are shared.
 
-    Raises BadInput for anything else than an ExportedProgram, Unsupported where one of its MoE layers cannot be cut
+    Raises BadInput for anything but an ExportedProgram, Unsupported if one of its MoE layers cannot be cut
     out, saying why and how to export instead.
     """
     if not isinstance(exported, ExportedProgram):
@@ -68,7 +68,7 @@ def restored_model(exported: ExportedProgram) -> nn.Module:
         program.set_submodule(found.experts.name, restored)
         replace_region(program.graph, found, found.experts.name, ())
     for node in program.graph.find_nodes(op="call_function", target=_ASSERT):
-        program.graph.erase_node(node)  # true by construction, and in the way of running in another dtype
+        program.graph.erase_node(node)  # true by construction, and an obstacle to running in another dtype
     for node in program.graph.find_nodes(op="get_attr"):
         if not node.users:
             program.graph.erase_node(node)
@@ -78,8 +78,8 @@ def restored_model(exported: ExportedProgram) -> nn.Module:
 
 
 def own_dtypes(exported: ExportedProgram) -> tuple[torch.dtype, ...]:
-    """The dtype to verify the program in: it has its own baked in. Raises Unsupported where it has several."""
-    dtypes = {one.dtype for one in exported.parameters()}
+    """The dtype to verify the program in, because its own is baked in. Raises Unsupported if it has several."""
+    dtypes = {parameter.dtype for parameter in exported.parameters()}
     known = tuple(dtype for dtype in RELATIVE_TOLERANCE if dtypes == {dtype})
     if not known:
         found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
@@ -101,7 +101,7 @@ def _experts_of(program: fx.GraphModule) -> Iterator[ExpertsParameters]:
         class_name = _owner_class(nodes, owner)
         if class_name is not None and not class_name.startswith("torch.nn."):
             yield ExpertsParameters(
-                owner, class_name, tuple((str(one.target).rpartition(".")[2], one) for one in nodes)
+                owner, class_name, tuple((str(node.target).rpartition(".")[2], node) for node in nodes)
             )
 
 
@@ -140,7 +140,7 @@ def _cut_out(program: fx.GraphModule, region: Region) -> RegionExperts:
 
 
 def _tokens_in(region: Region, size: fx.Node) -> int:
-    """How many times T the size is. Raises Unsupported where it is no multiple of it."""
+    """The size as a multiple of T. Raises Unsupported if it is no multiple."""
     value, hidden = example_value(size), example_value(region.hidden)
     assert isinstance(hidden, Tensor)
     if isinstance(value, torch.SymInt) and isinstance(hidden.shape[0], torch.SymInt):
@@ -154,7 +154,8 @@ def _tokens_in(region: Region, size: fx.Node) -> int:
 
 
 def _check_selectable(region: Region, experts: RegionExperts) -> None:
-    """The exported arithmetic must not have the number of experts or of tokens baked in: run it with one of each."""
+    """Check that neither the number of experts nor of tokens is baked into the exported arithmetic: run it with one of
+    each."""
     last = experts.num_experts - 1
     try:
         whole = _run_one_token(region, experts, last)

@@ -36,11 +36,11 @@ class ModelPlan:
     ranks: Ranks
     """Where to run."""
     plan: ReplicationPlan | None = None
-    """None until the first calls are counted, or for good where planning failed."""
+    """None until the first calls are counted, and forever if planning failed."""
     counter: CallCounter | None = None
-    """Counts loads where there is no plan yet."""
+    """Counts loads while there is no plan."""
     _calls: weakref.WeakValueDictionary[str, MoECall] = field(default_factory=weakref.WeakValueDictionary)
-    """Compiled graphs keep the calls alive; weights go with the last graph."""
+    """Compiled graphs keep the calls alive; weights are freed with the last graph."""
 
     @classmethod
     def of(cls, root: nn.Module, options: CompileOptions) -> ModelPlan:
@@ -58,13 +58,13 @@ class ModelPlan:
         return made
 
     def call_of(self, owned: OwnedExperts) -> MoECall | NearMiss:
-        """The call that stands for these experts; the same one in every graph."""
+        """The call that stands for these experts; the same in every graph."""
         name = owned.parameters.name
         if name in self._calls:
             return self._calls[name]
-        layer = next((one for one in self.layers if one.name == name), None)
+        layer = next((layer for layer in self.layers if layer.name == name), None)
         if layer is None:
-            return NearMiss(name, "it is inside of another experts module")
+            return NearMiss(name, "it is inside another experts module")
         used = [attribute for attribute, _ in owned.parameters.nodes]
         unused = [attribute for attribute in owned.module._parameters if attribute not in used]
         if unused:
@@ -93,7 +93,7 @@ class ModelPlan:
         except CraftcError as error:
             if self.options.strict:
                 raise
-            log.warning("craftc: no plan after %d calls, the model runs as it was: %s", len(steps), error)
+            log.warning("craftc: no plan after %d calls, the model runs unchanged: %s", len(steps), error)
             return
         for name, call in self._calls.items():
             planned = planned_layer(self.plan, name)
@@ -103,7 +103,7 @@ class ModelPlan:
 
 
 def planned_layer(plan: ReplicationPlan, name: str) -> LayerPlan | None:
-    """The plan's layer of that name, or else the only one whose name ends with it (a compiled part of a model)."""
+    """The plan's layer of that name, or the only one whose name ends with it (in a compiled part of a model)."""
     exact = [layer for layer in plan.layers if layer.name == name]
     parts = [layer for layer in plan.layers if layer.name.endswith(f".{name}")]
     return exact[0] if exact else parts[0] if len(parts) == 1 else None

@@ -34,9 +34,9 @@ class MoECall(nn.Module):
         self.template = _without_parameters(experts)
         """The experts module's code and settings."""
         self.counter = counter
-        """Counts loads as long as there is no plan."""
+        """Counts loads while there is no plan."""
         self.replicated: ReplicatedExperts | None = None
-        """The plan's module, whose `experts` is empty: the parameters come with the call."""
+        """The planned module, whose `experts` is empty: the parameters come with the call."""
         self.select: SelectsParameters = AllExperts()
         """The parameters of the experts that this process executes."""
 
@@ -47,7 +47,7 @@ class MoECall(nn.Module):
         self.counter = None
 
     def stop_counting(self) -> None:
-        """From the next call on, run as the model does, uncounted."""
+        """From the next call on, run as the model does, without counting."""
         self.counter = None
 
     def forward(self, hidden_TH: Tensor, indices_TK: Tensor, weights_TK: Tensor, *parameters: Tensor) -> Tensor:
@@ -73,15 +73,18 @@ class SelectsParameters(Protocol):
 
 
 class AllExperts:
-    """One process plays all GPUs: copies of an expert are the same numbers."""
+    """One process stands for all GPUs, so copies of an expert are the same numbers."""
 
     def __call__(self, parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return parameters
 
 
 class OwnExperts:
-    """One rank's slots. The copies are kept, and made anew where a parameter has changed; where gradients are wanted
-    they are made in every call, so that gradients reach the model's own parameters."""
+    """One rank's slots.
+
+    The copies are kept, and made again if a parameter has changed; if gradients are needed they are made in every call,
+    so that gradients reach the model's own parameters.
+    """
 
     def __init__(self, experts_S: tuple[int, ...]) -> None:
         self._experts_S = experts_S
@@ -90,36 +93,36 @@ class OwnExperts:
         self._states: tuple[object, ...] = ()
 
     def __call__(self, parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if torch.is_grad_enabled() and any(one.requires_grad for one in parameters):
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
             self._kept = ()
             return self._copies(parameters)
         if not self._are_current(parameters):
             self._kept = ()  # free the old copies first
             self._kept = self._copies(parameters)
-            self._kept_of = tuple(weakref.ref(one) for one in parameters)
+            self._kept_of = tuple(weakref.ref(parameter) for parameter in parameters)
             self._states = tuple(map(_state, parameters))
         return self._kept
 
     def _are_current(self, parameters: tuple[Tensor, ...]) -> bool:
         return (
             len(self._kept) == len(parameters)
-            and all(of() is one for of, one in zip(self._kept_of, parameters, strict=True))
+            and all(of() is parameter for of, parameter in zip(self._kept_of, parameters, strict=True))
             and self._states == tuple(map(_state, parameters))
         )
 
     def _copies(self, parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         experts_S = torch.tensor(self._experts_S, dtype=torch.int64, device=parameters[0].device)
-        return tuple(one.index_select(0, experts_S) for one in parameters)
+        return tuple(parameter.index_select(0, experts_S) for parameter in parameters)
 
 
 def _state(parameter: Tensor) -> object:
-    """Differs where the parameter moved or was written to (other than through `.data`)."""
+    """Differs if the parameter moved or was written to (except through `.data`)."""
     version = None if parameter.is_inference() else parameter._version
     return parameter.data_ptr(), parameter.device, parameter.dtype, version
 
 
 def _without_parameters(experts: nn.Module) -> nn.Module:
-    """A shallow copy of `experts` that has its code, settings and children, and none of its parameters."""
+    """A shallow copy of `experts` with its code, settings and children, and without its parameters."""
     bare = copy.copy(experts)
     bare._parameters = {}
     return bare

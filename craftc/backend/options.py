@@ -31,7 +31,7 @@ _OPTIONS: Mapping[str, tuple[tuple[type[Any], ...], str]] = {
     "strict": ((bool,), "True or False"),
     "group": ((ProcessGroup, DeviceMesh), "a process group or a DeviceMesh of one dimension"),
 }
-"""What users may give, with the types of its value and how to call them."""
+"""What users may give: the types of the value, and how messages describe them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class CompileOptions:
     """What to compile for, checked."""
 
     plan: ReplicationPlan | Path | PlanningRequest
-    """A ready plan or its file; or what to plan, from `loads` or from the loads of the first calls."""
+    """A ready plan or its file; or a request to plan from `loads` or from the loads of the first calls."""
     loads: LoadProfile | Path | None = None
     """Measured loads or their file; excludes `profile_calls`."""
     profile_calls: int = 16
@@ -47,10 +47,10 @@ class CompileOptions:
     inner: str = "inductor"
     """Name of the Dynamo backend that compiles what lies between the MoE layers."""
     strict: bool = False
-    """Raise where a layer is kept as it was, instead of logging why once."""
+    """Raise if a layer is left unchanged, instead of logging the reason once."""
     group: ProcessGroup | DeviceMesh | None = None
-    """Ranks to run on: a process group, or a DeviceMesh of one dimension. None means the default process group where
-    torch.distributed has more than one rank, and otherwise virtual GPUs in this process."""
+    """Ranks to run on: a process group, or a DeviceMesh of one dimension. None means the default process group if
+    torch.distributed has more than one rank, else virtual GPUs in this process."""
 
 
 def compile_options(options: Mapping[str, Any] | None, mode: str | None) -> CompileOptions:

@@ -35,15 +35,15 @@ class Frame:
     """What a Dynamo graph was captured from."""
 
     root: nn.Module | None
-    """The outermost module of the compiled frame; None where the graph uses no module's parameters."""
+    """The outermost module of the compiled frame; None if the graph uses no module's parameters."""
     experts: tuple[OwnedExperts, ...]
     """Experts modules in the graph, in the order of the root's modules."""
     is_piece: bool = False
-    """Whether Dynamo's DDP optimizer cut it out of a larger graph, and will try it on fakes."""
+    """Whether Dynamo's DDP optimizer cut it out of a larger graph and will run it on fake tensors."""
 
 
 def captured_frame(gm: fx.GraphModule, example_inputs: Sequence[object]) -> Frame:
-    """Root and experts modules of the graph that Dynamo is compiling just now."""
+    """Root and experts modules of the graph that Dynamo is compiling now."""
     inputs = zip(gm.graph.find_nodes(op="placeholder"), example_inputs, strict=True)
     lifted = {node: value for node, value in inputs if isinstance(value, nn.Parameter) and node.users}
     located = {node: found for node in lifted if (found := _located(node))} or _located_by_identity(lifted)
@@ -61,8 +61,8 @@ def captured_frame(gm: fx.GraphModule, example_inputs: Sequence[object]) -> Fram
 
 
 def _owned_experts(name: str, module: nn.Module, nodes: dict[int, fx.Node]) -> OwnedExperts:
-    """Parameters in the module's order; those the graph does not use are left out."""
-    own = tuple((one, nodes[id(value)]) for one, value in module._parameters.items() if id(value) in nodes)
+    """An experts module with its parameters in its own order, without those that the graph does not use."""
+    own = tuple((attribute, nodes[id(value)]) for attribute, value in module._parameters.items() if id(value) in nodes)
     return OwnedExperts(module, ExpertsParameters(name, qualified_name(type(module)), own))
 
 
@@ -71,20 +71,20 @@ class _Located:
     """Where a lifted parameter belongs."""
 
     modules: list[nn.Module]
-    """From the frame's outermost module to the owner; at least one."""
+    """Modules from the frame's outermost one to the owner; at least one."""
     parameter: nn.Parameter
-    """The real one; example inputs may be fakes of it."""
+    """The real parameter; example inputs may be fakes of it."""
 
 
 def _located(node: fx.Node) -> _Located | None:
-    """The parameter that Dynamo lifted as `node`, found the way Dynamo itself finds it in every call."""
+    """The parameter that Dynamo lifted as `node`, found as Dynamo itself finds it in every call."""
     source = getattr(node, "_dynamo_source", None)
     scope = _dynamo_scope()
     if not isinstance(source, Source) or scope is None:
         return None
     try:
-        values = [eval(_expression(one), scope) for one in _chain(source)]  # Dynamo's own guard expressions
-    except (NameError, LookupError, AttributeError):  # made by helpers that only Dynamo's guards see
+        values = [eval(_expression(part), scope) for part in _chain(source)]  # Dynamo's own guard expressions
+    except (NameError, LookupError, AttributeError):  # defined by helpers that only Dynamo's guards see
         return None
     modules = [value for value in values if isinstance(value, nn.Module)]
     return _Located(modules, values[-1]) if modules and isinstance(values[-1], nn.Parameter) else None
@@ -112,7 +112,7 @@ def _chain(source: Source) -> list[Source]:
 
 
 def _located_by_identity(lifted: dict[fx.Node, nn.Parameter]) -> dict[fx.Node, _Located]:
-    """The same from the parameters' identity alone, where Dynamo's scope cannot be read: looks at every live object."""
+    """The same by the identity of parameters alone, if Dynamo's scope cannot be read: looks at every live object."""
     if not lifted:
         return {}
     # isinstance would ask objects for their __class__, which some answer with a warning or an import

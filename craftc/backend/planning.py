@@ -34,12 +34,12 @@ def model_layers(root: nn.Module) -> tuple[MoELayer, ...]:
             expert_bytes=expert_bytes(root.get_submodule(experts.path)),
             layout="fused",
         )
-        for ordinal, experts in enumerate(one for one in find_experts(root)[0] if one.layout == "fused")
+        for ordinal, experts in enumerate(module for module in find_experts(root)[0] if module.layout == "fused")
     )
 
 
 def ready_plan(source: ReplicationPlan | Path) -> ReplicationPlan:
-    """A plan, read where it is a file. Raises BadInput or VerificationFailed where it is not sound."""
+    """A plan, read if it is a file. Raises BadInput or VerificationFailed if it is not sound."""
     if isinstance(source, Path):
         return read_plan(source)
     require_sound(source)
@@ -49,7 +49,7 @@ def ready_plan(source: ReplicationPlan | Path) -> ReplicationPlan:
 def plan_from_loads(
     request: PlanningRequest, layers: tuple[MoELayer, ...], loads: LoadProfile | Path
 ) -> ReplicationPlan:
-    """A plan for `layers` from measured loads or their file. Raises BadInput where they are loads of another model."""
+    """A plan for `layers` from measured loads or their file. Raises BadInput if they are loads of another model."""
     return planned(request, read_loads(loads) if isinstance(loads, Path) else loads, layers).plan
 
 
@@ -68,7 +68,7 @@ def plan_from_counts(request: PlanningRequest, layers: tuple[MoELayer, ...], cou
 
 
 def check_plannable(request: PlanningRequest, layers: tuple[MoELayer, ...]) -> None:
-    """Raises now what planning from counted calls would raise later: BadInput, Infeasible, or Unsupported."""
+    """Raise now what planning from counted calls would raise later: BadInput, Infeasible, or Unsupported."""
     if len({layer.experts for layer in layers}) > 1:
         few, many = (pick(layers, key=lambda layer: layer.experts) for pick in (min, max))
         raise Unsupported(

@@ -31,7 +31,7 @@ class Ranks:
 
     @classmethod
     def of(cls, options: CompileOptions) -> Ranks:
-        """The group that `options` name. Raises BadInput where it has not one rank for every GPU to plan for."""
+        """The group that `options` name. Raises BadInput unless it has one rank for every GPU to plan for."""
         several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         chosen = options.group or (dist.group.WORLD if several else None)
         if chosen is None:
@@ -45,7 +45,7 @@ class Ranks:
         return cls(group)
 
     def check(self, plan: ReplicationPlan) -> None:
-        """Raises BadInput, on every rank, where the ranks' plans differ or are for another number of GPUs."""
+        """Raises BadInput, on every rank, if the plans of the ranks differ or are for another number of GPUs."""
         if self.group is not None:
             check_ranks_agree(plan, self.group)
 
@@ -59,7 +59,7 @@ class Ranks:
         return total
 
     def agree(self, make: Callable[[], ReplicationPlan]) -> ReplicationPlan:
-        """The plan that the first rank makes, on every rank; its error is raised on every rank."""
+        """The plan that the first rank makes, for every rank; an error of the first rank is raised on every rank."""
         if self.group is None:
             return make()
         message: list[bytes | CraftcError | None] = [_plan_or_error(make) if self.group.rank == 0 else None]

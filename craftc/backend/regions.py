@@ -37,7 +37,7 @@ class Region:
     """One call of an experts module: `output = experts(hidden, indices, weights)`."""
 
     experts: ExpertsParameters
-    """Whose region it is."""
+    """The experts of the region."""
     nodes: tuple[fx.Node, ...]
     """The experts' own arithmetic in graph order, without sizes (other layers may share those)."""
     hidden: fx.Node
@@ -53,7 +53,7 @@ class Region:
 def find_regions(graph: fx.Graph, experts: Iterable[ExpertsParameters]) -> tuple[Region | NearMiss, ...]:
     """One record for every experts module in `graph`, in the order given."""
     dataflow = as_digraph(graph)
-    return tuple(_find(graph, dataflow, one) for one in experts)
+    return tuple(_find(graph, dataflow, parameters) for parameters in experts)
 
 
 def example_value(node: fx.Node) -> object:
@@ -66,8 +66,8 @@ def _find(graph: fx.Graph, dataflow: nx.DiGraph, experts: ExpertsParameters) -> 
     call_of = {user: _call_key(user, experts.class_name) for user in users}
     hidden = next((user for user in users if isinstance(user.target, HigherOrderOperator)), None)
     if hidden is not None:
-        where = f"it runs inside of {hidden.target}, such as activation checkpointing"
-        return NearMiss(experts.name, f"{where}: Dynamo keeps that in a sub-graph; leave its block out of it")
+        where = f"it runs inside {hidden.target}, such as activation checkpointing"
+        return NearMiss(experts.name, f"{where}: Dynamo keeps that in a sub-graph; leave this block out of it")
     if None in call_of.values():
         return NearMiss(experts.name, "its weights are also used outside of its forward")
     calls = sorted({call for call in call_of.values() if call is not None})
@@ -116,7 +116,7 @@ def _match(graph: fx.Graph, dataflow: nx.DiGraph, experts: ExpertsParameters, ca
 
 
 def _is_size(node: fx.Node) -> bool:
-    """Sizes are shared between layers under dynamic shapes, so they stay where they are."""
+    """Sizes are shared between layers under dynamic shapes, so they stay in place."""
     return isinstance(example_value(node), torch.SymInt | int | torch.SymFloat | float | torch.SymBool | bool)
 
 
@@ -132,14 +132,14 @@ def _output_problem(outputs: list[fx.Node]) -> str | None:
 
 
 def _cycle_problem(dataflow: nx.DiGraph, members: set[fx.Node], outputs: list[fx.Node]) -> str | None:
-    """A region can become one call only if nothing outside lies between two of its nodes."""
+    """A region can become one call only if nothing outside it depends on one of its nodes and feeds another."""
     after = nx.descendants(dataflow, outputs[0]) - members
     back = next((node for node in members if any(operand in after for operand in node.all_input_nodes)), None)
     return "it needs a value made from its own output" if back else None
 
 
 def _roles(outside: list[fx.Node], output: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node] | str:
-    """(hidden, indices, weights) among the outside inputs, or why they cannot be told apart."""
+    """(hidden, indices, weights) among the outside inputs, or why they cannot be identified."""
     values = {node: example_value(node) for node in outside}
     shapes = ", ".join(describe(value) for value in values.values()) or "none"
     wanted = f"its inputs must be hidden [T, H], indices [T, K] and weights [T, K], got {shapes}"
@@ -160,13 +160,13 @@ def _roles(outside: list[fx.Node], output: fx.Node) -> tuple[fx.Node, fx.Node, f
     return hidden[0], indices, weights[0]
 
 
-def _same_width(one: torch.Tensor, other: torch.Tensor) -> bool:
+def _same_width(first: torch.Tensor, second: torch.Tensor) -> bool:
     """Widths are static; comparing numbers of tokens could add a guard on a symbolic size."""
-    return bool(one.shape[1] == other.shape[1])
+    return bool(first.shape[1] == second.shape[1])
 
 
 def describe(value: object) -> str:
-    """`float32 [*, 32]`, or the type of what is no tensor; the same for every layer and number of tokens."""
+    """`float32 [*, 32]`, or the type if it is no tensor; the same for every layer and number of tokens."""
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
     sizes = ["*"] * (value.dim() - 1) + [str(value.shape[-1])] if value.dim() else []

@@ -1,4 +1,5 @@
-"""Everything the backend remembers between graphs: options, what was said, and per model its plan and its MoE calls."""
+"""Everything that the backend remembers between graphs: options, what was logged, and the plan and MoE calls per
+model."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ class Session:
     raw_options: Mapping[str, Any]
     """The user's own options object: Dynamo passes the same one with every graph, so it identifies the session."""
     options: CompileOptions
-    """The same, checked."""
+    """The same options, checked."""
     _models: weakref.WeakKeyDictionary[nn.Module, ModelPlan] = field(default_factory=weakref.WeakKeyDictionary)
     _said: set[str] = field(default_factory=set)
 
@@ -40,7 +41,7 @@ class Session:
         return self._models[root]
 
     def keep_as_they_were(self, layers: Sequence[NearMiss]) -> None:
-        """Say once why layers are left to the inner backend, a line a reason. Raises Unsupported under `strict`."""
+        """Log once why layers are left to the inner backend, one line per reason. Raises Unsupported under `strict`."""
         if layers and self.options.strict:
             raise Unsupported(f"layer {layers[0].name}: {layers[0].reason}")
         for reason in dict.fromkeys(layer.reason for layer in layers):
@@ -48,25 +49,25 @@ class Session:
             if reason not in self._said:
                 self._said.add(reason)
                 more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-                log.warning("craftc: layer %s%s is kept as it was: %s", names[0], more, reason)
+                log.warning("craftc: layer %s%s is left unchanged: %s", names[0], more, reason)
 
 
 _SESSIONS: weakref.WeakValueDictionary[int, Session] = weakref.WeakValueDictionary()
 """Sessions by the identity of their options. Dynamo calls a backend once per graph and carries nothing from one call to
-the next, so this is the one place where craftc keeps state by itself; compiled graphs keep their session alive, and it
+the next, so this is the only place where craftc keeps state by itself; compiled graphs keep their session alive, and it
 ends with the last of them."""
 
 
 def _fail_at_recompile_limit() -> None:
-    """At its limit of graphs Dynamo runs the original model, and there the other ranks would wait for this one's tokens
-    until their time-out. Dynamo decides that without asking the backend, so its own setting is the one way to have an
-    error instead; it holds for the whole process. Dynamo refuses it together with `suppress_errors`."""
+    """Make Dynamo fail at its limit of graphs instead of running the original model, which would let the other ranks
+    wait for this rank's tokens until their time-out. Dynamo does not ask the backend, so its own setting is the only
+    way; it applies to the whole process. Dynamo refuses it together with `suppress_errors`."""
     if not torch._dynamo.config.suppress_errors:
         torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
 def session_for(options: Mapping[str, Any] | None, mode: str | None) -> Session:
-    """The session of these options. Raises BadInput where they are wrong."""
+    """The session of these options. Raises BadInput if they are wrong."""
     session = _SESSIONS.get(id(options))
     if session is None or mode is not None:
         checked = compile_options(options, mode)

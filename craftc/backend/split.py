@@ -50,7 +50,7 @@ def replace_region(graph: fx.Graph, region: Region, target: str, parameters: tup
 
 
 def compile_around(gm: fx.GraphModule, targets: Sequence[str], inner: Inner) -> fx.GraphModule:
-    """Split `gm` at its calls of `targets`; what lies between is compiled by `inner`, the calls run as they are."""
+    """Split `gm` at its calls of `targets`; the parts between them are compiled by `inner`, the calls run unchanged."""
     pieces = iter(range(2 * len(targets) + 1))
     current = next(pieces)
     piece_of: dict[fx.Node, int] = {}
@@ -90,8 +90,8 @@ def _calls_any(piece: fx.GraphModule, targets: Sequence[str]) -> bool:
 
 
 def _compile(piece: fx.GraphModule, inner: Inner) -> Callable[..., Any]:
-    """`inner` on one piece. Each gets a tracing context of its own: AOTAutograd keeps one graph's metadata in it, and
-    compiles backward graphs later, when it would find another piece's."""
+    """`inner` on one piece. Each piece gets its own tracing context: AOTAutograd keeps the metadata of one graph in it,
+    and compiles backward graphs later, when it would find the metadata of another piece."""
     inputs = [example_value(node) for node in piece.graph.find_nodes(op="placeholder")]
     outer = TracingContext.try_get()
     if outer is None or outer.fake_mode is None:

@@ -1,6 +1,6 @@
 """`craftc.load_model`: a model from an output folder, each rank with its own copies only.
 
-The model is built with parameters on the meta device, so that no more memory is touched than the weights of this rank.
+The model is built with parameters on the meta device, so it needs no more memory than the weights of this rank.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ def load_model(
 ) -> nn.Module:
     """Load this rank's part of a model from a folder that `craftc optimize --out` wrote, ready to run.
 
-    Only the shared weights and this rank's own file are read. A model whose experts are fused comes back as itself, so
-    that `generate()` works; one with a ModuleList of experts comes back as its traced graph.
+    Only the shared weights and this rank's own file are read. A model with fused experts is returned as itself, so
+    `generate()` works; a model with a ModuleList of experts is returned as its traced graph.
 
     folder: what `craftc optimize --out` wrote.
     group: one rank per planned GPU: a ProcessGroup, or a one-dimensional DeviceMesh.
-    model: where the model's file or folder is now, if not where it was.
+    model: where the model's file or folder is now, if it has moved.
     copy_rule: `planned` (the plan's shares, even ones by default) or `local-first` (the rank's own copy if it has one).
     device: where the weights go.
 
-    Raises BadInput where folder, model, plan and ranks do not belong together.
+    Raises BadInput if folder, model, plan and ranks do not belong together.
     """
     from craftc.runtime.agreement import check_ranks_agree
     from craftc.runtime.rank_group import rank_group
@@ -75,7 +75,7 @@ def load_model(
 def _without_weights(spec: str) -> ModelSource:
     """The model with its parameters (for Hugging Face folders: all tensors) on the meta device.
 
-    A model file that looks at its parameters while it builds the model gets real ones, at the price of memory.
+    A model file that reads its parameters while it builds the model gets real ones, which takes memory.
     """
     if Path(spec).is_dir():
         return load_model_source(str(Path(spec) / "config.json"))
@@ -91,7 +91,7 @@ def _without_weights(spec: str) -> ModelSource:
 
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """Every parameter goes to the meta device when a module gets it; what is computed besides (buffers) stays real."""
+    """Every parameter goes to the meta device when a module registers it; other tensors (buffers) stay real."""
     from torch import nn
 
     original = nn.Module.register_parameter
@@ -109,7 +109,7 @@ def _parameters_on_meta() -> Iterator[None]:
 
 
 def _replicated(source: ModelSource, plan: ReplicationPlan, replicate: Replicate) -> nn.Module:
-    """The model with replicated experts: in place, or in its traced graph where experts are kept in ModuleLists."""
+    """The model with replicated experts: in place, or in its traced graph if experts are in ModuleLists."""
     from torch import nn
 
     lists = [layer.name for layer in plan.layers if isinstance(find_module(source.model, layer.name), nn.ModuleList)]
@@ -120,14 +120,16 @@ def _replicated(source: ModelSource, plan: ReplicationPlan, replicate: Replicate
 
 
 def _fill_with_zeros(model: nn.Module) -> None:
-    """Parameters that can be computed with, for tracing through code that looks at values. Zeros that nobody has
-    written to are no memory yet: the system maps one page of them for all."""
+    """Parameters that can be computed with, for tracing through code that reads values.
+
+    Zeros that nobody has written to take no memory yet: the system maps a single page for all of them.
+    """
     import torch
     from torch import nn
 
     zeros: dict[int, nn.Parameter] = {}  # tied parameters stay tied
     for module in model.modules():
-        for name, one in module._parameters.items():
-            if one is not None:
-                empty = torch.zeros(one.shape, dtype=one.dtype, device="cpu")
-                module._parameters[name] = zeros.setdefault(id(one), nn.Parameter(empty, one.requires_grad))
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                empty = torch.zeros(parameter.shape, dtype=parameter.dtype, device="cpu")
+                module._parameters[name] = zeros.setdefault(id(parameter), nn.Parameter(empty, parameter.requires_grad))

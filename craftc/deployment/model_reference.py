@@ -1,4 +1,4 @@
-"""`model.json` in an output folder: which model the weights beside it are of, so that it can be built again."""
+"""`model.json` in an output folder: which model the weights next to it belong to, so that it can be built again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FORMAT = "craftc.model/1"
 
 
 def reference_bytes(spec: str, folder: Path) -> bytes:
-    """The file for a model named `spec` (as on the command line) in `folder`: its path relative to the folder."""
+    """The file for a model named `spec` (as on the command line), with its path relative to `folder`."""
     path, factory = split_factory(spec)
     relative = os.path.relpath(Path(path).resolve(), folder.resolve())
     document = {"format": FORMAT, "model": Path(relative).as_posix() + (f":{factory}" if factory else "")}
@@ -21,7 +21,7 @@ def reference_bytes(spec: str, folder: Path) -> bytes:
 
 
 def read_reference(folder: Path) -> str:
-    """What `load_model_source` takes. Raises BadInput where the file is missing or not ours."""
+    """The argument for `load_model_source`. Raises BadInput if the file is missing or not ours."""
     path = folder / FILE
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -38,6 +38,6 @@ def read_reference(folder: Path) -> str:
 
 
 def split_factory(spec: str) -> tuple[str, str]:
-    """`file.py:factory` as its two parts; the second is empty for anything else."""
+    """The two parts of `file.py:factory`; for anything else, the second part is empty."""
     name, _, factory = spec.rpartition(":")
     return (name, factory) if name.endswith(".py") else (spec, "")

@@ -17,17 +17,18 @@ from craftc.plans.replication_plan import ReplicationPlan
 
 PLAN, LOADS, REPORT, WEIGHTS = "plan.json", "loads.safetensors", "report.txt", "weights"
 OURS = (PLAN, LOADS, REPORT, MODEL, f"{WEIGHTS}/gpu-*.safetensors", f"{WEIGHTS}/shared.safetensors")
-"""What a folder may hold that an earlier run wrote and this one replaces."""
+"""Files of an earlier run that a folder may hold and that a new run replaces."""
 
 
 def write_optimized(
     path: Path, model: nn.Module, plan: ReplicationPlan, loads: LoadProfile, report: str, model_spec: str
 ) -> tuple[str, ...]:
-    """Write plan, loads, report and weights of the original `model` into `path`; returns the files' names, relative.
+    """Write plan, loads, report and weights of the original `model` into `path`; returns the names of the files
+    relative to it.
 
-    model_spec: what the user called the model; written to `model.json`, so that `craftc.load_model` can build it again.
+    model_spec: the model as the user named it; written to `model.json`, so that `craftc.load_model` can build it.
 
-    Raises BadInput where `path` cannot be written or holds files of somebody else.
+    Raises BadInput if `path` cannot be written or holds files that craftc did not write.
     """
     with output_folder(path, OURS) as folder:
         (folder / PLAN).write_bytes(plan_bytes(plan))

@@ -1,7 +1,7 @@
 """Blocks whose own code dispatches to a ModuleList of experts, as graphs in which these experts are one module.
 
-Such a block cannot take other experts in place: its loop is written for the list. Its graph computes the same with one
-call of `ModuleListExperts`, which can be replaced.
+Experts in such a block cannot be replaced in place, because its loop is written for the list. Its graph computes the
+same with one call of `ModuleListExperts`, which can be replaced.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from craftc.runtime.module_list_experts import ModuleListExperts
 def owner_graphs(model: nn.Module, lists: Iterable[str], inputs: Mapping[str, Any]) -> dict[str, fx.GraphModule]:
     """Path of every ModuleList of experts in `lists` to the graph of the module that owns it; weights are shared.
 
-    `inputs`: one call of `model`, by keyword, whose forward is run once. In the graph the experts have the path that
-    they had in their owner. Raises BadInput where the call does not reach an owner, Unsupported where an owner cannot
-    be traced, VerificationFailed where its graph computes something else.
+    `inputs`: one call of `model`, by keyword; its forward is run once. In the graph the experts keep the path that
+    they have in their owner. Raises BadInput if the call does not reach an owner, Unsupported if an owner cannot
+    be traced, VerificationFailed if its graph computes something else.
     """
     check_has_weights(model)
     owners = {path: path.rpartition(".")[0] for path in lists}

@@ -31,10 +31,10 @@ def prepare(
     group: the ranks that share the experts, one per planned GPU: a ProcessGroup, or a one-dimensional DeviceMesh.
     Without a group the GPUs are virtual, in this process.
     copy_rule: `planned` (the plan's shares, even ones by default) or `local-first` (needs a group).
-    inputs: one call of the model, by keyword; needed only where experts are kept one module each. The block that
+    inputs: one call of the model, by keyword; needed only if every expert is a module of its own. The block that
     dispatches to them is then traced on that call, and replaced by its graph.
 
-    Raises BadInput where plan and model, or plan and ranks, do not belong together, Unsupported where such a block
+    Raises BadInput if plan and model, or plan and ranks, do not belong together, Unsupported if such a block
     cannot be traced; the model is then left unchanged.
     """
     from craftc.runtime.agreement import check_ranks_agree
@@ -60,9 +60,9 @@ def replace_experts(
     replicate: Callable[[nn.Module, LayerPlan], nn.Module],
     inputs: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Put `replicate(experts, layer)` in the place of every planned layer's experts; gives `model` back.
+    """Replace the experts of every planned layer by `replicate(experts, layer)`; returns the model.
 
-    inputs: as for `prepare`. Raises BadInput or Unsupported, before anything is replaced, where the model's experts are
+    inputs: as for `prepare`. Raises BadInput or Unsupported, before anything is replaced, if the model's experts are
     not the planned ones or cannot be replaced.
     """
     from torch import nn
@@ -71,7 +71,7 @@ def replace_experts(
     from craftc.runtime.plan_match import check_layer_fits, check_same_layers
 
     found, _ = find_experts(model)
-    check_same_layers(plan, (one.path for one in found))
+    check_same_layers(plan, (module.path for module in found))
     modules = {layer.name: model.get_submodule(layer.name) for layer in plan.layers}
     lists = [name for name, module in modules.items() if isinstance(module, nn.ModuleList)]
     if lists and inputs is None:
@@ -85,7 +85,7 @@ def replace_experts(
         check_layer_fits(layer, modules[layer.name])
     for name, graph in graphs.items():
         model.set_submodule(name.rpartition(".")[0], graph)
-    for layer in plan.layers:  # one after the other, so that at most one layer's weights exist twice
+    for layer in plan.layers:  # one after the other, so that the weights of at most one layer exist twice
         model.set_submodule(layer.name, replicate(modules.pop(layer.name), layer))
     return model
 

@@ -1,7 +1,7 @@
-"""Write a safetensors file tensor by tensor, so that memory holds one piece of one tensor at a time.
+"""Write a safetensors file tensor by tensor, so that memory holds only one piece of one tensor at a time.
 
-The safetensors library writes only what is all in memory at once; its reader reads these files. Format: 8 bytes with
-the length of the header, the header in JSON, the data without holes.
+The safetensors library can only write tensors that are all in memory at once; its reader reads these files. Format: 8
+bytes with the length of the header, the header in JSON, the data without gaps.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ class StreamedTensor:
     name: str
     """Name in the file."""
     dtype: torch.dtype
-    """Of every piece."""
+    """Dtype of every piece."""
     shape: tuple[int, ...]
-    """Of the whole."""
+    """Shape of the whole tensor."""
     pieces: Callable[[], Iterable[Tensor]]
-    """The pieces in order; their elements one after the other are the tensor's, row by row."""
+    """The pieces in order; their elements, one after the other, are those of the tensor, row by row."""
 
 
 def write_tensors(path: Path, tensors: Sequence[StreamedTensor], metadata: Mapping[str, str]) -> None:
     """Write `path`; same tensors, same bytes. Raises Unsupported for a dtype that the format does not have."""
-    # The largest dtypes first keep every tensor aligned, as the library's own writer does.
-    ordered = sorted(tensors, key=lambda one: (-one.dtype.itemsize, one.name))
+    # Largest dtypes first, as in the library's own writer: every tensor stays aligned.
+    ordered = sorted(tensors, key=lambda tensor: (-tensor.dtype.itemsize, tensor.name))
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
-    for one in ordered:
-        start, end = end, end + one.dtype.itemsize * torch.Size(one.shape).numel()
-        header[one.name] = {"dtype": _dtype_name(one), "shape": one.shape, "data_offsets": [start, end]}
+    for tensor in ordered:
+        start, end = end, end + tensor.dtype.itemsize * torch.Size(tensor.shape).numel()
+        header[tensor.name] = {"dtype": _dtype_name(tensor), "shape": tensor.shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for one in ordered:
-            for piece in one.pieces():
+        for tensor in ordered:
+            for piece in tensor.pieces():
                 file.write(piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 

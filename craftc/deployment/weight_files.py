@@ -1,6 +1,6 @@
-"""Weights files read back: every tensor of a model gets its value from the files of its rank.
+"""Reading weights files: every tensor of a model gets its value from the files of its rank.
 
-`craftc.deployment.weights` writes them and says what is in them.
+`craftc.deployment.weights` writes them and describes their content.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from craftc.runtime.module_list_experts import ModuleListExperts
 
 
 class WeightFile:
-    """One safetensors file checked to be of `plan`."""
+    """One safetensors file, checked to belong to `plan`."""
 
     def __init__(self, path: Path, plan: ReplicationPlan) -> None:
         self.path = path
@@ -42,7 +42,7 @@ class WeightFile:
 
 
 def fill_model(model: nn.Module, plan: ReplicationPlan, shared: WeightFile, own: WeightFile, device: str) -> None:
-    """Give every tensor of `model` its value from the files. Raises BadInput where model and files do not match."""
+    """Give every tensor of `model` its value from the files. Raises BadInput if model and files do not match."""
     layers = {layer.name for layer in plan.layers}
     filled: set[str] = set()
     unknown: list[str] = []
@@ -58,7 +58,7 @@ def fill_model(model: nn.Module, plan: ReplicationPlan, shared: WeightFile, own:
             filled.add(name)
     if unknown and not isinstance(model, fx.GraphModule):  # a graph has only what its forward uses
         raise BadInput(
-            f"weights {shared.path.parent} hold {unknown[0]}, which the model has not, or in another shape "
+            f"weights {shared.path.parent} hold {unknown[0]}, which the model does not have in this shape "
             f"({len(unknown)} such tensors): they are of another model"
         )
     empty = [name for name in _needed(model) if name not in filled]
@@ -70,7 +70,7 @@ def fill_model(model: nn.Module, plan: ReplicationPlan, shared: WeightFile, own:
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module | None:
-    """The module at `path`, None where there is none."""
+    """The module at `path`, or None."""
     try:
         return model.get_submodule(path)
     except AttributeError:
@@ -84,7 +84,8 @@ def _needed(model: nn.Module) -> Iterator[str]:
 
 
 def _targets(model: nn.Module, layers: set[str], name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Where a stored tensor goes: `<layer>.<parameter>` is one level deeper here, and a row each for a ModuleList."""
+    """Where a stored tensor goes: `<layer>.<parameter>` is one level deeper in the model; a ModuleList takes one row
+    each."""
     layer = next((layer for layer in layers if name.startswith(f"{layer}.")), None)
     if layer is None:
         yield name, tensor
@@ -99,7 +100,7 @@ def _targets(model: nn.Module, layers: set[str], name: str, tensor: Tensor) -> I
 
 
 def _assign(model: nn.Module, name: str, tensor: Tensor) -> bool:
-    """Put `tensor` at `name`; False where the model has no tensor of that name and shape."""
+    """Put `tensor` at `name`; False if the model has no tensor of that name and shape."""
     path, _, leaf = name.rpartition(".")
     owner = find_module(model, path)
     if owner is None:
@@ -116,7 +117,7 @@ def _assign(model: nn.Module, name: str, tensor: Tensor) -> bool:
 
 
 def _tie(model: nn.Module, name: str, stored: str) -> bool:
-    """Make the tensor at `name` the very one at `stored`; False where the model does not have both."""
+    """Make the tensor at `name` the same object as the one at `stored`; False if the model does not have both."""
     path, _, leaf = name.rpartition(".")
     owner = find_module(model, path)
     stored_path, _, stored_leaf = stored.rpartition(".")

@@ -4,8 +4,8 @@
     weights/shared.safetensors       all other parameters and buffers under their own names
 
 For a fused layout `<parameter>` is the experts module's own parameter (`gate_up_proj`); for a ModuleList it is the
-parameter within one expert (`w1.weight`). A GPU without slots in a layer has no tensors of it. Tied weights are stored
-once; the metadata of the shared file says which other names they have. Every file names its plan by fingerprint.
+parameter within one expert (`w1.weight`). A GPU without slots in a layer has no tensors of this layer. Tied weights are
+stored once; the metadata of the shared file lists their other names. Every file names its plan by fingerprint.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def plan_fingerprint(plan: ReplicationPlan) -> str:
 def write_weights(model: nn.Module, plan: ReplicationPlan, folder: Path) -> tuple[str, ...]:
     """Write all files into `folder`, which exists, and return their names. Memory holds one parameter of one expert.
 
-    `model` is the original, with the plan's layers in it. Raises BadInput where it has no weights (meta device).
+    `model` is the original and has the layers of the plan. Raises BadInput if it has no weights (meta device).
     """
     tensors = _tensors(model)
     on_meta = next((name for name, tensor in tensors.items() if tensor.is_meta), None)
@@ -50,7 +50,7 @@ def write_weights(model: nn.Module, plan: ReplicationPlan, folder: Path) -> tupl
     stacks = [_Stack.of(model, layer) for layer in plan.layers]
     fingerprint = plan_fingerprint(plan)
     for gpu in range(plan.topology.gpus):
-        copies = [one for stack in stacks for one in stack.copies_on(gpu)]
+        copies = [tensor for stack in stacks for tensor in stack.copies_on(gpu)]
         write_tensors(folder / gpu_file(gpu), copies, _metadata(plan=fingerprint, gpu=gpu))
     _write_shared(folder / SHARED, tensors, {name for stack in stacks for name in stack.names}, fingerprint)
     return (*(gpu_file(gpu) for gpu in range(plan.topology.gpus)), SHARED)
@@ -64,7 +64,7 @@ class _Stack:
     rows: dict[str, list[Tensor]]
     """By parameter: one row per expert, views of the model's own tensors."""
     names: frozenset[str]
-    """What the model calls the tensors that the rows are of."""
+    """Names in the model of the tensors that the rows belong to."""
 
     @classmethod
     def of(cls, model: nn.Module, layer: LayerPlan) -> _Stack:
@@ -73,10 +73,12 @@ class _Stack:
         if isinstance(experts, nn.ModuleList):
             rows = {name: [_tensors(expert)[name] for expert in experts] for name in _tensors(experts[0])}
             return cls(layer, rows, frozenset(f"{layer.name}.{name}" for name in tensors))
-        stacked = {name: one for name, one in tensors.items() if one.dim() > 0 and one.shape[0] == layer.experts}
+        stacked = {
+            name: tensor for name, tensor in tensors.items() if tensor.dim() > 0 and tensor.shape[0] == layer.experts
+        }
         return cls(
             layer,
-            {name: list(one.detach()) for name, one in stacked.items()},
+            {name: list(tensor.detach()) for name, tensor in stacked.items()},
             frozenset(f"{layer.name}.{name}" for name in stacked),
         )
 

@@ -18,14 +18,14 @@ from craftc.plans.file import read_plan
 from craftc.ranks.launch import launch_ranks
 
 WHOLE_JOB_S = 3600.0
-"""Longest time for all ranks together; a rank that waits for another one gives up much sooner."""
+"""Longest time for all ranks together; a rank that waits for another gives up much sooner."""
 
 
 def verify_on_ranks(model: str, plan: Path, ranks: int) -> Verification:
     """Start `ranks` ranks, each with its own copies, and compare outputs, layers and tokens per rank.
 
-    model: as on the command line. Every batch is cut over the ranks. Raises VerificationFailed where something differs,
-    BadInput where the plan is for another number of GPUs, RankFailed where a rank breaks.
+    model: as on the command line. Every batch is split over the ranks. Raises VerificationFailed if something differs,
+    BadInput if the plan is for another number of GPUs, RankFailed if a rank breaks.
     """
     gpus = read_plan(plan).topology.gpus
     if ranks != gpus:
@@ -39,7 +39,7 @@ def verify_on_ranks(model: str, plan: Path, ranks: int) -> Verification:
 def profile_on_ranks(model: str, ranks: int, max_steps: int | None, mask_input: str | None) -> LoadProfile:
     """Start `ranks` ranks, each of which runs its share of the calibration batches; their counts are summed.
 
-    The loads are those that one process measures. Raises BadInput naming the batch at fault, RankFailed where a rank
+    The loads are those that one process measures. Raises BadInput naming the batch at fault, RankFailed if a rank
     breaks.
     """
     if max_steps is not None and max_steps < 1:

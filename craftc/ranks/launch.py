@@ -26,7 +26,7 @@ def launch_ranks(ranks: int, module: str, arguments: Sequence[str], timeout_s: f
     """Run `python -m module arguments` on `ranks` ranks of this machine and wait.
 
     What ranks print goes to stderr. Raises the first failing rank's own error, BadInput for a wrong number of ranks,
-    and RankFailed where ranks die without a word or need longer than `timeout_s` altogether; none is left running.
+    and RankFailed if ranks die without a message or take longer than `timeout_s` in total; none is left running.
     """
     if ranks < 1:
         raise BadInput(f"ranks must be at least 1, got {ranks}")
@@ -35,7 +35,7 @@ def launch_ranks(ranks: int, module: str, arguments: Sequence[str], timeout_s: f
         process = subprocess.Popen(
             [*command, "-m", module, *arguments],
             env=_environment(ranks, folder),
-            stdout=2,  # ours is for results
+            stdout=2,  # our stdout is for results
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -55,7 +55,7 @@ def _environment(ranks: int, folder: str) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """torchrun passes SIGTERM on to its ranks; killing it outright would leave them running."""
+    """Stop torchrun by SIGTERM, which it passes on to its ranks; killing it would leave them running."""
     if process.poll() is not None:
         return
     process.send_signal(signal.SIGTERM)
@@ -67,7 +67,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def first_error(folder: Path, ranks: int, noise: str) -> CraftcError:
-    """The error of the rank that failed first; those that merely lost it say so and come last."""
+    """The error of the rank that failed first; ranks that only lost their connection to it come last."""
     errors: list[dict[str, Any]] = [json.loads(path.read_text()) for path in folder.glob("rank-*.json")]
     if any(error["kind"] not in _KINDS for error in errors) or not errors:
         sys.stderr.write(noise)  # a bug, or a rank that could not even start: the reason is in there

@@ -43,9 +43,10 @@ def profile_rank(model: str, max_steps: int | None, mask_input: str | None, resu
 
 
 def summed_loads(parts: list[LoadProfile | None]) -> LoadProfile:
-    """The loads of all ranks, steps in the order of the stream. `parts[r]` has steps r, r + size, ...; None has none.
+    """The loads of all ranks, steps in the order of the stream. `parts[r]` has steps r, r + size, ...; None means no
+    step.
 
-    Raises BadInput where no rank has a step.
+    Raises BadInput if no rank has a step.
     """
     measured = [part for part in parts if part is not None]
     if not measured:
@@ -69,7 +70,7 @@ def _own_stream(inputs: WorkloadInputs, max_steps: int | None, group: RankGroup)
 
 
 def main(model: str, options: str, result: str) -> int:
-    """Parse what `profile_on_ranks` gives; returns the exit code."""
+    """Parse the arguments that `profile_on_ranks` passes; returns the exit code."""
     chosen = json.loads(options)
     return run_on_rank(
         lambda group: profile_rank(model, chosen["max_steps"], chosen["mask_input"], Path(result), group),

@@ -1,6 +1,6 @@
 """A program that torchrun starts on every rank: its process group, its errors and its end.
 
-An error becomes one line on stderr and, where `launch` asked for it, a file that says which rank failed first and why.
+An error becomes one line on stderr and, if `launch` asked for it, a file that says which rank failed first and why.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ ERRORS_FOLDER = "CRAFTC_RANK_ERRORS"
 
 
 def run_on_rank(work: Callable[[RankGroup], None], timeout_s: float) -> int:
-    """Run `work` in the process group of all ranks; gives the exit code.
+    """Run `work` in the process group of all ranks; returns the exit code.
 
-    A failing rank does not come back: it flushes and leaves at once, because its peers may never answer a clean
-    teardown. They find their exchanges broken and fail too, at the latest after `timeout_s`.
+    A failing rank does not return: it flushes and exits at once, because its peers may never answer a clean teardown.
+    They find their exchanges broken and fail too, after `timeout_s` at the latest.
     """
     try:
         with rank_process_group(timeout_s) as group:

@@ -1,4 +1,4 @@
-"""A batch cut over ranks and put together again. Axes: B rows of the batch, W ranks."""
+"""A batch split over ranks and put together again. Axes: B rows of the batch, W ranks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from craftc.errors import BadInput
 
 
 def batch_rows(inputs: Mapping[str, Any]) -> int:
-    """B, the first dimension that all tensors share. Raises BadInput where they do not, or where there is no row."""
-    rows = {name: one.shape[0] if one.dim() else None for name, one in inputs.items() if isinstance(one, Tensor)}
+    """B, the first dimension that all tensors share. Raises BadInput if they do not share it, or if there is no row."""
+    rows = {
+        name: value.shape[0] if value.dim() else None for name, value in inputs.items() if isinstance(value, Tensor)
+    }
     if not rows or len(set(rows.values())) > 1 or not next(iter(rows.values())):
         found = ", ".join(f"{name} {list(inputs[name].shape)}" for name in rows) or "no tensor"
         raise BadInput(f"inputs: all tensors must have the batch as first dimension, at least 1 row; got {found}")
@@ -21,12 +23,14 @@ def batch_rows(inputs: Mapping[str, Any]) -> int:
 
 
 def rows_of_rank(inputs: Mapping[str, Any], rank: int, size: int) -> tuple[dict[str, Any], int]:
-    """Rank's rows of every tensor, and how many they are. A rank without rows gets one to run all the same, because
-    ranks must call the model together: its outputs are not to be used."""
+    """The rank's rows of every tensor, and their number.
+
+    A rank without rows still gets one row to run, because ranks must call the model together; its outputs are not used.
+    """
     chunk = torch.arange(batch_rows(inputs)).tensor_split(size)[rank]
     own = chunk if len(chunk) else torch.zeros(1, dtype=torch.int64)
     first, last = int(own[0]), int(own[-1]) + 1
-    cut = {name: one[first:last] if isinstance(one, Tensor) else one for name, one in inputs.items()}
+    cut = {name: value[first:last] if isinstance(value, Tensor) else value for name, value in inputs.items()}
     return cut, len(chunk)
 
 

@@ -58,8 +58,8 @@ def verify_rank(model: str, plan_file: Path, result: Path, group: RankGroup) -> 
         deviation = _token_deviation(rewritten, batches, group)
         for dtype in RELATIVE_TOLERANCE:
             found |= _differences(source.model, traced, rewritten, example, dtype)
-    for what, one in found.items():
-        check_difference(what, one)
+    for what, gap in found.items():
+        check_difference(what, gap)
     everyones: list[Any] = [None] * group.size
     dist.all_gather_object(everyones, (found, deviation), group=group.process_group)
     if group.rank == 0:
@@ -68,10 +68,10 @@ def verify_rank(model: str, plan_file: Path, result: Path, group: RankGroup) -> 
 
 def worst_of(ranks: list[tuple[dict[str, Difference], float]]) -> Verification:
     """The differences nearest to their tolerances, and the largest deviation, over all ranks."""
-    worst = {what: max((found[what] for found, _ in ranks), key=lambda one: one.excess) for what in ranks[0][0]}
+    worst = {what: max((found[what] for found, _ in ranks), key=lambda gap: gap.excess) for what in ranks[0][0]}
     return Verification(
-        {what: one.value for what, one in worst.items()},
-        {what: one.tolerance for what, one in worst.items()},
+        {what: gap.value for what, gap in worst.items()},
+        {what: gap.tolerance for what, gap in worst.items()},
         max(deviation for _, deviation in ranks),
     )
 
@@ -94,9 +94,9 @@ def _token_deviation(rewritten: nn.Module, batches: list[dict[str, Any]], group:
 def _differences(
     model: nn.Module, traced: fx.GraphModule, rewritten: fx.GraphModule, example: dict[str, Any], dtype: torch.dtype
 ) -> dict[str, Difference]:
-    """Of this rank's outputs, and of every layer's on the activations that reach it, from the original's.
+    """Differences of this rank's outputs, and of every layer's on the activations that reach it, from the original's.
 
-    Every rank compares everything before it complains: one that left earlier would break the others' exchanges.
+    Every rank compares everything before it reports: a rank that left earlier would break the exchanges of the others.
     """
     name = str(dtype).removeprefix("torch.")
     original, reference, copied = in_dtype(dtype, model, traced, rewritten)
@@ -116,12 +116,12 @@ def _differences(
         got = seeded(lambda: copied(**inputs))
     return {
         name: output_difference(got, expected),
-        f"{name}, GPU by GPU": max(layers, key=lambda one: one.excess),
+        f"{name}, GPU by GPU": max(layers, key=lambda gap: gap.excess),
     }
 
 
 def main(model: str, plan: str, result: str) -> int:
-    """Parse what `verify_on_ranks` gives; returns the exit code."""
+    """Parse the arguments that `verify_on_ranks` passes; returns the exit code."""
     return run_on_rank(lambda group: verify_rank(model, Path(plan), Path(result), group), DEFAULT_TIMEOUT_S)
 
 

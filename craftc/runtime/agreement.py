@@ -1,4 +1,5 @@
-"""Do all ranks run the same plan? Asked once at start: with different plans rows would go to slots of other experts."""
+"""Do all ranks run the same plan? Checked once at start: with different plans, rows would reach slots of other
+experts."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ def check_ranks_agree(plan: ReplicationPlan, group: RankGroup) -> None:
     prints: list[str] = [""] * group.size
     with rank_failures(group, "comparison of plans"):
         dist.all_gather_object(prints, plan_fingerprint(plan), group=group.process_group)
-    odd = [rank for rank, one in enumerate(prints) if one != prints[0]]
+    odd = [rank for rank, fingerprint in enumerate(prints) if fingerprint != prints[0]]
     if odd:
         raise BadInput(
             f"ranks have different plans: rank {odd[0]}'s is {prints[odd[0]][:12]}, rank 0's is {prints[0][:12]} "

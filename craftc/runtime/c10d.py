@@ -22,8 +22,8 @@ from craftc.runtime.virtual import count_per_slot
 class C10dDispatcher(Dispatcher):
     """Every rank sends each of its (token, expert) pairs to the rank of the chosen slot and gets the output back.
 
-    `experts` is the module over this rank's own slots. One host synchronisation a call, for the numbers of rows. Ranks
-    may have different numbers of tokens, or none. All ranks of the group must call together.
+    `experts` is the module over this rank's own slots. One host synchronisation per call, for the numbers of rows.
+    Ranks may have different numbers of tokens, or none. All ranks of the group must call together.
     """
 
     def __init__(self, table: SlotTable, group: RankGroup, name: str):
@@ -64,8 +64,8 @@ class C10dDispatcher(Dispatcher):
     def compute(self, experts: nn.Module, rows_RH: Tensor, local_R: Tensor, weight_dtype: torch.dtype) -> Tensor:
         """Unweighted outputs `[R, H]` of this rank's slots.
 
-        A rank without rows runs one row of zeros, which nobody gets: experts code need not know empty inputs, and every
-        rank has the same backward, whose exchanges would otherwise wait for each other.
+        A rank without rows runs one row of zeros, which nobody receives: the experts' code need not handle empty
+        inputs, and every rank has the same backward, whose exchanges would otherwise wait for each other.
         """
         if not len(self.counted_slots):
             return rows_RH

@@ -1,4 +1,4 @@
-"""Which copy of its expert a routed token goes to: decided on every rank alone, without a collective or a host
+"""Which copy of its expert a routed token goes to: decided by each rank on its own, without a collective or a host
 synchronisation, and without a loop over tokens or experts.
 
 A *pair* is one (token, expert) assignment of the router. Pairs are numbered by occurrence within their expert;
@@ -20,8 +20,8 @@ from craftc.plans.replication_plan import LayerPlan
 from craftc.runtime.slot_table import SlotTable, slot_table
 
 CopyRule = Literal["planned", "local-first"]
-"""`planned`: the plan's shares, even ones where it gives none. `local-first`: the rank's own copy where it has one,
-the plan's shares otherwise (fewer tokens travel, copies are no longer evenly used)."""
+"""`planned`: the plan's shares, even shares by default. `local-first`: the rank's own copy if it has one, else the
+plan's shares (fewer tokens travel, but copies are no longer used evenly)."""
 
 
 _PARTS = 2**20
@@ -119,7 +119,7 @@ class PlannedShares(nn.Module):
     def _pairs_per_copy(self, index_P: Tensor) -> Tensor:
         """Whole numbers, in the order of `slots_by_expert_S`, that sum to every expert's pairs."""
         pairs_E = torch.zeros_like(self.first_E).scatter_add_(0, index_P, torch.ones_like(index_P))
-        quota_S = pairs_E[self.expert_S] * self.parts_S  # in 1/_PARTS of a pair: integers, so that nothing is lost
+        quota_S = pairs_E[self.expert_S] * self.parts_S  # in 1/_PARTS of a pair: integers, so nothing is lost
         whole_S = quota_S // _PARTS
         missing_E = pairs_E.scatter_add(0, self.expert_S, -whole_S)
         remainder_S = quota_S % _PARTS
@@ -133,7 +133,7 @@ class PlannedShares(nn.Module):
 
 
 class LocalFirst(nn.Module):
-    """The rank's own copy where it has one, `otherwise` for the rest."""
+    """The rank's own copy if it has one, `otherwise` for the rest."""
 
     def __init__(self, table: SlotTable, rank: int, otherwise: nn.Module):
         super().__init__()
@@ -160,6 +160,6 @@ def _whole_parts(share_S: list[float], first_E: list[int]) -> list[int]:
 
 
 def _register_table(module: nn.Module, name: str, values: Iterable[int]) -> None:
-    """An int64 buffer that follows `.to()` but is no part of the state dict: the plan is where it comes from."""
+    """An int64 buffer that follows `.to()` but is not part of the state dict, because it comes from the plan."""
     table = torch.tensor(list(values), dtype=torch.int64, device="cpu")
     module.register_buffer(name, table, persistent=False)

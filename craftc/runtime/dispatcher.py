@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 
 class Dispatcher(nn.Module, ABC):
-    """Brings tokens to the slots that serve them, and results back: the only part that knows where slots are."""
+    """Takes tokens to the slots that serve them, and results back; the only part that knows where slots are."""
 
     counted_slots: range
-    """Slots (numbers in GPU order) whose tokens `forward` counts: those this process executes, C of them."""
+    """Slots (numbers in GPU order) whose tokens `forward` counts: those that this process executes, C of them."""
 
     @abstractmethod
     def forward(

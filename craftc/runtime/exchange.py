@@ -1,7 +1,7 @@
 """Rows to other ranks and back: one all-to-all with uneven splits, differentiable.
 
-Plain c10d inside an own autograd function; functional collectives would import torch._dynamo (slow, and it makes gloo
-abort at exit). Axes: W ranks of the group, P rows.
+Plain c10d inside an autograd function of our own; functional collectives would import torch._dynamo (slow, and it makes
+gloo abort at exit). Axes: W ranks of the group, P rows.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def exchange_rows(
 ) -> Tensor:
     """`[sum(received_W), ...]`: `sent_W[w]` consecutive rows go to rank w, `received_W[w]` come from it, in rank order.
 
-    Gradients take the way back. `what` names the exchange in errors. Raises RankFailed where another rank is gone.
+    Gradients travel back the same way. `what` names the exchange in errors. Raises RankFailed if another rank is gone.
     """
     return _ExchangeRows.apply(rows, tuple(sent_W), tuple(received_W), group, what)
 
 
 def exchange_counts(counts: Tensor, sent_W: Sequence[int], received: int, group: RankGroup, what: str) -> Tensor:
-    """Like `exchange_rows` for integers, `received` of them from every rank: int64 `[W, received]`."""
+    """Like `exchange_rows`, for integers, `received` of them from every rank: int64 `[W, received]`."""
     output = counts.new_empty(group.size * received)
     with rank_failures(group, what):
         dist.all_to_all_single(output, counts, [received] * group.size, list(sent_W), group=group.process_group)
@@ -38,7 +38,7 @@ def exchange_counts(counts: Tensor, sent_W: Sequence[int], received: int, group:
 
 @contextmanager
 def rank_failures(group: RankGroup, what: str) -> Iterator[None]:
-    """Collectives that fail inside become one RankFailed that says where and how long it waited."""
+    """Collectives that fail inside raise RankFailed, which names the exchange."""
     try:
         yield
     except RuntimeError as error:

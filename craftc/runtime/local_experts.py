@@ -1,4 +1,4 @@
-"""Some of an experts module's experts, run by the module's own code.
+"""Some of the experts of an experts module, run by the module's own code.
 
 Axes: E logical experts, S slots, T tokens, K experts per token, P = T x K (token, expert) pairs, H hidden size.
 """
@@ -16,7 +16,7 @@ from craftc.errors import Unsupported
 
 @runtime_checkable
 class SelectsExperts(Protocol):
-    """An experts module that knows how to make a module of some of its experts (experts kept as separate modules)."""
+    """An experts module that can make a module of some of its experts (experts kept as separate modules)."""
 
     def select_experts(self, experts_S: tuple[int, ...]) -> nn.Module:
         """A module of the same forward whose expert s is this module's expert `experts_S[s]`."""
@@ -27,7 +27,7 @@ def local_experts(experts: nn.Module, experts_S: tuple[int, ...]) -> nn.Module:
 
     Fused layouts: a shallow copy with every parameter and buffer selected along dim 0 and `num_experts` set to S;
     anything else, sub-modules included, is shared with `experts`. Works on the meta device.
-    Raises Unsupported where dim 0 is not the expert everywhere.
+    Raises Unsupported if dim 0 is not the expert everywhere.
     """
     if isinstance(experts, SelectsExperts):
         return experts.select_experts(experts_S)
@@ -39,8 +39,12 @@ def local_experts(experts: nn.Module, experts_S: tuple[int, ...]) -> nn.Module:
             f"dim 0 of {alien or 'no parameter'} is not the expert"
         )
     local = copy.copy(experts)
-    local._parameters = {name: _select_parameter(one, experts_S) for name, one in experts._parameters.items()}
-    local._buffers = {name: None if one is None else _select(one, experts_S) for name, one in experts._buffers.items()}
+    local._parameters = {
+        name: _select_parameter(parameter, experts_S) for name, parameter in experts._parameters.items()
+    }
+    local._buffers = {
+        name: None if buffer is None else _select(buffer, experts_S) for name, buffer in experts._buffers.items()
+    }
     local._modules = dict(experts._modules)
     vars(local)["num_experts"] = len(experts_S)
     return local
@@ -54,7 +58,7 @@ def expert_count(experts: nn.Module) -> int:
 def run_rows(experts: nn.Module, hidden_PH: Tensor, expert_P: Tensor, weight_dtype: torch.dtype) -> Tensor:
     """Every row through one expert, unweighted, `[P, H]`: the experts ABI with one expert per token and weight 1.
 
-    Weights are applied where the tokens come from (`weighted_sum`), in full precision and without travelling.
+    Weights are applied on the rank that tokens come from (`weighted_sum`), in full precision; they do not travel.
     """
     ones_P1 = torch.ones(expert_P.shape[0], 1, dtype=weight_dtype, device=hidden_PH.device)
     return experts(hidden_PH, expert_P[:, None], ones_P1)

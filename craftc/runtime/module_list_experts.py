@@ -1,4 +1,4 @@
-"""A ModuleList of experts behind the experts ABI, so that both layouts look alike downstream.
+"""A ModuleList of experts behind the experts ABI, so both layouts look the same downstream.
 
 Axes: T tokens, H hidden size, K experts per token, E experts.
 """

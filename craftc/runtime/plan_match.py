@@ -43,4 +43,5 @@ def check_layer_fits(layer: LayerPlan, experts: nn.Module) -> None:
 
 def expert_bytes(experts: nn.Module) -> int:
     """Bytes of one expert's parameters; experts of a layer are alike."""
-    return sum(one.numel() * one.element_size() for one in experts.parameters()) // expert_count(experts)
+    all_bytes = sum(parameter.numel() * parameter.element_size() for parameter in experts.parameters())
+    return all_bytes // expert_count(experts)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RankGroup:
-    """A process group: shared by deep copies; pickled as its list of ranks and looked up again where it is loaded."""
+    """A process group that deep copies share; it is pickled as its list of ranks and looked up again when loaded."""
 
     def __init__(self, process_group: ProcessGroup) -> None:
         self._process_group: ProcessGroup | None = process_group
@@ -22,14 +22,14 @@ class RankGroup:
 
     @property
     def process_group(self) -> ProcessGroup:
-        """Raises BadInput where the module was unpickled and no process group of the same ranks is there."""
+        """Raises BadInput if the module was unpickled and no process group of the same ranks is there."""
         if self._process_group is None:
             self._process_group = _world_of(self._ranks)
         return self._process_group
 
     @property
     def rank(self) -> int:
-        """Rank of this process within the group: its GPU number in the plan."""
+        """Rank of this process within the group, which is its GPU number in the plan."""
         return dist.get_rank(self.process_group)
 
     @property

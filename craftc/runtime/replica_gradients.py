@@ -15,8 +15,9 @@ from craftc.runtime.replicated_experts import ReplicatedExperts
 def sum_replica_gradients(model: nn.Module) -> None:
     """Call on every rank after `backward()` and before the optimizer's step, on the whole model or on one module.
 
-    Only experts with replicas travel, one all-reduce per parameter and layer. Virtual GPUs share their weights and need
-    nothing. Gradients of everything outside the experts are the caller's business (DDP, FSDP). Raises RankFailed.
+    Only gradients of experts with replicas travel, in one all-reduce per parameter and layer. Virtual GPUs share their
+    weights and need nothing. Gradients of everything outside the experts are left to the caller (DDP, FSDP). Raises
+    RankFailed.
     """
     for module in model.modules():
         if isinstance(module, ReplicatedExperts) and isinstance(module.dispatcher, C10dDispatcher):
@@ -31,7 +32,7 @@ def _sum_in_layer(module: ReplicatedExperts, dispatcher: C10dDispatcher) -> None
     own = module.table.experts_of(dispatcher.group.rank)
     for gradients_C in _gradients(module.experts):
         total = gradients_C[0].new_zeros(len(copied), *gradients_C[0].shape)
-        held = [(row_of[expert], one) for expert, one in zip(own, gradients_C, strict=True) if expert in row_of]
+        held = [(row_of[expert], grad) for expert, grad in zip(own, gradients_C, strict=True) if expert in row_of]
         for row, gradient in held:
             total[row].add_(gradient)
         with rank_failures(dispatcher.group, f"sum of gradients in layer {module.name}"):
@@ -44,7 +45,7 @@ def _gradients(experts: nn.Module) -> list[list[Tensor]]:
     """For every parameter, the gradients of the local experts in slot order; views that can be written to."""
     if isinstance(experts, ModuleListExperts):
         names = [name for name, _ in experts.experts[0].named_parameters()]
-        return [[_gradient(one.get_parameter(name)) for one in experts.experts] for name in names]
+        return [[_gradient(expert.get_parameter(name)) for expert in experts.experts] for name in names]
     return [list(_gradient(parameter)) for parameter in experts.parameters(recurse=False)]
 
 

@@ -1,4 +1,4 @@
-"""The module that replaces an experts module: it holds the copies a plan says and runs the model's own code on them.
+"""The module that replaces an experts module: it holds the copies in a plan and runs the model's own code on them.
 
 Axes: T tokens, K experts per token, H hidden size, S slots in GPU order over all GPUs, C slots that are counted here.
 """
@@ -22,7 +22,7 @@ class ReplicatedExperts(nn.Module):
     """Drop-in for an experts module: `forward(hidden [T,H], top_k_index [T,K], top_k_weights [T,K]) -> [T,H]`.
 
     For every (token, expert) pair `choice` picks one copy and `dispatcher` has it executed by `experts`, the model's
-    own experts module over the slots this process holds. Tokens really executed are counted per slot in `tokens_C`.
+    own experts module over the slots that this process holds. Executed tokens are counted per slot in `tokens_C`.
     """
 
     def __init__(self, experts: nn.Module, choice: nn.Module, dispatcher: Dispatcher, table: SlotTable, name: str):
@@ -57,7 +57,7 @@ class ReplicatedExperts(nn.Module):
         return {gpu: tokens for gpu, tokens in counts.items() if gpu in here}
 
     def reset_counters(self) -> None:
-        """Start counting tokens anew."""
+        """Set the counts of tokens to zero."""
         self.tokens_C.zero_()
 
     def extra_repr(self) -> str:

@@ -51,7 +51,7 @@ class SlotTable:
 
 
 def slot_table(layer: LayerPlan) -> SlotTable:
-    """The tables of one planned layer. Raises BadInput where an expert has no copy or an id is out of range."""
+    """The tables of one planned layer. Raises BadInput if an expert has no copy or an id is out of range."""
     placement = layer.placement
     expert_S = tuple(expert for gpu in placement for expert in gpu)
     outside = [expert for expert in expert_S if not 0 <= expert < layer.experts]

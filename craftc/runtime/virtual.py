@@ -1,4 +1,4 @@
-"""Dispatchers for one process that plays all GPUs.
+"""Dispatchers for one process that stands for all GPUs.
 
 Axes: T tokens, K experts per token, H hidden size, S slots in GPU order, P = T x K (token, expert) pairs.
 """
@@ -14,7 +14,7 @@ from craftc.runtime.slot_table import SlotTable
 
 
 class VirtualDispatcher(Dispatcher):
-    """All GPUs' shares in one call of the experts module.
+    """The shares of all GPUs in one call of the experts module.
 
     In one process the copies of an expert are the same numbers, so they are one tensor: replicas cost no memory and no
     time here, and tokens are still counted slot by slot. `InTurnDispatcher` keeps GPUs apart.
@@ -36,7 +36,7 @@ class VirtualDispatcher(Dispatcher):
 class InTurnDispatcher(Dispatcher):
     """One GPU after the other, each with its own copies and only the tokens sent to it, exactly as real ranks would.
 
-    Slower than `VirtualDispatcher`; what a rewrite is verified with. One GPU's copies exist at a time.
+    Slower than `VirtualDispatcher`; used to verify a rewrite. Only one GPU's copies exist at a time.
     """
 
     def __init__(self, table: SlotTable):

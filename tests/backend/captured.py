@@ -19,7 +19,7 @@ class Captured:
     def __call__(self, gm, example_inputs):
         frame = captured_frame(gm, example_inputs)
         self.frames.append(frame)
-        self.regions.append(find_regions(gm.graph, [one.parameters for one in frame.experts]))
+        self.regions.append(find_regions(gm.graph, [experts.parameters for experts in frame.experts]))
         return gm
 
 

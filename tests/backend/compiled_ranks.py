@@ -50,7 +50,7 @@ def check_gradients(rank: int, wrap: Callable[[nn.Module], nn.Module], divisor: 
     run(batch(2, 5, seed=rank)).square().sum().backward()
     ours = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
     model.zero_grad()
-    sum(model(batch(2, 5, seed=one)).square().sum() for one in range(2)).div(divisor).backward()
+    sum(model(batch(2, 5, seed=seed)).square().sum() for seed in range(2)).div(divisor).backward()
     for name, parameter in model.named_parameters():
         if divisor == 1:
             dist.all_reduce(ours[name])

@@ -70,8 +70,8 @@ def test_all_graphs_share_one_call_per_layer(monkeypatch):
     for shape in ((2, 5), (3, 7)):
         run(batch(*shape))
     first, second = ([module for _, module in calls.values()] for calls in made)
-    assert [id(one) for one in first] == [id(one) for one in second]
-    counted = [sum(one.replicated.tokens_per_gpu().values()) for one in first]  # type: ignore[union-attr,operator]
+    assert [id(call) for call in first] == [id(call) for call in second]
+    counted = [sum(call.replicated.tokens_per_gpu().values()) for call in first]  # type: ignore[union-attr,operator]
     assert counted == [TOP_K * (10 + 21)] * 2
 
 
@@ -132,7 +132,7 @@ def test_what_cannot_be_replaced_runs_as_it_was_and_is_said_once(caplog):
         for shape in ((2, 5), (3, 7)):
             assert torch.equal(run(batch(*shape)), model(batch(*shape)))
     (said,) = [record.getMessage() for record in caplog.records if record.name == "craftc.backend"]
-    assert "layer layers.0.experts (and 1 more) is kept as it was: its inputs must be hidden [T, H]" in said
+    assert "layer layers.0.experts (and 1 more) is left unchanged: its inputs must be hidden [T, H]" in said
 
 
 def test_strict_raises_instead():
@@ -152,7 +152,7 @@ def test_wrong_options_are_refused_by_name():
 def test_a_plan_of_another_model_is_kept_out(caplog):
     model = TinyMoE()
     plan = round_robin_plan(model)
-    renamed = tuple(type(one)(**(vars(one) | {"name": f"other.{one.index}"})) for one in plan.layers)
+    renamed = tuple(type(layer)(**(vars(layer) | {"name": f"other.{layer.index}"})) for layer in plan.layers)
     run = compiled(model, plan=type(plan)(plan.topology, plan.budget, renamed, None, plan.provenance))
     with caplog.at_level(logging.WARNING, "craftc.backend"):
         assert torch.equal(run(batch()), model(batch()))

@@ -44,7 +44,7 @@ def test_logits_and_gradients_are_the_models(name):
     inputs = example_inputs() | {"use_cache": False}
     ours, theirs = run(**inputs).logits, model(**inputs).logits
     assert torch.allclose(ours, theirs, atol=1e-5)
-    parameters = [one for one in model.parameters() if one.requires_grad]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = (torch.autograd.grad(out.square().mean(), parameters, allow_unused=True) for out in (ours, theirs))
     for our, their in zip(*gradients, strict=True):
         assert (our is None) == (their is None)

@@ -122,7 +122,7 @@ def test_planning_that_fails_after_counting_leaves_the_model_as_it_was(monkeypat
         for _ in range(2):
             assert torch.equal(run(batch()), model(batch()))
     assert [record.getMessage() for record in caplog.records if record.name == "craftc.backend"] == [
-        "craftc: no plan after 1 calls, the model runs as it was: no plan fits"
+        "craftc: no plan after 1 calls, the model runs unchanged: no plan fits"
     ]
 
 

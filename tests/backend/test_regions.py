@@ -22,7 +22,7 @@ def only_reason(model: nn.Module) -> str:
 def test_every_layer_is_one_region():
     model = TinyMoE()
     captured = capture(model, batch())
-    assert [one.module for one in captured.frames[0].experts] == [layer.experts for layer in model.layers]
+    assert [experts.module for experts in captured.frames[0].experts] == [layer.experts for layer in model.layers]
     for ordinal, region in enumerate(captured.regions[0]):
         assert isinstance(region, Region)
         assert region.experts.name == f"layers.{ordinal}.experts"

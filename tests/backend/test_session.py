@@ -40,8 +40,8 @@ def test_a_reason_is_said_once_with_the_number_of_layers(caplog):
         session.keep_as_they_were(layers)
         session.keep_as_they_were(layers)
     assert [record.getMessage() for record in caplog.records] == [
-        "craftc: layer a (and 1 more) is kept as it was: one reason",
-        "craftc: layer c is kept as it was: another",
+        "craftc: layer a (and 1 more) is left unchanged: one reason",
+        "craftc: layer c is left unchanged: another",
     ]
 
 

@@ -56,7 +56,7 @@ def test_a_plan_of_another_model_leaves_the_model_alone():
 def module_list_plan() -> ReplicationPlan:
     model = plain_moe.build_model()
     layers = inspect(model, next(iter(plain_moe.calibration_inputs()))).layers
-    return plan_of(tuple(replace(random_layer(one.name, 8, 2, 3), expert_bytes=one.expert_bytes) for one in layers), 2)
+    return plan_of(tuple(replace(random_layer(moe.name, 8, 2, 3), expert_bytes=moe.expert_bytes) for moe in layers), 2)
 
 
 def test_a_module_list_needs_a_call_to_trace_its_owner():
@@ -71,7 +71,7 @@ def test_a_module_list_needs_a_call_to_trace_its_owner():
 def test_owners_of_module_lists_become_graphs_with_replicated_experts():
     model = plain_moe.build_model()
     first, second = islice(plain_moe.calibration_inputs(), 2)
-    other = {name: one[:1, :3] for name, one in second.items()}
+    other = {name: tensor[:1, :3] for name, tensor in second.items()}
     with torch.no_grad():
         expected = model(**other)
         prepared = prepare(model, module_list_plan(), inputs=first)
@@ -90,7 +90,7 @@ def test_ranks_keep_only_their_own_modules(one_rank):  # noqa: F811
         expected = model(**inputs)
         planned = module_list_plan()
         held = (tuple(range(8)),)
-        layers = tuple(replace(one, placement=held, replicas=0) for one in planned.layers)
+        layers = tuple(replace(layer, placement=held, replicas=0) for layer in planned.layers)
         prepare(model, plan_of(layers, 1), group=one_rank.process_group, inputs=inputs)
         torch.testing.assert_close(model(**inputs), expected, rtol=1e-5, atol=1e-5)
     assert isinstance(model.get_submodule("blocks.2.mlp.experts"), ReplicatedExperts)

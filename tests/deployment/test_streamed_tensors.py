@@ -21,7 +21,7 @@ def in_one_piece(name: str, tensor: torch.Tensor) -> StreamedTensor:
 
 def test_the_library_reads_every_dtype(tmp_path: Path):
     tensors = {str(dtype): (torch.arange(15).reshape(3, 5) % 7).to(dtype) for dtype in DTYPES}
-    write_tensors(tmp_path / "x", [in_rows(name, one) for name, one in tensors.items()], {"who": "craftc"})
+    write_tensors(tmp_path / "x", [in_rows(name, tensor) for name, tensor in tensors.items()], {"who": "craftc"})
     read = load_file(tmp_path / "x")
     assert set(read) == set(tensors)
     for name, tensor in tensors.items():
@@ -34,9 +34,9 @@ def test_the_library_reads_every_dtype(tmp_path: Path):
 def test_empty_scalar_and_strided_tensors(tmp_path: Path):
     strided = torch.arange(12.0).reshape(3, 4).t()
     whole = {"empty": torch.zeros(0, 3), "scalar": torch.tensor(2.5), "strided": strided}
-    write_tensors(tmp_path / "x", [in_one_piece(name, one) for name, one in whole.items()], {})
+    write_tensors(tmp_path / "x", [in_one_piece(name, tensor) for name, tensor in whole.items()], {})
     read = load_file(tmp_path / "x")
-    assert all(torch.equal(read[name], one) for name, one in whole.items())
+    assert all(torch.equal(read[name], tensor) for name, tensor in whole.items())
 
 
 def test_order_of_tensors_does_not_change_the_bytes(tmp_path: Path):

@@ -28,6 +28,6 @@ def test_fingerprints_tell_placements_and_shares_apart():
         replace(layer, placement=(tuple(reversed(layer.placement[0])),)),
         replace(layer, shares=((0.5,) * len(layer.placement[0]),)),
     ]
-    prints = {plan_fingerprint(replace(PLAN, layers=(one,))) for one in (layer, *others)}
+    prints = {plan_fingerprint(replace(PLAN, layers=(changed,))) for changed in (layer, *others)}
     assert len(prints) == 3
     assert plan_fingerprint(PLAN) == plan_fingerprint(replace(PLAN, estimate=None))

@@ -32,9 +32,9 @@ def with_shares(layer: LayerPlan, seed: int) -> LayerPlan:
     weight = torch.rand(sum(map(len, layer.placement)), generator=torch.Generator().manual_seed(seed)).tolist()
     sums: dict[int, float] = defaultdict(float)
     flat = [expert for gpu in layer.placement for expert in gpu]
-    for expert, one in zip(flat, weight, strict=True):
-        sums[expert] += one
-    shares = iter([one / sums[expert] for expert, one in zip(flat, weight, strict=True)])
+    for expert, share in zip(flat, weight, strict=True):
+        sums[expert] += share
+    shares = iter([share / sums[expert] for expert, share in zip(flat, weight, strict=True)])
     return replace(layer, shares=tuple(tuple(next(shares) for _ in gpu) for gpu in layer.placement))
 
 

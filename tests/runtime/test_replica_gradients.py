@@ -41,15 +41,21 @@ def test_only_copies_travel_and_missing_gradients_count_as_zero(one_rank, monkey
         total.mul_(2)
 
     module(*routing(experts, 9)).sum().backward()
-    before = [one.grad.clone() if one.grad is not None else torch.zeros_like(one) for one in module.parameters()]
+    before = [
+        parameter.grad.clone() if parameter.grad is not None else torch.zeros_like(parameter)
+        for parameter in module.parameters()
+    ]
     monkeypatch.setattr("torch.distributed.all_reduce", doubling)
     sum_replica_gradients(module)
     assert set(sizes) == {3}
     own = module.table.experts_of(one_rank.rank)
     factor = torch.tensor([2.0 if expert < 3 else 1.0 for expert in own])
     if kind == "fused":
-        expected = [one * factor.view(-1, *[1] * (one.dim() - 1)) for one in before]
+        expected = [gradient * factor.view(-1, *[1] * (gradient.dim() - 1)) for gradient in before]
     else:
-        expected = [one * factor[position // 2] for position, one in enumerate(before)]
-    after = [one.grad if one.grad is not None else torch.zeros_like(one) for one in module.parameters()]
+        expected = [gradient * factor[position // 2] for position, gradient in enumerate(before)]
+    after = [
+        parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+        for parameter in module.parameters()
+    ]
     torch.testing.assert_close(after, expected)

@@ -40,7 +40,7 @@ def test_outputs_and_gradients_are_the_originals(build, gpus, tokens):
         output = module(hidden, index_TK, weight)
         (output * torch.arange(hidden.shape[1])).sum().backward()
         parameters = module.parameters() if build is virtual_experts else ()
-        results.append([output, hidden.grad, weight.grad, *(one.grad for one in parameters)])
+        results.append([output, hidden.grad, weight.grad, *(parameter.grad for parameter in parameters)])
     for expected, got in zip(*results, strict=False):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=2e-5)
 
