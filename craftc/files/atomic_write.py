@@ -13,9 +13,10 @@ from craftc.errors import BadInput
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary sibling of `path` to write to; it replaces `path` when the block ends, and goes when it raises.
+    """A temporary file next to `path` to write to; it replaces `path` when the block ends, and is deleted if the block
+    raises.
 
-    Raises BadInput, naming `path`, where the system refuses.
+    Raises BadInput, naming `path`, if the system refuses.
     """
     with naming_the_path(path):
         check_writable(path)
@@ -26,7 +27,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with naming_the_path(path):
             yield temporary
             sync(temporary)
-            # mkstemp makes files only the owner can read; a result gets the usual rights.
+            # mkstemp creates files that only the owner can read; a result gets the usual rights.
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
             sync(path.parent)
@@ -36,16 +37,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all."""
+    """Write `data` to `path`, all or nothing."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(data)
 
 
 def check_writable(path: Path) -> None:
-    """Raise BadInput where a file cannot be made at `path`: asked before long work, not after it."""
+    """Raise BadInput if a file cannot be created at `path`; checked before long work, not after it."""
     if not path.name or path.is_dir():
         raise BadInput(f"{path} is a folder: give the name of a file")
-    if path.exists() and not path.is_file():  # renaming over /dev/null would take it from the whole machine
+    if path.exists() and not path.is_file():  # renaming over /dev/null would remove it for the whole machine
         raise BadInput(f"cannot write {path}: it exists and is not a regular file; give another name")
     if not path.parent.is_dir():
         raise BadInput(f"cannot write {path}: there is no folder {path.parent}; make it first")
@@ -64,7 +65,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def naming_the_path(path: Path) -> Iterator[None]:
-    """Turn what the system says (disk full, no right, name too long) into one line about `path`."""
+    """Turn an error of the system (disk full, no right, name too long) into one line about `path`."""
     try:
         yield
     except OSError as error:

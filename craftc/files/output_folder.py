@@ -1,7 +1,7 @@
-"""A folder of results, all or nothing: written beside its final place, then swapped in.
+"""A folder of results, all or nothing: written next to its final place, then swapped in.
 
-A kill at any moment leaves the old folder whole (or none, where there was none). Left-overs of a killed run are removed
-by the next run on the same folder.
+A kill at any moment leaves the old folder whole (or none, if there was none). The next run on the same folder removes
+what a killed run left.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _RENAME_EXCHANGE = 2
 
 @contextmanager
 def output_folder(path: Path, ours: tuple[str, ...]) -> Iterator[Path]:
-    """An empty folder to write into; it takes the place of `path` when the block ends, and goes when it raises.
+    """An empty folder to write into; it replaces `path` when the block ends, and is deleted if the block raises.
 
     `ours` are the patterns of files that an earlier run may have left in `path` (relative, with `/`): a folder that
-    holds anything else is never replaced. Raises BadInput then, and where the system refuses.
+    holds anything else is never replaced. Raises BadInput then, and if the system refuses.
     """
     check_replaceable(path, ours)
     target = path.absolute()
@@ -40,7 +40,7 @@ def output_folder(path: Path, ours: tuple[str, ...]) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
     lock = os.open(temporary, os.O_RDONLY)
     try:
-        # Held until this process ends, however it ends: tells a run that is alive from what a killed one left.
+        # Held until this process ends, however it ends: distinguishes a live run from what a killed one left.
         fcntl.flock(lock, fcntl.LOCK_EX)
         with naming_the_path(path):
             yield temporary
@@ -55,7 +55,7 @@ def output_folder(path: Path, ours: tuple[str, ...]) -> Iterator[Path]:
 
 
 def check_replaceable(path: Path, ours: tuple[str, ...]) -> None:
-    """Raise BadInput where `path` cannot become an output folder: asked before long work, not after it."""
+    """Raise BadInput if `path` cannot become an output folder; checked before long work, not after it."""
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise BadInput(f"output {path} exists and is not a folder: choose another name")
     if path.is_dir():
@@ -75,7 +75,7 @@ def check_replaceable(path: Path, ours: tuple[str, ...]) -> None:
 def _files_below(folder: Path) -> list[str]:
     """Everything below `folder` that is not a real folder, relative, sorted."""
     return sorted(
-        one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_symlink() or not one.is_dir()
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
     )
 
 
@@ -96,13 +96,13 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def _sync_all(folder: Path) -> None:
-    for one in folder.rglob("*"):
-        sync(one)
+    for path in folder.rglob("*"):
+        sync(path)
     sync(folder)
 
 
 def _swap_in(temporary: Path, target: Path) -> None:
-    """Make `temporary` the new `target`; what was there is then at `temporary`, if anywhere."""
+    """Make `temporary` the new `target`; the old folder, if there was one, is then at `temporary`."""
     if not target.exists():
         temporary.rename(target)
     elif not _exchange(temporary, target):
@@ -113,12 +113,12 @@ def _swap_in(temporary: Path, target: Path) -> None:
         shutil.rmtree(aside)
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two paths in one step (Linux); False where the system cannot."""
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two paths in one step (Linux); False if the system cannot."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
-    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
     if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):

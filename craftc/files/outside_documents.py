@@ -1,4 +1,5 @@
-"""Parsing outside documents: plain values only, nothing repeated, nothing nested deeper than a placement file needs."""
+"""Parsing documents from outside: plain values only, no repeated keys, no nesting deeper than a placement file
+needs."""
 
 from __future__ import annotations
 
@@ -26,12 +27,12 @@ _PLAIN_WORDS = {
     "unexpected_keyword_argument": "unknown key",
     "missing": "is missing",
 }
-"""What pydantic's kinds of errors are to somebody who wrote a file by hand."""
+"""Pydantic's kinds of errors in the words of somebody who wrote a file by hand."""
 _Document = TypeVar("_Document", bound=BaseModel)
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file. Raises BadInput where it cannot be read or is larger than any placement."""
+    """The whole file. Raises BadInput if it cannot be read or is larger than any placement."""
     require_file_or_folder(path)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -42,7 +43,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def require_file_or_folder(path: Path) -> None:
-    """Raise BadInput for pipes and devices: they have no size, and some no end."""
+    """Raise BadInput for pipes and devices: they have no size, and some have no end."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise BadInput(f"{path}: a pipe or a device; give a file")
 
@@ -54,7 +55,7 @@ def decode_text(data: bytes, where: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{where}: not a text file (byte {error.start} is no UTF-8)") from None
+        raise BadInput(f"{where}: not a text file (byte {error.start} is not UTF-8)") from None
 
 
 def parse_json(data: bytes, where: str) -> Any:
@@ -67,7 +68,7 @@ def parse_json(data: bytes, where: str) -> Any:
         raise BadInput(f"{where}: not JSON ({error.msg} at line {error.lineno}, column {error.colno})") from None
     except RecursionError:
         raise BadInput(f"{where}: nested too deeply") from None
-    except ValueError as error:  # a repeated key, a constant, or an integer of more digits than Python converts
+    except ValueError as error:  # a repeated key, a constant, or an integer with more digits than Python converts
         raise BadInput(f"{where}: {str(error).splitlines()[0]}") from None
 
 
@@ -138,7 +139,7 @@ def _refuse_constant(name: str) -> Any:
 
 @contextmanager
 def _first_mistake(where: str) -> Iterator[None]:
-    """Turn what pydantic says into one line."""
+    """Turn pydantic's report into one line."""
     try:
         yield
     except ValidationError as error:

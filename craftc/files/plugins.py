@@ -19,9 +19,9 @@ def format_names(built_in: Mapping[str, str], group: str) -> tuple[str, ...]:
 def find_format(name: str, built_in: Mapping[str, str], group: str, kind: type[_Format]) -> _Format:
     """The format called `name`.
 
-    built_in: `module:attribute` by name, as entry points have it; group: of the entry points, which cannot replace
-    built-in formats: what `sglang` means does not depend on what else is installed. Raises BadInput where there is none
-    of that name, Unsupported where an entry point cannot be loaded or is no `kind`.
+    built_in: `module:attribute` by name, as in entry points. group: the group of entry points; they cannot replace
+    built-in formats, so what `sglang` means does not depend on what else is installed. Raises BadInput if there is none
+    of that name, Unsupported if an entry point cannot be loaded or is no `kind`.
     """
     if name in built_in:
         entry = EntryPoint(name, built_in[name], group)
@@ -34,5 +34,5 @@ def find_format(name: str, built_in: Mapping[str, str], group: str, kind: type[_
     except Exception as error:  # whatever a foreign package raises on import
         raise Unsupported(f"format {name!r} ({group}, {entry.value}) cannot be loaded: {error!r}") from error
     if not isinstance(found, kind):
-        raise Unsupported(f"format {name!r}: entry point of group {group} is no {kind.__name__}")
+        raise Unsupported(f"format {name!r}: entry point of group {group} is not a {kind.__name__}")
     return found

@@ -1,4 +1,4 @@
-"""Files of `torch.save`, read without running anything in them. torch is imported on use: other formats must not pay
+"""Files of `torch.save`, read without running anything in them. torch is imported on use, so other formats do not pay
 for it.
 """
 
@@ -20,12 +20,12 @@ _NUMBERS = (*_INTEGERS, "float32", "float64")
 
 
 def is_torch_zip(head: bytes) -> bool:
-    """Whether a file with these first bytes was made by `torch.save` (since torch 1.6)."""
+    """Whether a file with these first bytes was written by `torch.save` (since torch 1.6)."""
     return head.startswith(b"PK\x03\x04") and b"data.pkl" in head[:512]
 
 
 def pickle_head(path: Path) -> bytes:
-    """The first bytes of the pickle in a torch file, to tell its keys; empty where there is none."""
+    """The first bytes of the pickle in a torch file, which show its keys; empty if there is none."""
     try:
         with zipfile.ZipFile(path) as archive:
             name = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
@@ -33,12 +33,12 @@ def pickle_head(path: Path) -> bytes:
                 return b""
             with archive.open(name) as file:
                 return file.read(64 * 1024)
-    except Exception:  # zipfile raises whatever broken bytes trip it over; such a file has no keys to tell
+    except Exception:  # zipfile raises all kinds of errors on broken bytes; such a file has no keys to show
         return b""
 
 
 def load_torch_zip(path: Path) -> Any:
-    """Tensors and plain containers of a torch file. Raises BadInput on anything else, compressed entries included."""
+    """Tensors and plain containers of a torch file. Raises BadInput on anything else, including compressed entries."""
     import torch
 
     _refuse_bombs(path)
@@ -47,7 +47,7 @@ def load_torch_zip(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise BadInput(f"{path}: refused: {why_refused(error)}") from None
-    except Exception as error:  # a broken file makes torch raise whatever its parsing trips over
+    except Exception as error:  # torch raises all kinds of errors on a broken file
         raise BadInput(f"{path}: not a readable torch file ({_first_line(error)})") from None
 
 
@@ -80,7 +80,7 @@ def _array(value: Any, axes: int, dtypes: tuple[str, ...], where: str) -> np.nda
 
 
 def why_refused(error: pickle.UnpicklingError) -> str:
-    """What torch's long message comes down to: the foreign name in the pickle, where there is one."""
+    """The point of torch's long message: the foreign name in the pickle, if there is one."""
     name = re.search(r"GLOBAL (\S+)", str(error))
     return (
         f"it holds {name[1][:80]}, not only tensors and plain values"
@@ -90,12 +90,12 @@ def why_refused(error: pickle.UnpicklingError) -> str:
 
 
 def _refuse_bombs(path: Path) -> None:
-    """torch.save never compresses, so what unpacks to more than the file itself is not its work."""
+    """Raise BadInput for entries larger than the file: torch.save never compresses, so it did not write them."""
     try:
         with zipfile.ZipFile(path) as archive:
             packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
             unpacked = sum(entry.file_size for entry in archive.infolist())
-    except Exception as error:  # zipfile raises whatever broken bytes trip it over
+    except Exception as error:  # zipfile raises all kinds of errors on broken bytes
         raise BadInput(f"{path}: not a readable torch file ({_first_line(error)})") from None
     if packed or unpacked > path.stat().st_size:
         raise BadInput(f"{path}: not a readable torch file (its entries are compressed or overlap)")

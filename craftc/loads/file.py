@@ -1,7 +1,8 @@
-"""Load files of craftc's own: `.npz` and `.safetensors` with `counts [steps, layers, experts]`.
+"""craftc's own load files: `.npz` and `.safetensors` with `counts [steps, layers, experts]`.
 
-Beside `counts` a file may hold `layer_names`, `layer_indices`, `top_k` (0 where unknown) and `step_names`; other arrays
-are left alone. The format is told by content, not by name. Files are read without pickle: no file can run code.
+Besides `counts`, a file may hold `layer_names`, `layer_indices`, `top_k` (0 if unknown) and `step_names`; other arrays
+are ignored. The format is detected from the content, not from the name. Files are read without pickle, so no file can
+run code.
 
 Axes: S steps, L layers, E experts.
 """
@@ -26,23 +27,23 @@ from craftc.loads.load_format import LoadFormat
 from craftc.loads.load_profile import LoadProfile
 
 _METADATA_KEY = "craftc.loads"
-"""One key holds all of our metadata as JSON: safetensors writes several keys in no fixed order."""
+"""One key holds all our metadata as JSON, because safetensors writes several keys in no fixed order."""
 _TEXTS = ("layer_names", "step_names")
 _NUMBERS = ("layer_indices", "top_k")
 _KNOWN = ("counts", *_TEXTS, *_NUMBERS)
 _LARGEST_BYTES = 2**34
-"""Bytes of `counts` that are read: 16 GiB is a hundred times the largest recording known, and stops a zip bomb."""
+"""Most bytes of `counts` that are read: 16 GiB is a hundred times the largest known recording, and stops zip bombs."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The zip format's first date: same loads, same bytes."""
+"""The first date of the zip format, so that the same loads give the same bytes."""
 
 
 def write_loads(loads: LoadProfile, path: str | Path) -> None:
-    """Write a file of loads, `.npz` or `.safetensors` by its name: whole or not at all; same loads, same bytes.
+    """Write a file of loads, `.npz` or `.safetensors` by its name, all or nothing; the same loads give the same bytes.
 
     loads: with names, indices and top-k.
     path: an existing file is replaced.
 
-    Raises BadInput where the name ends otherwise, or the file cannot be written.
+    Raises BadInput if the name has another ending, or the file cannot be written.
     """
     path = Path(path)
     check_loads_name(path)
@@ -50,14 +51,14 @@ def write_loads(loads: LoadProfile, path: str | Path) -> None:
 
 
 def check_loads_name(path: Path) -> None:
-    """Raise BadInput where loads cannot be written to `path`: asked before long work, not after it."""
+    """Raise BadInput if loads cannot be written to `path`; checked before long work, not after it."""
     if path.suffix not in (".npz", ".safetensors"):
         raise BadInput(f"cannot write loads to {path}: the name must end in .npz or .safetensors")
     check_writable(path)
 
 
 def why_not_ours(start: bytes) -> str:
-    """What a file with these first bytes is instead of `.npz` or `.safetensors`, and what to do."""
+    """What a file with these first bytes is, if not `.npz` or `.safetensors`, and what to do."""
     if not start:
         return "is empty: expected .npz or .safetensors with an array named counts"
     if start.startswith(b"\x80"):
@@ -68,7 +69,7 @@ def why_not_ours(start: bytes) -> str:
 
 
 def npz_bytes(loads: LoadProfile) -> bytes:
-    """The `.npz` file of `loads`; same loads, same bytes."""
+    """The `.npz` file of `loads`; the same loads give the same bytes."""
     arrays = {"counts": loads.counts_SLE, **_number_arrays(loads)}
     for name, texts in _texts_of(loads).items():
         arrays[name] = np.array(texts, dtype=np.str_)
@@ -81,7 +82,7 @@ def npz_bytes(loads: LoadProfile) -> bytes:
 
 
 def safetensors_bytes(loads: LoadProfile) -> bytes:
-    """The `.safetensors` file of `loads`; same loads, same bytes."""
+    """The `.safetensors` file of `loads`; the same loads give the same bytes."""
     metadata = {_METADATA_KEY: json.dumps(_texts_of(loads))}
     return save_safetensors({"counts": loads.counts_SLE, **_number_arrays(loads)}, metadata)
 
@@ -137,7 +138,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _names(arrays: dict[str, np.ndarray]) -> str:
-    """Names for one line of text, whatever a broken file calls its arrays."""
+    """Names of arrays for one line of text, safe for broken files."""
     return ", ".join(name if name.isprintable() else ascii(name) for name in sorted(arrays)) or "nothing"
 
 
@@ -200,17 +201,17 @@ def _top_k(top_k: np.ndarray, counts_SLE: np.ndarray) -> tuple[int | None, ...]:
     values = tuple(int(value) or None for value in (np.full(layers, top_k) if top_k.ndim == 0 else top_k))
     wrong = [value for value in values if value is not None and not 1 <= value <= experts]
     if wrong:
-        raise BadInput(f"top_k must be in 1..{experts} (or 0 where unknown), got {wrong[0]}")
+        raise BadInput(f"top_k must be in 1..{experts} (or 0 if unknown), got {wrong[0]}")
     return values
 
 
 def _is_npz(path: Path, head: bytes) -> bool:
-    """A zip file that torch did not make."""
+    """Whether it is a zip file that torch did not write."""
     return head.startswith(b"PK") and not is_torch_zip(head)
 
 
 def _is_safetensors(path: Path, head: bytes) -> bool:
-    """A JSON header after eight bytes of length."""
+    """Whether there is a JSON header after eight bytes of length."""
     return head[8:9] == b"{" and not head.startswith(b"{")
 
 

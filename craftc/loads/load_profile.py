@@ -25,7 +25,7 @@ class LoadProfile:
     layer_indices: tuple[int, ...]
     """Decoder block index of every layer, length L."""
     top_k: tuple[int | None, ...]
-    """Experts per token of every layer where known, length L."""
+    """Experts per token of every layer if known, length L."""
     step_names: tuple[str, ...] = ()
     """Workload of every step (`prefill`, `wiki`, ...), length S, or empty where steps have no names."""
     provenance: str = ""
@@ -122,7 +122,7 @@ def _checked_counts(counts: np.ndarray, layer_names: tuple[str, ...]) -> np.ndar
 
 
 def _is_frozen(array: np.ndarray) -> bool:
-    """Whether nobody can write to the array, nor to one that it is a view of."""
+    """Whether neither the array nor an array that it is a view of can be written to."""
     return not array.flags.writeable and (
         array.base is None or (isinstance(array.base, np.ndarray) and _is_frozen(array.base))
     )

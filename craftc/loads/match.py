@@ -1,4 +1,4 @@
-"""Do these loads belong to these layers? Asked wherever the two come from different files."""
+"""Do these loads belong to these layers? Checked whenever the two come from different files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_loads_fit(loads: LoadProfile, layers: Sequence[MoELayer], owner: str) 
     planned = tuple(layer.name for layer in layers)
     if unnamed in (loads.layer_names, planned) or loads.layer_names in (planned, by_index):
         return
-    ordinal = next(one for one, name in enumerate(planned) if name != loads.layer_names[one])
+    ordinal = next(number for number, name in enumerate(planned) if name != loads.layer_names[number])
     raise BadInput(
         f"{source}: layer {ordinal} is {loads.layer_names[ordinal]}, the {owner}'s layer {ordinal} is "
         f"{planned[ordinal]}: give loads recorded with this model"

@@ -1,4 +1,4 @@
-"""The layers that loads are of: known from the loads alone, or by number to a model's config, which knows names."""
+"""The layers that loads belong to: from the loads alone, or, with names, from the config of the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from craftc.models.moe_layer import MoELayer
 
 
 def layers_of_loads(loads: LoadProfile, expert_bytes: int | None) -> tuple[MoELayer, ...]:
-    """The layers that `loads` tell of, all experts of one size. Raises BadInput without that size."""
+    """The layers that `loads` describe, with experts of the same size. Raises BadInput without that size."""
     if expert_bytes is None:
         raise BadInput("the size of an expert is not known: give --expert-bytes (such as 84MiB), or the model")
     if expert_bytes < 1:
@@ -25,9 +25,9 @@ def layers_of_loads(loads: LoadProfile, expert_bytes: int | None) -> tuple[MoELa
 def name_layers(loads: LoadProfile, config: ModelConfig) -> LoadProfile:
     """`loads` with the model's layer names, decoder indices and top-k.
 
-    Recordings by decoder index must have the model's indices, and what lies behind its last decoder layer
-    (multi-token prediction) is dropped; recordings by MoE ordinal (0, 1, 2, ...) are taken in order. Raises BadInput
-    where the number of layers or experts differs.
+    Recordings by decoder index must have the model's indices, and layers after its last decoder layer
+    (multi-token prediction) are dropped; recordings by MoE ordinal (0, 1, 2, ...) are taken in order. Raises BadInput
+    if the number of layers or experts differs.
     """
     layers = config.layers
     if loads.experts != layers[0].experts:
@@ -49,7 +49,7 @@ def name_layers(loads: LoadProfile, config: ModelConfig) -> LoadProfile:
 
 
 def _decoder_layers(loads: LoadProfile, hidden_layers: int) -> LoadProfile:
-    """`loads` without layers behind the model's last decoder layer."""
+    """`loads` without layers after the model's last decoder layer."""
     kept = [ordinal for ordinal, index in enumerate(loads.layer_indices) if index < hidden_layers]
     if len(kept) in (0, loads.layers):
         return loads

@@ -1,4 +1,4 @@
-"""Recorded loads of any known format, told apart by content."""
+"""Recorded loads in any known format, detected from the content."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_loads(path: str | Path, format_name: str | None = None) -> LoadProfile:
 
 
 def detect_loads(path: Path) -> str:
-    """Name of the format of the recording at `path`. Raises BadInput where none fits."""
+    """Name of the format of the recording at `path`. Raises BadInput if none fits."""
     require_file_or_folder(path)
     try:
         head = b"" if path.is_dir() else _head(path)

@@ -29,5 +29,5 @@ def load_names() -> tuple[str, ...]:
 
 
 def load_format(name: str) -> LoadFormat:
-    """The format called `name`. Raises BadInput where there is none, Unsupported where a plug-in is broken."""
+    """The format called `name`. Raises BadInput if there is none, Unsupported if a plug-in is broken."""
     return find_format(name, LOADS, LOADS_GROUP, LoadFormat)

@@ -1,1 +1,1 @@
-"""Readers and writers of other systems' files: one format a file."""
+"""Readers and writers of placements in other systems' formats, one format per file."""

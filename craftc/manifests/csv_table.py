@@ -31,7 +31,7 @@ def encode(source: ExportSource) -> bytes:
 
 
 def decode(data: bytes, target: Target) -> tuple[Placement, ...]:
-    """Placements by MoE ordinal. Lines may stand in any order; every slot must be filled once."""
+    """Placements by MoE ordinal. Lines may come in any order; every slot must be filled once."""
     where = "csv placement"
     homes: dict[int, dict[tuple[int, int], int]] = {layer.index: {} for layer in target.layers}
     names = {layer.index: layer.name for layer in target.layers}
@@ -66,7 +66,7 @@ def _add_line(homes: dict[int, dict[tuple[int, int], int]], names: dict[int, str
     index, expert, copies, *_ = (_number(cell, where) for cell in line[1:4])
     gpus, slots = ([_number(cell, where) for cell in cells.split()] for cells in line[4:])
     if names.get(index) != line[0]:
-        raise BadInput(f"{where}: layer {line[0][:80]!r} with index {index} is no layer of this model")
+        raise BadInput(f"{where}: layer {line[0][:80]!r} with index {index} is not a layer of this model")
     if not copies == len(gpus) == len(slots):
         raise BadInput(f"{where}: {copies} copies, but {len(gpus)} gpus and {len(slots)} slots")
     for home in zip(gpus, slots, strict=True):

@@ -1,5 +1,5 @@
-"""Writing a plan in a server's format: encoded, read back by the strict reader, compared slot by slot, then written at
-once.
+"""Writing a plan in a server's format: encoded, read back by the strict reader, compared slot by slot, then written in
+one step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Export:
-    """A file that was written, and what goes with it."""
+    """A file that was written, and the settings that go with it."""
 
     path: Path
     """The file."""
@@ -48,14 +48,14 @@ def export_plan(
 ) -> Export:
     """Write `plan` to `path` for the server behind `format_name`; nothing is written unless it reads back as the plan.
 
-    hidden_layers: decoder layers of the model, dense ones included, where the file has a row for each; without it the
-    last MoE layer is taken for the last. model, example: for the ONNX format only. Raises BadInput, Refused (the
-    server cannot hold the plan), VerificationFailed (a bug in a writer).
+    hidden_layers: decoder layers of the model, dense ones included, if the file has a row for each; without it, the
+    last MoE layer is assumed to be the last layer. model, example: for the ONNX format only. Raises BadInput, Refused
+    (the server cannot hold the plan), VerificationFailed (a bug in a writer).
     """
     fmt = placement_format(format_name)
     source = ExportSource(plan, target_of_plan(plan, hidden_layers), model, example)
     if fmt.suffix and path.suffix != fmt.suffix:
-        raise BadInput(f"{path}: {fmt.name} tells the file by its ending: give a name that ends in {fmt.suffix}")
+        raise BadInput(f"{path}: {fmt.name} recognises the file by its ending: give a name that ends in {fmt.suffix}")
     _check_plan(source, fmt)
     data = fmt.encode(source)
     _check_same(source, fmt, data)
@@ -84,11 +84,11 @@ def _check_same(source: ExportSource, fmt: PlacementFormat, data: bytes) -> None
     try:
         placements = fmt.decode(data, source.target)
     except BadInput as error:
-        raise VerificationFailed(f"{fmt.name}: the file would not read back, nothing was written ({error})") from error
+        raise VerificationFailed(f"{fmt.name}: the file does not read back, nothing was written ({error})") from error
     for layer, found in zip(source.plan.layers, placements, strict=True):
         expected = layer.placement if fmt.keeps_slot_order else tuple(tuple(sorted(gpu)) for gpu in layer.placement)
         if found != expected:
-            raise VerificationFailed(f"{fmt.name}: layer {layer.name} would read back differently, nothing was written")
+            raise VerificationFailed(f"{fmt.name}: layer {layer.name} reads back differently, nothing was written")
 
 
 def _notes(source: ExportSource, fmt: PlacementFormat, hidden_layers: int | None) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
-"""What every placement format is made of: how a plan becomes bytes, how bytes become placements, and the flags beside
-them.
+"""What every placement format is made of: how a plan becomes bytes, how bytes become placements, and the flags that go
+with them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ if TYPE_CHECKING:  # only the ONNX format touches a model; the others must not p
 
 
 MAX_DECODER_LAYERS = 10_000
-"""More than any model has; a file with a row for each must not grow on a wrong index's word."""
+"""More decoder layers than any model has: a wrong index must not make a file with a row for each layer grow."""
 SlotRule = Literal["any", "even", "uniform"]
-"""`any`: every GPU and layer its own number of slots. `even`: the same number on every GPU within a layer. `uniform`:
-the
-same on every GPU in every layer."""
+"""`any`: every GPU and layer has its own number of slots.
+
+`even`: the same number on every GPU within a layer. `uniform`: the same on every GPU in every layer.
+"""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The deployment a placement file is for: what the file itself leaves out."""
+    """The deployment that a placement file is for: what the file itself does not say."""
 
     gpus: int
     """Expert-parallel ranks, at least 1."""
@@ -75,11 +76,11 @@ class PlacementFormat:
     slots: SlotRule
     """Which plans the file can hold."""
     suffix: str | None
-    """Ending that the server tells the file by, or None where it does not look at the name."""
+    """Ending by which the server recognises the file, or None if it ignores the name."""
     keeps_slot_order: bool
-    """The file says in which slot of its GPU a copy lies."""
+    """Whether the file says in which slot of its GPU a copy is."""
     encode: Callable[[ExportSource], bytes]
-    """The file's bytes for a plan whose slot counts the format can hold."""
+    """The bytes of the file for a plan whose slot counts the format can hold."""
     decode: Callable[[bytes, Target], tuple[Placement, ...]]
     """One placement per MoE layer. Stricter than the server's own reader; raises BadInput on anything it would not
     write.
@@ -89,13 +90,13 @@ class PlacementFormat:
     shell or a YAML file as they are.
     """
     covers_dense_layers: bool = False
-    """The file has something for every decoder layer, so it depends on how many the model has."""
+    """Whether the file has an entry for every decoder layer, so that it depends on their number."""
     needs_model: bool = False
-    """The model is written with the plan."""
+    """Whether the model is written with the plan."""
 
 
 def target_of_plan(plan: ReplicationPlan, hidden_layers: int | None = None) -> Target:
-    """The plan's own target; without `hidden_layers` the last MoE layer is taken for the model's last layer."""
+    """The plan's own target; without `hidden_layers` the last MoE layer is assumed to be the model's last layer."""
     layers = plan.moe_layers
     if hidden_layers is None:
         hidden_layers = max(layer.index for layer in layers) + 1

@@ -23,7 +23,7 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 def encode(source: ExportSource) -> bytes:
-    """int32, shape `[G, L, E]`, C order."""
+    """An int32 array `[G, L, E]` in C order."""
     pattern_GLE = np.zeros((source.target.gpus, len(source.plan.layers), uniform_slots(source.target)), dtype=np.int32)
     for ordinal, layer in enumerate(source.plan.layers):
         for gpu, experts in enumerate(layer.placement):
@@ -57,13 +57,14 @@ def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
 
 
 def _read_array(data: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """The array, if its header promises exactly `shape` and the bytes are there: nothing is allocated on its word."""
+    """The array, if its header says exactly `shape` and all bytes are there; nothing is allocated before that is
+    checked."""
     buffer = io.BytesIO(data)
     try:
-        with warnings.catch_warnings(action="error"):  # headers that need mending are not ours
+        with warnings.catch_warnings(action="error"):  # headers that NumPy would have to repair are not ours
             version = np.lib.format.read_magic(buffer)
             found, fortran_order, dtype = _HEADERS[version](buffer)
-    except Exception as error:  # NumPy parses the header as Python source, which fails in every way that can
+    except Exception as error:  # NumPy parses the header as Python source, which can fail in any way
         raise BadInput(f"{where}: not a .npy file ({type(error).__name__} in its header)") from None
     if found != shape:
         raise BadInput(f"{where}: shape {list(found)}, expected [GPUs, MoE layers, experts] = {list(shape)}")

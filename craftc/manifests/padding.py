@@ -24,14 +24,14 @@ from craftc.units import format_size
 
 @dataclass(frozen=True)
 class PaddingCost:
-    """What a format's slot rule makes a plan cost."""
+    """What the slot rule of a format costs a plan."""
 
     slots_L: tuple[int, ...]
     """Slots of every layer after padding, multiples of the GPUs."""
     added_replicas: int
     """Copies added over all layers."""
     plan_bytes_per_gpu: float
-    """Replica bytes per GPU of the plan as it is."""
+    """Replica bytes per GPU of the plan without padding."""
     padded_bytes_per_gpu: float
     """Replica bytes per GPU of the padded plan."""
 
@@ -46,7 +46,7 @@ class PaddingCost:
 
 
 def padding_cost(plan: ReplicationPlan, rule: SlotRule) -> PaddingCost:
-    """The cost of `pad_plan`, without doing it."""
+    """The cost of `pad_plan`, without padding."""
     gpus = plan.topology.gpus
     slots_L = tuple(width * gpus for width in needed_widths(plan, rule))
     pairs = list(zip(plan.layers, slots_L, strict=True))
@@ -63,9 +63,9 @@ def pad_plan(plan: ReplicationPlan, loads: LoadProfile | None, rule: SlotRule = 
 
     The added slots hold the copies that help most on `loads`. Three ways are tried for each layer and the best one is
     kept: the plan's slots stay and free ones are filled (by load, or evenly), or the planner places the layer
-    anew with more copies. Without loads the plan's slots stay and experts with the fewest copies come first. A plan
-    that fits already is returned as it is. Its `estimate` and `shares` are dropped: they describe other placements.
-    Raises BadInput where the loads are of another model, Unsupported for plans that keep expert groups on nodes.
+    again with more copies. Without loads, the plan's slots stay and experts with the fewest copies come first. A plan
+    that fits already is returned unchanged. Its `estimate` and `shares` are dropped: they describe other placements.
+    Raises BadInput if the loads are of another model, Unsupported for plans that keep expert groups on nodes.
     """
     if fits(plan, rule):
         return plan
@@ -94,13 +94,13 @@ def _check_loads(plan: ReplicationPlan, loads: LoadProfile | None) -> None:
 
 
 def _padded_layers(plan: ReplicationPlan, widths: Sequence[int]) -> Iterator[LayerPlan]:
-    """Every layer's slots kept, free ones filled evenly."""
+    """The slots of every layer kept, free ones filled evenly."""
     for layer, width in zip(plan.layers, widths, strict=True):
         yield _with_placement(layer, _filled(layer, width, np.ones(layer.experts), plan.topology))
 
 
 def _best_layers(plan: ReplicationPlan, widths: Sequence[int], loads: LoadProfile) -> tuple[LayerPlan, ...]:
-    """Of every layer the best of three: slots kept and filled evenly, or by load; placed anew by the planner."""
+    """The best of three for every layer: slots kept and filled evenly, or by load; placed again by the planner."""
     sizes_L = tuple(layer.expert_bytes for layer in plan.layers)
     replicas_L = tuple(
         width * plan.topology.gpus - layer.experts for layer, width in zip(plan.layers, widths, strict=True)

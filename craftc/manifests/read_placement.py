@@ -1,4 +1,4 @@
-"""Reading a placement that another system runs into a plan, to judge it or to replan from it."""
+"""Reading the placement of another system as a plan, to evaluate it or to replan from it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def read_placement(
 ) -> ReplicationPlan:
     """The placement in `path`, written by or for the server behind `format_name`, as a plan without an estimate.
 
-    layers: the model's MoE layers by ordinal, which the file leaves out in part (`layers_of_loads`, or a model's
+    layers: the model's MoE layers by ordinal, which the file describes only in part (`layers_of_loads`, or a model's
     config).
-    hidden_layers: decoder layers of the model; without it the last MoE layer is taken for the last. Raises BadInput.
+    hidden_layers: decoder layers of the model; without it, the last MoE layer is assumed to be the last. Raises
+    BadInput.
     """
     fmt = placement_format(format_name)
     target = Target(topology.gpus, layers, hidden_layers or max(layer.index for layer in layers) + 1)

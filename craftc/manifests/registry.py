@@ -17,7 +17,7 @@ PLACEMENTS: Mapping[str, str] = {
     "csv": "craftc.manifests.csv_table:FORMAT",
     "onnx": "craftc.manifests.onnx.model:FORMAT",
 }
-"""Where every `PlacementFormat` is, written as entry points are."""
+"""Where every `PlacementFormat` is, in the notation of entry points."""
 
 PLACEMENT_GROUP = "craftc.placement_formats"
 """Entry-point group: name = format, value = `package.module:PLACEMENT_FORMAT`."""
@@ -29,5 +29,5 @@ def placement_names() -> tuple[str, ...]:
 
 
 def placement_format(name: str) -> PlacementFormat:
-    """The format called `name`. Raises BadInput where there is none, Unsupported where a plug-in is broken."""
+    """The format called `name`. Raises BadInput if there is none, Unsupported if a plug-in is broken."""
     return find_format(name, PLACEMENTS, PLACEMENT_GROUP, PlacementFormat)

@@ -1,6 +1,6 @@
-"""SGLang's explicit expert map: JSON of one key, a row of slots for every decoder layer, dense ones included.
+"""SGLang's explicit expert map: JSON with one key, a row of slots for every decoder layer, dense ones included.
 
-Source: docs/servers-sglang.md (0.5.23; its loader was run). Any further key is a TypeError there, and -1 silently
+Source: docs/servers-sglang.md (0.5.23; its loader was run). Any other key is a TypeError there, and -1 silently
 becomes expert E-1.
 """
 
@@ -64,7 +64,8 @@ def decode(data: bytes, target: Target) -> tuple[Placement, ...]:
 
 
 def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
-    """Dispatch must be dynamic: the default (static) sends all of a rank's tokens to one copy, not evenly to all."""
+    """Dispatch must be dynamic: the default (static) sends all tokens of a rank to one copy, not evenly to all
+    copies."""
     return (
         f"--ep-size {source.target.gpus}",
         f"--ep-num-redundant-experts {redundant_experts(source.plan)}",

@@ -1,4 +1,4 @@
-"""The one strict check of slots that every reader ends in, and the one that every writer for a uniform server begins
+"""The strict check of slots that every reader ends with, and the check that every writer for a uniform server begins
 with.
 """
 
@@ -15,7 +15,7 @@ from craftc.solvers.problem import Placement
 
 
 def split_row(expert_of_slot: Sequence[int], gpus: int, where: str) -> Placement:
-    """The placement of a layer whose slots stand in rank order, the same number on every GPU. Raises BadInput."""
+    """The placement of a layer from its slots in rank order, the same number on every GPU. Raises BadInput."""
     slots = len(expert_of_slot)
     if slots == 0 or slots % gpus:
         raise BadInput(f"{where}: {slots} slots cannot be split evenly over {gpus} GPUs")
@@ -29,7 +29,7 @@ def join_row(placement: Placement) -> list[int]:
 
 
 def check_placement(placement: Placement, gpus: int, layer: MoELayer, where: str) -> None:
-    """Raise BadInput unless every id is an expert, every expert is there, and none is twice on one GPU."""
+    """Raise BadInput unless every id is an expert, every expert has a copy, and no GPU has two copies of an expert."""
     if len(placement) != gpus:
         raise BadInput(f"{where}: {len(placement)} GPUs, expected {gpus}")
     seen = Counter(expert for gpu in placement for expert in gpu)
@@ -57,7 +57,7 @@ def check_widths(placements: Sequence[Placement], where: str) -> None:
 
 
 def uniform_slots(target: Target) -> int:
-    """Experts of every layer of a server that knows one count for all. Raises Refused where layers differ."""
+    """The number of experts, for a server that has one number for all layers. Raises Refused if layers differ."""
     experts = {layer.experts for layer in target.layers}
     if len(experts) > 1:
         raise Refused(
@@ -67,12 +67,12 @@ def uniform_slots(target: Target) -> int:
 
 
 def redundant_experts(plan: ReplicationPlan) -> int:
-    """Replicas of every layer of a plan that has the same number in all."""
+    """Replicas per layer of a plan that has the same number in all layers."""
     return plan.layers[0].replicas
 
 
 def needed_widths(plan: ReplicationPlan, rule: SlotRule) -> tuple[int, ...]:
-    """Slots per GPU that `rule` (`even` or `uniform`) makes every layer have, at least."""
+    """Least slots per GPU of every layer under `rule` (`even` or `uniform`)."""
     gpus = plan.topology.gpus
     widths = [
         max(-(-(layer.experts + layer.replicas) // gpus), *(len(gpu) for gpu in layer.placement), 0)
@@ -82,7 +82,7 @@ def needed_widths(plan: ReplicationPlan, rule: SlotRule) -> tuple[int, ...]:
 
 
 def fits(plan: ReplicationPlan, rule: SlotRule) -> bool:
-    """Whether a format of `rule` holds the plan as it is."""
+    """Whether a format with `rule` can hold the plan without padding."""
     if rule == "any":
         return True
     widths = needed_widths(plan, rule)

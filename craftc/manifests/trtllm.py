@@ -1,4 +1,4 @@
-"""TensorRT-LLM's MoE load balancer section: YAML of three keys, layers by decoder index, dense ones left out.
+"""TensorRT-LLM's MoE load balancer section: YAML with three keys, layers by decoder index, without dense layers.
 
 Source: docs/servers-tensorrt-llm.md (source read, not run). The server's model rejects other keys, and every MoE layer
 must be there.
@@ -26,7 +26,7 @@ class _Document(BaseModel):
 
 
 def encode(source: ExportSource) -> bytes:
-    """`layer_updates_per_iter: 0` keeps the placement as it is."""
+    """`layer_updates_per_iter: 0` leaves the placement unchanged."""
     slots = uniform_slots(source.target) + redundant_experts(source.plan)
     lines = [f"num_slots: {slots}", "initial_global_assignments:"]
     for layer in source.plan.layers:
@@ -36,7 +36,7 @@ def encode(source: ExportSource) -> bytes:
 
 
 def decode(data: bytes, target: Target) -> tuple[Placement, ...]:
-    """Placements of exactly the target's layers; a file that lets the server move copies is no placement."""
+    """Placements of exactly the target's layers; a file that lets the server move copies is not a placement."""
     where = "trtllm placement"
     document = validate(_Document, parse_yaml(data, where), where)
     rows, indices = document.initial_global_assignments, [layer.index for layer in target.layers]

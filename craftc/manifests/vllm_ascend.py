@@ -39,7 +39,7 @@ class _Document(BaseModel):
 
 
 def encode(source: ExportSource) -> bytes:
-    """Ids are those that the order implies: the server reads the order only."""
+    """Ids follow the order, because the server only reads the order."""
     layers = ",\n".join(
         json.dumps(
             {
@@ -78,7 +78,7 @@ def decode(data: bytes, target: Target) -> tuple[Placement, ...]:
 
 
 def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
-    """The slots are allocated from the number, so it goes with the path."""
+    """The server allocates slots from the number, so it goes with the path."""
     config = {"expert_map_path": str(path), "num_redundant_experts": redundant_experts(source.plan)}
     return (
         "--enable-expert-parallel",

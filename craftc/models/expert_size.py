@@ -1,6 +1,6 @@
 """Bytes that one expert takes in a checkpoint, from its shapes and the `quantization_config` of a Hugging Face config.
 
-Values, scales and zero points are counted; what a server makes of them when it loads (repacking, other scale types)
+Values, scales and zero points are counted; what a server does with them when it loads (repacking, other scale types)
 is not.
 """
 
@@ -29,7 +29,7 @@ class ExpertShape:
     biases: int
     """Bias values, never quantised."""
     dtype_bytes: int
-    """Bytes of one value where it is not quantised, and of the scales that have the model's type."""
+    """Bytes of one value that is not quantised, and of scales in the model's type."""
     linear_names: tuple[str, ...]
     """Paths of one expert's matrices as checkpoints name them, to look up in lists of what is not quantised."""
 
@@ -49,7 +49,7 @@ def expert_bytes(shape: ExpertShape, quantization: Quantization | None) -> int:
 
 
 def _is_left_out(shape: ExpertShape, quantization: Quantization) -> bool:
-    """Whether a list of modules that keep their type names the experts: `re:` patterns, path parts or whole paths."""
+    """Whether a list of unquantised modules includes the experts: `re:` patterns, parts of paths, or whole paths."""
     for key in ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules"):
         for entry in quantization.get(key) or ():
             if any(_names(str(entry), name) for name in shape.linear_names):
@@ -70,7 +70,7 @@ def _names(entry: str, name: str) -> bool:
 
 
 def _fp8(matrix: tuple[int, int], quantization: Quantization, shape: ExpertShape) -> int:
-    """One byte a value, an fp32 scale a block (or a matrix), and one for activations where they are static."""
+    """One byte per value, one fp32 scale per block (or matrix), and one for activations if they are static."""
     rows, columns = matrix
     block = quantization.get("weight_block_size")
     scales = 1
@@ -83,13 +83,13 @@ def _fp8(matrix: tuple[int, int], quantization: Quantization, shape: ExpertShape
 
 
 def _mxfp4(matrix: tuple[int, int], quantization: Quantization, shape: ExpertShape) -> int:
-    """Four bits a value and one byte of scale for every 32."""
+    """Four bits per value and one byte of scale for every 32 values."""
     rows, columns = matrix
     return rows * math.ceil(columns / 2) + rows * math.ceil(columns / 32)
 
 
 def _gptq(matrix: tuple[int, int], quantization: Quantization, shape: ExpertShape) -> int:
-    """AWQ's parts and a group number for every input."""
+    """The parts of AWQ and a group number for every input."""
     return _awq(matrix, quantization, shape) + 4 * matrix[1]
 
 
@@ -101,7 +101,10 @@ def _awq(matrix: tuple[int, int], quantization: Quantization, shape: ExpertShape
 
 
 def _modelopt(matrix: tuple[int, int], quantization: Quantization, shape: ExpertShape) -> int:
-    """NVFP4: four bits a value, one byte of scale for every 16; FP8: one byte a value. Two fp32 scales a matrix."""
+    """NVFP4: four bits per value, one byte of scale for every 16; FP8: one byte per value.
+
+    Two fp32 scales per matrix.
+    """
     rows, columns = matrix
     algorithm = str(quantization.get("quant_algo"))
     if algorithm == "NVFP4":

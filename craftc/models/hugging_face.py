@@ -73,7 +73,7 @@ def _auto_model(config: Any, where: str) -> tuple[Any, Any]:
 
     with _transformers_errors(where):
         text = config.get_text_config(decoder=True)
-    text.dtype = text.dtype or config.dtype  # a nested config leaves its dtype to the outer one
+    text.dtype = text.dtype or config.dtype  # a nested config takes its dtype from the outer one
     if type(text) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return AutoModelForCausalLM, text
     if type(text) in MODEL_MAPPING:
@@ -97,7 +97,8 @@ def _transformers_errors(where: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """No progress bar and no report of what did not load: that is one line here, or nothing."""
+    """While inside, transformers prints neither a progress bar nor a report of what did not load: here that is one
+    line."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -112,7 +113,10 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _token_inputs(vocab_size: int, device: str) -> WorkloadInputs:
-    """Seeded random tokens. A mask is given because without one mask code reads values, which meta tensors have not."""
+    """Seeded random tokens.
+
+    A mask is included, because without one mask code reads values, which meta tensors do not have.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(0)

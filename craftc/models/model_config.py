@@ -1,4 +1,4 @@
-"""What planning needs of a model, from its Hugging Face `config.json` alone: no weights, no model code, no torch.
+"""What planning needs to know about a model, from its Hugging Face `config.json` alone: no weights, no code, no torch.
 
 One line per architecture in `_FAMILIES`. Multi-token-prediction layers are left out: servers place them on their own.
 """
@@ -31,7 +31,7 @@ class ModelConfig:
     layers: tuple[MoELayer, ...]
     """MoE layers by ordinal, with decoder indices, names as transformers has them, and sizes as in the checkpoint."""
     expert_groups: int | None
-    """Groups that the router chooses among before it chooses experts (DeepSeek), or None where there is one."""
+    """Groups among which the router chooses before it chooses experts (DeepSeek), or None if there is only one."""
     groups_per_token: int | None
     """Groups that a token's experts come from, or None."""
 
@@ -81,7 +81,7 @@ def parse_model_config(document: Mapping[str, Any]) -> ModelConfig:
 
 
 def groups_hint(config: ModelConfig, groups: int, nodes: int) -> tuple[str, ...]:
-    """A line on the router's expert groups, where there are some that nodes could keep and planning was not told."""
+    """A line about the router's expert groups, if nodes could keep them and the request does not mention them."""
     found = config.expert_groups
     if found is None or groups > 1 or nodes == 1 or found % nodes:
         return ()
@@ -101,7 +101,7 @@ def _after_dense(config: Mapping[str, Any], hidden_layers: int) -> list[int]:
 
 
 def _sparse_or_after_dense(config: Mapping[str, Any], hidden_layers: int) -> list[int]:
-    """GLM-5: a list says dense or sparse; without it as DeepSeek."""
+    """GLM-5: a list says dense or sparse; without it, like DeepSeek."""
     types = config.get("mlp_layer_types")
     if not isinstance(types, list):
         return _after_dense(config, hidden_layers)
@@ -109,7 +109,7 @@ def _sparse_or_after_dense(config: Mapping[str, Any], hidden_layers: int) -> lis
 
 
 def _every_step(config: Mapping[str, Any], hidden_layers: int) -> list[int]:
-    """Qwen: every `decoder_sparse_step`-th layer but those in `mlp_only_layers`."""
+    """Qwen: every `decoder_sparse_step`-th layer except those in `mlp_only_layers`."""
     step = _size(config, "decoder_sparse_step", _MAX_LAYERS) if "decoder_sparse_step" in config else 1
     dense = config.get("mlp_only_layers") or []
     return [index for index in range(hidden_layers) if (index + 1) % step == 0 and index not in dense]
@@ -121,10 +121,10 @@ def _all(config: Mapping[str, Any], hidden_layers: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Family:
-    """Where an architecture's configuration says what."""
+    """Where the configuration of an architecture has which value."""
 
     experts: tuple[str, ...]
-    """Keys of the number of experts: the checkpoints', then the one transformers 5 writes."""
+    """Keys of the number of experts: those of checkpoints, then the one that transformers 5 writes."""
     width: str
     """Key of an expert's intermediate size."""
     moe_layers: Callable[[Mapping[str, Any], int], list[int]]

@@ -1,6 +1,6 @@
 """Models as users name them: `file.py`, `file.py:factory`, a Hugging Face folder, or a `config.json` alone.
 
-Every mistake in a model file is the user's to fix: one line that says which file, which line of it, and what happened.
+Mistakes in a model file are for the user to fix: one line says which file, which line of it, and what happened.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _FORMS = "give file.py, file.py:factory, a Hugging Face checkpoint folder, or a 
 
 @dataclass(frozen=True, eq=False)
 class ModelSource:
-    """A model and everything needed to run and to name it."""
+    """A model and everything that is needed to run and name it."""
 
     model: nn.Module
     """The model in evaluation mode."""
     inputs: WorkloadInputs
-    """Its example inputs, and calibration inputs where the model file has them."""
+    """Its example inputs, and calibration inputs if the model file has them."""
     name: str
     """Short name for reports: the file's stem, or the folder's name."""
     fingerprint: str
     """See `fingerprint_model`."""
     on_meta: bool
-    """True where the model has shapes but no weights: it can be planned for, not run."""
+    """Whether the model has shapes but no weights, so that it can be planned for, but not run."""
 
 
 def load_model_source(spec: str) -> ModelSource:
-    """The model that `spec` names. Raises BadInput, or Unsupported where transformers does not know the model type."""
+    """The model that `spec` names. Raises BadInput, or Unsupported if transformers does not know the model type."""
     path, factory = _path_and_factory(spec)
     if path.suffix == ".py":
         return _load_python(path, factory)
@@ -57,8 +57,8 @@ def load_model_source(spec: str) -> ModelSource:
 
 
 def model_name(spec: str) -> str:
-    """Short name of the model that `spec` names: the stem, or the folder's name where the stem says nothing (`tiny_moe`
-    of `examples/tiny_moe/model.py`)."""
+    """Short name of the model that `spec` names: the stem, or the folder's name if the stem says nothing (`tiny_moe`
+    for `examples/tiny_moe/model.py`)."""
     path = _path_and_factory(spec)[0].resolve()
     return path.parent.name if path.stem in ("model", "config") else path.stem
 
@@ -93,7 +93,8 @@ def _source(model: nn.Module, inputs: WorkloadInputs, name: str) -> ModelSource:
 
 @contextlib.contextmanager
 def _importable_folder(folder: Path) -> Iterator[None]:
-    """What `python file.py` gives a file: its folder's other modules. Its prints must not mix into our stdout."""
+    """While inside, a file can import the other modules of its folder, as with `python file.py`; its prints go to
+    stderr."""
     entry = str(folder.resolve())
     sys.path.insert(0, entry)
     try:
@@ -131,7 +132,7 @@ def _call(path: Path, module: ModuleType, function: str) -> Any:
 
 
 def _explained(path: Path, what: str, error: BaseException) -> BadInput:
-    """One line: what failed, the last line of the user's own file on the way there, and the reason."""
+    """One line: what failed, the last line of the user's own file that was running, and the reason."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if _same_file(frame.filename, path)]
     line = (
         error.lineno if isinstance(error, SyntaxError) and _same_file(error.filename, path) else (lines or [None])[-1]
@@ -176,7 +177,7 @@ def _keyword_inputs(path: Path, model: nn.Module, inputs: object) -> dict[str, A
 
 
 def _quiet_stream(path: Path, calibration: Callable[[], Iterable[Any]]) -> Callable[[], Iterator[Any]]:
-    """The calibration stream, able to import its file's neighbours; what it prints goes to stderr."""
+    """The calibration stream, which can import the neighbours of its file; its prints go to stderr."""
 
     def stream() -> Iterator[Any]:
         end = object()

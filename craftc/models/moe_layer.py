@@ -1,4 +1,4 @@
-"""What craftc knows of one MoE layer: enough to plan without the model."""
+"""What craftc knows about one MoE layer: enough to plan without the model."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class MoELayer:
     expert_bytes: int
     """Bytes of one expert's parameters, at least 1."""
     top_k: int | None = None
-    """Experts per token, 1..experts, where known."""
+    """Experts per token, 1..experts, if known."""
     layout: Layout = "unknown"
     """How the experts' weights are stored."""
     router: str | None = None
-    """Path of the router module, where known."""
+    """Path of the router module, if known."""
 
     def __post_init__(self) -> None:
         if self.experts < 1:

@@ -1,4 +1,4 @@
-"""What a model is run on: the inputs it is traced with, and those it is measured on."""
+"""What a model is run on: the inputs that it is traced with, and those that it is measured on."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ class WorkloadInputs:
     example: dict[str, Any]
     """One call of the model."""
     calibration: Callable[[], Iterable[dict[str, Any]]] | None = None
-    """Starts the stream of calibration batches, one step each."""
+    """Starts the stream of calibration batches; each batch is one step."""

@@ -35,7 +35,7 @@ def write(path: Path, text: str) -> None:
 
 
 def texts(path: Path) -> dict[str, str]:
-    return {one.relative_to(path).as_posix(): one.read_text() for one in path.rglob("*") if one.is_file()}
+    return {file.relative_to(path).as_posix(): file.read_text() for file in path.rglob("*") if file.is_file()}
 
 
 def both(text: str) -> dict[str, str]:
@@ -51,7 +51,7 @@ def test_the_new_folder_takes_the_old_ones_place(tmp_path: Path):
 
 
 def test_without_an_atomic_exchange_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(module, "_exchange", lambda first, other: False)
     write(tmp_path / "out", "old")
     write(tmp_path / "out", "new")
     assert texts(tmp_path / "out") == both("new")

@@ -44,7 +44,7 @@ def test_the_first_mistake_is_named(value: object, message: str):
         (b'{"a": 1, "b": 2, "a": 3}', "f: key 'a' is given 2 times"),
         (b"[NaN]", "f: NaN is not a number"),
         (b"[" * 100_000, "f: nested too deeply"),
-        (b"\xff", r"f: not a text file \(byte 0 is no UTF-8\)"),
+        (b"\xff", r"f: not a text file \(byte 0 is not UTF-8\)"),
     ],
 )
 def test_what_json_must_not_hold(data: bytes, message: str):

@@ -32,7 +32,7 @@ def test_other_packages_add_formats_and_cannot_replace_ours():
     [
         ("unknown", BadInput, "format 'unknown': expected one of minutes, ours, another, broken, none, theirs"),
         ("broken", Unsupported, r"format 'broken' \(.*, their_formats\.missing:X\) cannot be loaded"),
-        ("none", Unsupported, "format 'none': entry point of group craftc.tests_of_plugins is no str"),
+        ("none", Unsupported, "format 'none': entry point of group craftc.tests_of_plugins is not a str"),
     ],
 )
 def test_what_is_no_format_is_named(name: str, error: type[Exception], message: str):

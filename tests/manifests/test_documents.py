@@ -94,7 +94,7 @@ BAD = [
     ("csv", ("layers.1,1,2,1,0,2\n", ""), "1 of 4 experts have no copy, the first is 2"),
     ("csv", ("layers.1,1,2,1,0,2", "layers.1,1,2,2,0,2"), "line 4: 2 copies, but 1 gpus and 1 slots"),
     ("csv", ("layers.1,1,2,1,0,2", "layers.1,1,2,1,0,1"), "line 4: GPU 0, slot 1 holds expert 1 already"),
-    ("csv", ("layers.1,1,2,1,0,2", "layers.1,2,2,1,0,2"), "line 4: layer 'layers.1' with index 2 is no layer"),
+    ("csv", ("layers.1,1,2,1,0,2", "layers.1,2,2,1,0,2"), "line 4: layer 'layers.1' with index 2 is not a layer"),
     ("csv", ("layers.1,1,2,1,0,2", "layers.1,1,2,1,-1,2"), "line 4: '-1' is not a whole number"),
     ("csv", ("layers.1,1,2,1,0,2", "layers.1,1,2,1,7,0"), r"GPU 7 is not in 0\.\.1"),
 ]

@@ -23,5 +23,5 @@ def test_other_packages_add_formats_and_cannot_replace_ours(monkeypatch: pytest.
     assert placement_names()[-1] == "theirs"
     assert placement_format("theirs") is csv
     assert placement_format("sglang").name == "sglang"
-    with pytest.raises(Unsupported, match="is no PlacementFormat"):
+    with pytest.raises(Unsupported, match="is not a PlacementFormat"):
         placement_format("none")

@@ -99,7 +99,7 @@ def test_a_writer_that_writes_something_else_is_caught(tmp_path: Path, monkeypat
         flags=fmt.flags,
     )
     monkeypatch.setattr("craftc.manifests.export.placement_format", lambda name: swapped)
-    with pytest.raises(VerificationFailed, match=r"layer layers\.1 would read back differently"):
+    with pytest.raises(VerificationFailed, match=r"layer layers\.1 reads back differently"):
         export_plan(toy_plan(), "swapped", tmp_path / "placement")
     assert not list(tmp_path.iterdir())
 

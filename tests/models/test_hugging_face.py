@@ -41,10 +41,10 @@ def test_a_bare_config_is_built_on_the_meta_device_in_its_own_dtype(checkpoint):
     source = load_model_source(str(folder / "config.json"))
     assert source.on_meta
     assert source.name == "tiny-mixtral"
-    shapes = {name: (one.shape, one.dtype) for name, one in model.named_parameters()}
-    assert {name: (one.shape, one.dtype) for name, one in source.model.named_parameters()} == shapes
-    assert all(one.is_meta for one in source.model.parameters())
-    assert {name: (one.shape, one.is_meta) for name, one in source.inputs.example.items()} == {
+    shapes = {name: (parameter.shape, parameter.dtype) for name, parameter in model.named_parameters()}
+    assert {name: (parameter.shape, parameter.dtype) for name, parameter in source.model.named_parameters()} == shapes
+    assert all(parameter.is_meta for parameter in source.model.parameters())
+    assert {name: (tensor.shape, tensor.is_meta) for name, tensor in source.inputs.example.items()} == {
         "input_ids": ((2, 16), True),
         "attention_mask": ((2, 16), True),
     }
@@ -59,7 +59,7 @@ def test_the_text_part_of_a_multimodal_config_is_built_in_the_outer_dtype(tmp_pa
     config.to_json_file(tmp_path / "outer.json")
     source = load_model_source(str(tmp_path / "outer.json"))
     assert source.name == "outer"
-    assert {one.dtype for one in source.model.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in source.model.parameters()} == {torch.bfloat16}
     assert not any("vision" in name for name, _ in source.model.named_parameters())
 
 

@@ -1,1 +1,1 @@
-"""Loads as servers record them, one system a file."""
+"""Loads as servers record them, one system per file."""

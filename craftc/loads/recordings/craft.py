@@ -46,13 +46,13 @@ def _unpickle(path: Path) -> Any:
         return _TensorUnpickler(io.BytesIO(data)).load()
     except pickle.UnpicklingError as error:
         raise BadInput(f"{path}: refused: {error}") from None
-    except Exception as error:  # a broken pickle makes the unpickler raise whatever its next step trips over
+    except Exception as error:  # the unpickler raises all kinds of errors on a broken pickle
         raise BadInput(f"{path}: not a pickled tensor ({type(error).__name__})") from None
 
 
 class _TensorUnpickler(pickle._Unpickler):
-    """Python's own unpickler, which allocates nothing on the file's word, with no way to name anything but a tensor's
-    parts.
+    """Python's own unpickler, which allocates nothing before it has read it, and can name nothing but the parts of a
+    tensor.
     """
 
     # Without BUILD no object's state can be set, so nothing in the file reaches a method of a tensor.
@@ -75,7 +75,7 @@ class _TensorUnpickler(pickle._Unpickler):
 def _latin_bytes(text: str, encoding: str) -> bytes:
     """How pickles of protocol 2 write bytes."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError("it holds text in another encoding than bytes have")
+        raise pickle.UnpicklingError("it holds text in an encoding that bytes do not use")
     return text.encode("latin1")
 
 
@@ -84,7 +84,7 @@ def _load_storage(data: bytes) -> Any:
     import torch
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # on storages being the older kind
+        with warnings.catch_warnings(action="ignore"):  # about storages of the older kind
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise pickle.UnpicklingError(why_refused(error)) from None
@@ -94,7 +94,7 @@ def _rebuild_tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tu
     import torch
 
     if not isinstance(storage, torch.storage.TypedStorage):
-        raise pickle.UnpicklingError("its storage is no storage")
+        raise pickle.UnpicklingError("its storage is not a storage")
     return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage, offset, tuple(size), tuple(stride))
 
 

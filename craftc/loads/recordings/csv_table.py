@@ -101,7 +101,7 @@ def _quick_numbers(body: bytes, columns: int) -> np.ndarray | None:
         numbers = np.fromstring(body.replace(b"\n", b","), sep=",", dtype=np.int64)
     except ValueError:
         return None
-    too_large = 2**62  # NumPy takes numbers of more digits for the largest it has
+    too_large = 2**62  # NumPy reads numbers with more digits as its largest
     return numbers.reshape(-1, columns) if numbers.size == len(separators) and numbers.max() < too_large else None
 
 

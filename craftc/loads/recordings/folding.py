@@ -1,5 +1,5 @@
-"""From what a server recorded to a load profile: physical counts folded to logical ones, dense layers and idle steps
-seen.
+"""From what a server recorded to a load profile: folds physical counts to logical ones, detects dense layers and idle
+steps.
 
 Axes: S steps, L layers of the recording, P physical slots, E logical experts.
 """
@@ -65,7 +65,7 @@ def profile_of_layers(
 ) -> LoadProfile:
     """A profile of the MoE layers: layers without a token in any step are dense and dropped, indices stay.
 
-    The array becomes the profile's and read-only, so that a large recording is not copied. Raises BadInput where a
+    The profile keeps the array itself, read-only, so that a large recording is not copied. Raises BadInput if a
     layer has tokens in some steps only (the recording is partial).
     """
     counts_SLE.flags.writeable = False
@@ -109,7 +109,7 @@ def check_ranks(ranks: list[int], where: str) -> None:
 
 
 def check_cells(shape: tuple[int, ...], where: str) -> None:
-    """Raise BadInput where a recording is empty or larger than craftc reads."""
+    """Raise BadInput if a recording is empty or larger than craftc reads."""
     cells = 1
     for size in shape:
         cells *= size

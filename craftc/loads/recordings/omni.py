@@ -1,4 +1,5 @@
-"""omni-infer's activation counts: `activation_counts_recordstep_<n>_rank_<r>.txt`, a line of E/G counts per MoE layer.
+"""omni-infer's activation counts: `activation_counts_recordstep_<n>_rank_<r>.txt`, one line of E/G counts per MoE
+layer.
 
 Source: docs/servers-omni-infer.md (omni-infer at c8bc2bb). Rank r's columns are the experts from r * E/G on, so the
 recording must be made under the server's default placement. Layers are MoE ordinals; every line ends with a tab.
@@ -28,7 +29,7 @@ def recognises(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> LoadProfile:
-    """One step per record step; ranks stand side by side."""
+    """One step per record step; the columns of ranks are joined."""
     if not path.is_dir():
         raise BadInput(f"{path}: expected the folder with activation_counts_recordstep_<n>_rank_<r>.txt")
     files = {(int(match[1]), int(match[2])): file for file in path.iterdir() if (match := _NAME.fullmatch(file.name))}

@@ -1,9 +1,8 @@
 """SGLang's expert distribution recorder: `stat`, `stat_approx`, `per_pass` and `per_token` dumps, from one or many
 ranks.
 
-Source: docs/servers-sglang.md (0.5.23). A rank's file is named by its own clock, so ranks are told by their
-number.
-Axes: S forward passes, L decoder layers (dense ones are all zero), P physical slots, E logical experts.
+Source: docs/servers-sglang.md (0.5.23). The file of a rank is named by the rank's clock, so ranks are identified by
+their number. Axes: S forward passes, L decoder layers (dense ones are all zero), P physical slots, E logical experts.
 """
 
 from __future__ import annotations
@@ -155,7 +154,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _refuse_lone_rank(path: Path) -> None:
-    """One rank's file with others beside it is a part of a recording, which would look like all of it."""
+    """Refuse the file of one rank next to those of others: it is part of a recording, but would look like all of it."""
     name = _NAME.fullmatch(path.name)
     if not name or name["rank"] is None:
         return

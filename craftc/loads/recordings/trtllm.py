@@ -1,4 +1,4 @@
-"""TensorRT-LLM's expert statistics: a folder of `meta_info.json` and `rank<r>.safetensors`, a tensor per iteration
+"""TensorRT-LLM's expert statistics: a folder of `meta_info.json` and `rank<r>.safetensors`, one tensor per iteration
 and layer.
 
 Source: docs/servers-tensorrt-llm.md (source read, not run).

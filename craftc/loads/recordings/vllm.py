@@ -51,7 +51,7 @@ class _Record:
     step: int
     counts_LP: np.ndarray
     expert_LP: np.ndarray
-    """The very same array as in the record before where the map has not changed."""
+    """The same array object as in the record before if the map has not changed."""
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -83,7 +83,7 @@ def read(path: Path) -> LoadProfile:
 
 
 def _runs(records: Iterator[_Record]) -> Iterator[list[_Record]]:
-    """Consecutive records under one slot map, some at a time: folding them together is much quicker than one by one."""
+    """Consecutive records with the same slot map, in batches: folding them together is much faster than one by one."""
     run: list[_Record] = []
     for record in records:
         if run and (record.expert_LP is not run[0].expert_LP or len(run) == _RECORDS_AT_ONCE):
@@ -142,8 +142,8 @@ def _lines(file: Any, path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _parse(line: bytes, where: str) -> Any:
-    """The record; its two large arrays straight into NumPy where they are written as the server writes them (3 times as
-    fast).
+    """The record; its two large arrays go straight into NumPy if they are formatted as the server writes them (3 times
+    as fast).
     """
     arrays: dict[str, np.ndarray] = {}
     for name in _ARRAYS:
@@ -161,7 +161,7 @@ def _parse(line: bytes, where: str) -> Any:
     return {**record, **arrays} if isinstance(record, dict) else record
 
 
-@lru_cache(maxsize=4)  # the slot map is mostly the line before's
+@lru_cache(maxsize=4)  # the slot map is mostly that of the line before
 def _quick_matrix(text: bytes) -> np.ndarray | None:
     """`[[1, 2], [3, 4]]` as an array; None for anything that is not a full matrix of plain numbers below 2^53."""
     rows = text[2:-2].split(b"], [")

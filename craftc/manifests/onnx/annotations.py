@@ -1,7 +1,7 @@
 """ONNX's multi-device annotations (IR version 11 and later) for experts in slots: written, validated, read back.
 
-`onnx.checker` looks at none of this. Sharding in ONNX is into equal parts, so copies are an axis of physical slots:
-slots in GPU order, sharded on axis 0, and which expert lies in which slot stands in the node's metadata.
+`onnx.checker` checks none of this. Sharding in ONNX is into equal parts, so copies are an axis of physical slots: slots
+in GPU order, sharded on axis 0. Which expert is in which slot is written in the metadata of the node.
 Source: `onnx.proto` of onnx 1.23, messages DeviceConfigurationProto to SimpleShardedDimProto.
 """
 
@@ -21,7 +21,7 @@ from craftc.plans.replication_plan import LayerPlan
 from craftc.solvers.problem import Placement
 
 DOMAIN = "craftc"
-"""Of the nodes that stand for one MoE layer's experts each."""
+"""Domain of the nodes that each stand for the experts of one MoE layer."""
 CONFIGURATION = "craftc"
 """Name of the model's device configuration: one device per GPU of the plan."""
 MIN_IR_VERSION = 11
@@ -45,12 +45,12 @@ def annotate(model: ModelProto, node: NodeProto, layer: LayerPlan, sharded_input
 
 
 def violations(model: ModelProto) -> tuple[str, ...]:
-    """Everything in the annotations that the IR's description forbids, in words; empty where they are sound."""
+    """Everything in the annotations that the description of the IR forbids, in words; empty if they are sound."""
     return tuple(_violations(model))
 
 
 def placements_of(model: ModelProto, gpus: int) -> dict[int, Placement]:
-    """Placement by decoder index. Raises BadInput where slots, devices and metadata disagree."""
+    """Placement by decoder index. Raises BadInput if slots, devices and metadata disagree."""
     sizes = {initializer.name: list(initializer.dims) for initializer in model.graph.initializer}
     found: dict[int, Placement] = {}
     for node in model.graph.node:
@@ -59,11 +59,11 @@ def placements_of(model: ModelProto, gpus: int) -> dict[int, Placement]:
         where = f"onnx: node {(node.name or node.op_type)!r}"
         metadata = {entry.key: entry.value for entry in node.metadata_props}
         index, row = (_whole(metadata.get(key), f"{where}: {key}") for key in (_LAYER, _SLOTS))
-        if type(index) is not int or not isinstance(row, list) or not all(type(one) is int for one in row):
+        if type(index) is not int or not isinstance(row, list) or not all(type(expert) is int for expert in row):
             raise BadInput(f"{where}: {_LAYER} must be a number and {_SLOTS} a list of expert ids")
         if index in found:
             raise BadInput(f"{where}: layer {index} has another node already")
-        sharded = [spec for one in node.device_configurations for spec in one.sharding_spec]
+        sharded = [spec for configuration in node.device_configurations for spec in configuration.sharding_spec]
         if not sharded:
             raise BadInput(f"{where}: none of its inputs is sharded")
         for spec in sharded:
@@ -97,12 +97,12 @@ def _violations(model: ModelProto) -> Iterator[str]:
         devices[name] = configuration.num_devices
     shapes = {initializer.name: tuple(initializer.dims) for initializer in model.graph.initializer}
     for node in annotated:
-        for one in node.device_configurations:
+        for configuration in node.device_configurations:
             where = f"node {(node.name or node.op_type)!r}"
-            if one.configuration_id not in devices:
-                yield f"{where}: configuration {one.configuration_id!r} is not the model's"
+            if configuration.configuration_id not in devices:
+                yield f"{where}: configuration {configuration.configuration_id!r} is not the model's"
                 continue
-            yield from _spec_violations(node, one, devices[one.configuration_id], shapes, where)
+            yield from _spec_violations(node, configuration, devices[configuration.configuration_id], shapes, where)
 
 
 def _spec_violations(
@@ -165,7 +165,7 @@ def _nodes(model: ModelProto) -> Iterator[NodeProto]:
 
 
 def _whole(text: str | bytes | None, where: str) -> Any:
-    """A metadata value's JSON; protobuf gives bytes where a text is no UTF-8."""
+    """The JSON of a metadata value; protobuf returns bytes if a text is not UTF-8."""
     if text is None:
         raise BadInput(f"{where} is missing")
     return parse_json(text.encode() if isinstance(text, str) else text, where)

@@ -1,8 +1,8 @@
 """A rewritten model in ONNX: one node of our own domain per MoE layer, whose body is an ONNX function.
 
 The body runs the model's own experts code over all slots, exported by torch; which copy a token goes to is decided by
-its occurrence number within the expert. The exchange of tokens between devices is the runtime's business: ONNX has no
-word for an exchange whose sizes depend on the tokens.
+its occurrence number within the expert. The exchange of tokens between devices is left to the runtime: ONNX cannot
+express an exchange whose sizes depend on the tokens.
 
 Axes: T tokens, K experts per token, P = T x K pairs, H hidden size, S slots, E experts, C copies of the most copied
 expert.
@@ -33,7 +33,7 @@ from craftc.runtime.module_list_experts import ModuleListExperts
 from craftc.runtime.slot_table import SlotTable, slot_table
 
 _TOKENS = 5
-"""Example tokens of a body; the number is free in the result."""
+"""Example tokens of a body; their number is free in the result."""
 
 
 class ChosenSlots(nn.Module):
@@ -60,13 +60,13 @@ class ChosenSlots(nn.Module):
 
 
 class FusedBody(nn.Module):
-    """All slots through the experts module's own forward, slot weights given as arguments."""
+    """Runs all slots through the experts module's own forward, with the weights of the slots as arguments."""
 
     def __init__(self, experts: nn.Module, table: SlotTable) -> None:
         super().__init__()
         self.choice = ChosenSlots(table)
         slots = local_experts(experts, table.expert_S)
-        self.tensors_S = {name: one.detach() for name, one in slots.named_parameters()}
+        self.tensors_S = {name: parameter.detach() for name, parameter in slots.named_parameters()}
         if hasattr(slots, "config"):  # transformers' other implementations cannot be exported
             config: Any = copy.copy(slots.config)
             config._experts_implementation = "batched_mm"
@@ -79,13 +79,13 @@ class FusedBody(nn.Module):
 
 
 class ListBody(nn.Module):
-    """Every slot's expert module on all tokens, weighted by what the router gave it: no sizes depend on the routing."""
+    """Runs the expert module of every slot on all tokens, weighted by the router, so no sizes depend on the routing."""
 
     def __init__(self, experts: ModuleListExperts, table: SlotTable) -> None:
         super().__init__()
         self.choice = ChosenSlots(table)
         modules = [experts.experts[expert] for expert in table.expert_S]
-        states = [{name: one.detach() for name, one in module.named_parameters()} for module in modules]
+        states = [{name: parameter.detach() for name, parameter in module.named_parameters()} for module in modules]
         self.tensors_S = {name: torch.stack([state[name] for state in states]) for name in states[0]}
         self.run = [modules[0]]
 
@@ -100,7 +100,8 @@ class ListBody(nn.Module):
 
 
 class ExpertsNode(nn.Module):
-    """Stands in the exported model for one layer's experts: a single node with the slots' weights as inputs."""
+    """Stands for the experts of one layer in the exported model: a single node with the weights of the slots as
+    inputs."""
 
     def __init__(self, op_type: str, tensors_S: dict[str, Tensor]) -> None:
         super().__init__()
@@ -116,8 +117,8 @@ class ExpertsNode(nn.Module):
 
 
 class AttentionWithHeads(TorchFunctionMode):
-    """Within it attention on three axes `[batch, length, width]` is attention of one head: torch's exporter knows only
-    the four axes with heads."""
+    """While inside, attention on three axes `[batch, length, width]` is attention of one head, because torch's exporter
+    knows only four axes, with heads."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -134,14 +135,14 @@ def _attention(
         return attention(query, key, value, attn_mask, *rest, **options)
     if attn_mask is not None and attn_mask.dim() == 3:
         attn_mask = attn_mask.unsqueeze(1)
-    heads = (one.unsqueeze(1) for one in (query, key, value))
+    heads = (matrix.unsqueeze(1) for matrix in (query, key, value))
     return attention(*heads, attn_mask, *rest, **options).squeeze(1)
 
 
 def export_model(plan: ReplicationPlan, model: nn.Module, example: dict[str, Any]) -> onnx.ModelProto:
-    """`model` rewritten to `plan` as an annotated ONNX model with free sizes. Raises BadInput where the two do not
+    """`model` rewritten to `plan` as an annotated ONNX model with free sizes. Raises BadInput if the two do not
     belong
-    together, Unsupported where torch cannot export the model."""
+    together, Unsupported if torch cannot export the model."""
     traced = analysed(model, WorkloadInputs(example))
     bodies: dict[str, FusedBody | ListBody] = {}
 
@@ -189,7 +190,7 @@ def _add_function(
     token = {0: torch.export.Dim.DYNAMIC}
     exported = _export(body, example, {}, (token, token, token, [None] * len(tensors)), f"layer {node.op_type}")
     graph = exported.graph
-    constants = [onnx.helper.make_node("Constant", [], [one.name], value=one) for one in graph.initializer]
+    constants = [onnx.helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]
     function = onnx.helper.make_function(
         DOMAIN,
         node.op_type,
@@ -199,8 +200,8 @@ def _add_function(
         list(exported.opset_import),
     )
     model.functions.append(function)
-    known = {(one.domain, one.name) for one in model.functions}
-    model.functions.extend(one for one in exported.functions if (one.domain, one.name) not in known)
+    known = {(function.domain, function.name) for function in model.functions}
+    model.functions.extend(function for function in exported.functions if (function.domain, function.name) not in known)
 
 
 def _free_axes(value: Any) -> dict[int, Any] | None:
@@ -213,14 +214,14 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], fr
             program = torch.onnx.export(
                 module, args, kwargs=kwargs, dynamo=True, dynamic_shapes=free, verbose=False, optimize=True
             )
-    except Exception as error:  # torch raises whatever its many stages trip over
+    except Exception as error:  # torch raises all kinds of errors from its many stages
         raise Unsupported(f"onnx: torch cannot export {what}: {_first_cause(error)}") from error
     assert program is not None
     return program.model_proto
 
 
 def _first_cause(error: BaseException) -> str:
-    """One line of the error that started a chain: torch wraps it in advice."""
+    """One line of the error that started the chain, which torch wraps in advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -228,7 +229,7 @@ def _first_cause(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks about packages it would know more operators of."""
+    """While inside, the exporter does not print remarks about packages with more operators."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

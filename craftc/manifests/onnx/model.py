@@ -1,7 +1,7 @@
 """The rewritten model as one ONNX file, placement in the format's multi-device annotations, the plan in its metadata.
 
 What ONNX cannot say (the exchange of tokens between devices, whose sizes depend on the routing) is not in the file:
-run on one device it computes what the model computes, and a multi-device runtime finds in it where each copy lives.
+run on one device, it computes what the model computes, and a multi-device runtime finds in it where each copy is.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     import onnx
 
 MAX_BYTES = 2**31 - 1
-"""Of a protobuf message, and so of a model in one file."""
+"""Limit of a protobuf message, and so of a model in one file."""
 _PLAN = "craftc.plan"
 
 
 def encode(source: ExportSource) -> bytes:
-    """The annotated model, checked by onnx and by our own validator. Raises Unsupported where it cannot be exported."""
+    """The annotated model, checked by onnx and by our own validator. Raises Unsupported if it cannot be exported."""
     if source.model is None or source.example is None:
         raise BadInput("onnx: the model is written with the plan: give it, with example inputs")
     slot_bytes = sum((layer.experts + layer.replicas) * layer.expert_bytes for layer in source.plan.layers)
@@ -77,7 +77,7 @@ def _parse(data: bytes, where: str) -> onnx.ModelProto:
 
     try:
         return onnx.load_model_from_string(data)
-    except Exception as error:  # protobuf has its own errors, one for each way to be broken
+    except Exception as error:  # protobuf has its own kinds of errors
         raise BadInput(f"{where}: not an ONNX model ({type(error).__name__})") from None
 
 

@@ -49,7 +49,7 @@ def check_export(model: torch.nn.Module, example: dict, other: dict, folder: Pat
     assert [node.op_type for node in nodes] == [f"ReplicatedExperts_{layer.index}" for layer in layers]
     assert {function.name for function in exported.functions} >= {node.op_type for node in nodes}
     assert "craftc.plan" in {entry.key for entry in exported.metadata_props}
-    sizes = {one.name: list(one.dims) for one in exported.graph.initializer}
+    sizes = {initializer.name: list(initializer.dims) for initializer in exported.graph.initializer}
     for node, count in zip(nodes, slots, strict=True):
         assert {sizes[name][0] for name in node.input[3:]} == {count}
 
@@ -60,7 +60,7 @@ def check_export(model: torch.nn.Module, example: dict, other: dict, folder: Pat
         with torch.no_grad():
             expected = model(**inputs)
         expected = expected if isinstance(expected, torch.Tensor) else expected.logits
-        given = {one.name: inputs[one.name].numpy() for one in session.get_inputs()}
+        given = {argument.name: inputs[argument.name].numpy() for argument in session.get_inputs()}
         np.testing.assert_allclose(session.run(None, given)[0], expected.numpy(), atol=2e-5, rtol=1e-4)
 
 
