@@ -117,6 +117,6 @@ def moe_layers(model: nn.Module) -> tuple[MoELayer, ...]:
     """The model's MoE layers, without tracing it."""
     found, _ = find_experts(model)
     return tuple(
-        MoELayer(one.path, index, one.experts, expert_bytes(model.get_submodule(one.path)), TOP_K)
-        for index, one in enumerate(found)
+        MoELayer(module.path, index, module.experts, expert_bytes(model.get_submodule(module.path)), TOP_K)
+        for index, module in enumerate(found)
     )

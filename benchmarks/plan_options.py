@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
 
 
 def grouped(trace: Trace, problem: PlanningProblem, unseen_SLE: np.ndarray) -> Iterator[str]:
-    """Groups within nodes, beside EPLB's hierarchical mode with as many replicas."""
+    """Groups within nodes, next to EPLB's hierarchical mode with as many replicas."""
     nodes, groups = trace.topology.nodes, trace.groups
     constrained = replace(problem, groups=groups)
     planner = planner_for("craftc", constrained)
@@ -100,7 +100,7 @@ def shared(trace: Trace, problem: PlanningProblem, unseen_SLE: np.ndarray) -> It
         "lp in every layer": [best_shares(problem.counts_SLE[:, layer], placements[layer]) for layer in layers],
         "--shares lp": chosen,
     }
-    title = f"shares (kept in {sum(one is not None for one in chosen)} of {len(chosen)} layers, {seconds:.1f} s)"
+    title = f"shares (kept in {sum(share is not None for share in chosen)} of {len(chosen)} layers, {seconds:.1f} s)"
     yield f"  {title:<46}{'own steps':>24}{'held out':>10}"
     for name, shares_L in entries.items():
         own = replay(problem.counts_SLE, placements, shares_L).mean()

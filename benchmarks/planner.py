@@ -1,4 +1,4 @@
-"""Times of the planners, stage by stage, beside DeepSeek's EPLB algorithm in the same run.
+"""Times of the planners, stage by stage, next to DeepSeek's EPLB algorithm in the same run.
 
 Run from the repository root: `python -m benchmarks.planner`.
 
@@ -39,7 +39,7 @@ class Shape:
     topology: Topology
     replicas_per_gpu: int
     efforts: tuple[EffortName, ...] = ()
-    """Of `craftc`, beside the default one."""
+    """Efforts of `craftc` besides the default."""
 
     def __str__(self) -> str:
         gpus = self.topology.gpus
@@ -97,7 +97,7 @@ def cross_validated(problem: PlanningProblem, planner: Planner, replicas_L: tupl
 
 
 def compare_allocations() -> Iterator[str]:
-    """The integer program beside the dynamic program, on random staircases."""
+    """The integer program next to the dynamic program, on random staircases."""
     yield f"\n{'allocation':<16}{'highs':>10}{'cbc':>10}{'DP':>10}{'highs / DP':>12}{'status':>10}"
     for layers, candidates in ((61, 65), (61, 257)):
         balancedness_LC = np.sort(np.random.default_rng(0).random((layers, candidates)), axis=1)

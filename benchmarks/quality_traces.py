@@ -42,7 +42,7 @@ class Trace:
 
 
 def trace_of(path: Path, topology: Topology, summed: int, kept: int) -> Trace:
-    """A trace from a file. Raises BadInput where it cannot be used."""
+    """A trace from a file. Raises BadInput if it cannot be used."""
     return Trace(path.stem, batched(read_loads(path).counts_SLE, summed, kept), topology)
 
 
@@ -66,7 +66,7 @@ def known_traces(folder: Path) -> Iterator[Trace]:
 def batched(counts_SLE: np.ndarray, summed: int, kept: int) -> np.ndarray:
     """`summed` consecutive steps added up, an incomplete last batch dropped, then `kept` of them, evenly spaced.
 
-    Raises BadInput where fewer than two are left: the protocol needs even and odd ones.
+    Raises BadInput if fewer than two are left: the protocol needs even and odd ones.
     """
     batches = len(counts_SLE) // max(1, summed)
     if min(batches, kept, summed + 1) < 2:

@@ -84,7 +84,7 @@ def _greedy_start(counts_SE: np.ndarray, replicas: int, topology: Topology) -> n
 
 
 def _improved(counts_SE: np.ndarray, holds_EG: np.ndarray) -> np.ndarray | None:
-    """`holds_EG` after the best move of the most frequent straggler that has one that helps; None where none has."""
+    """`holds_EG` after the best move of the most frequent straggler that has one that helps; None if none has."""
     load_SG = _loads(counts_SE, holds_EG)
     value = step_balancedness(load_SG).mean() + _LEAST_GAIN
     straggles_G = np.bincount(load_SG.argmax(axis=1), minlength=holds_EG.shape[1])

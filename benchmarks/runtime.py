@@ -1,4 +1,4 @@
-"""Times of the runtime, each beside a baseline in the same run.
+"""Times of the runtime, each next to a baseline in the same run.
 
 Run from the repository root: `python -m benchmarks.runtime [PART...]`; parts are `one-process`, `ranks` and `memory`,
 all by default. Ranks use NCCL, GPUs and bfloat16 where every rank has a GPU, gloo and CPUs elsewhere.
@@ -58,9 +58,9 @@ def compare_in_one_process() -> Iterator[str]:
             order = (0, 1) if number % 2 else (1, 0)
             found = {which: spent(runs[which]) for which in order}
             rounds.append((found[0], found[1]))
-        wall, processor = ([(one[at], other[at]) for one, other in rounds] for at in (0, 1))
-        ours, theirs = (statistics.median(one) for one in zip(*wall, strict=True))
-        ratios = [statistics.median(other / one for one, other in pairs) for pairs in (wall, processor)]
+        wall, processor = ([(before[at], after[at]) for before, after in rounds] for at in (0, 1))
+        ours, theirs = (statistics.median(times) for times in zip(*wall, strict=True))
+        ratios = [statistics.median(after / before for before, after in pairs) for pairs in (wall, processor)]
         yield (
             f"{name} {shape[0]} x {shape[1]:<6}{fastest:>18}{ours:>13.1f}{theirs:>14.1f}"
             f"{ratios[0]:>8.3f}{ratios[1]:>11.3f}"

@@ -29,7 +29,7 @@ def main(folder: Path, model: str, group: RankGroup) -> None:
     for parameter in loaded.parameters():
         parameter.sum()  # files are mapped, and become memory when they are read
     cost = peak_bytes() - before
-    weights = sum(one.numel() * one.element_size() for one in loaded.parameters())
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in loaded.parameters())
     gathered: list[Any] = [None] * group.size
     dist.all_gather_object(gathered, (weights, cost), group=group.process_group)
     if group.rank == 0:

@@ -54,7 +54,9 @@ def main(group: RankGroup) -> None:
     dist.broadcast_object_list(planned, group=group.process_group, group_src=0)
     assert planned[0] is not None
     plans = {"no replicas": plain_plan(planned[0], model), "craftc's plan": planned[0]}
-    ours = {name: prepare(build_model(dtype).to(device), one, group=group.process_group) for name, one in plans.items()}
+    ours = {
+        name: prepare(build_model(dtype).to(device), plan, group=group.process_group) for name, plan in plans.items()
+    }
     theirs = {"transformers all_to_all": transformers_parallel(build_model(dtype).to(device), group)}
     for name, shape in (("prefill", MANY_SEQUENCES), ("decode", DECODE)):
         tokens = random_tokens(shape, seed=1 + group.rank).to(device)
@@ -161,7 +163,7 @@ class PhaseTimes:
         """Per step, the largest of all ranks, in the order of PHASES."""
         gathered: list[Any] = [None] * group.size
         dist.all_gather_object(gathered, self.ms, group=group.process_group)
-        return [max(one[phase] for one in gathered) / rounds for phase in PHASES]
+        return [max(phase_ms[phase] for phase_ms in gathered) / rounds for phase in PHASES]
 
     def _timed(self, phase: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any) -> Any:

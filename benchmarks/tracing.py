@@ -16,7 +16,7 @@ from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 with torch.device("meta"):
     model = DeepseekV3ForCausalLM(DeepseekV3Config()).eval()
     inputs = {name: torch.ones(1, 32, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
-parameters = sum(one.numel() for one in model.parameters())
+parameters = sum(parameter.numel() for parameter in model.parameters())
 found = {"parameters": parameters}
 if sys.argv[1] == "trace":
     from craftc.models.workload import WorkloadInputs
@@ -25,7 +25,7 @@ if sys.argv[1] == "trace":
     first = compilation.layers[0]
     found |= {"layers": len(compilation.layers), "nodes": len(compilation.graph.graph.nodes)}
     found |= {"experts": first.experts, "top_k": first.top_k, "expert_bytes": first.expert_bytes}
-    found |= {one.name: one.seconds for one in compilation.timings}
+    found |= {timing.name: timing.seconds for timing in compilation.timings}
 found["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(json.dumps(found))
 """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # planning from loads must not import torch
     from torch.export import ExportedProgram
 
 Batches = Iterable[dict[str, Any]] | Callable[[], Iterable[dict[str, Any]]]
-"""Calibration batches: a list, or a function that starts the stream anew."""
+"""Calibration batches: a list, or a function that restarts the stream."""
 DEFAULTS = PlanningOptions()
 
 
@@ -83,7 +83,7 @@ def profile(
 
     model: as it is; it is not changed.
     example_inputs: keyword arguments of one call; the only step if there are no batches.
-    calibration_inputs: batches of keyword arguments, each one step: a list, or a function that starts the stream anew.
+    calibration_inputs: batches of keyword arguments, each one step: a list, or a function that restarts the stream.
     max_steps: batches to run at most, at least 1; None runs all.
     mask_input: the input `[batch, sequence]` that is 0 for padding, whose tokens are not counted; None counts all.
     on_pass: called with the name of every pass as it starts.
@@ -140,8 +140,8 @@ def optimize(
     example_inputs: keyword arguments of one call, on which outputs are compared.
     topology: GPUs and nodes to plan for.
     budget: memory for replicas, as in `craftc.plan`.
-    calibration_inputs: batches of keyword arguments, each one step of the profile: a list, or a function that starts
-    the stream anew; without them the example inputs are the one step.
+    calibration_inputs: batches of keyword arguments, each one step of the profile: a list, or a function that restarts
+    the stream; without them, the example inputs are the only step.
     loads: measured loads, instead of profiling.
     options: how to plan.
     on_pass: called with the name of every pass as it starts.

@@ -22,7 +22,7 @@ _KINDS = ("Functions", "Values", "Parts of values", "Errors")
 
 
 def page_with_reference(page: str) -> str:
-    """`page` with its reference part, from the last `## Reference` on, made anew."""
+    """`page` with its reference part, from the last `## Reference` on, made again."""
     hand_written, _, _ = page.partition(_MARK)
     return f"{hand_written}{_MARK}\n{_HEAD}\n{reference()}"
 

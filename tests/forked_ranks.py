@@ -27,7 +27,7 @@ class Ended:
     """How a rank ended."""
 
     code: int | None
-    """Exit code, minus the signal that killed it, or None where it did not end."""
+    """Exit code, minus the signal that killed it, or None if it did not end."""
     errors: str
     """What it printed to stderr."""
 
@@ -52,7 +52,7 @@ class ForkedRank:
         return Ended(code, errors)
 
     def kill(self) -> None:
-        """At once; nothing happens where it has ended."""
+        """At once; nothing happens if it has ended."""
         self._process.kill()
         self._process.join()
 
@@ -67,10 +67,10 @@ def start_ranks(program: Callable[..., int | None], ranks: int, *args: Any) -> l
 
 
 def run_ranks(program: Callable[..., int | None], ranks: int, limit_s: float, *args: Any) -> None:
-    """Run `program(*args)` on `ranks` ranks; fails with what a rank printed where one does not end with 0 in time."""
+    """Run `program(*args)` on `ranks` ranks; fails with what a rank printed if it does not end with 0 in time."""
     deadline = time.monotonic() + limit_s
-    ended = [one.end(deadline) for one in start_ranks(program, ranks, *args)]
-    failed = [f"rank {rank} ended with {one.code}: {one.errors}" for rank, one in enumerate(ended) if one.code != 0]
+    ended = [rank.end(deadline) for rank in start_ranks(program, ranks, *args)]
+    failed = [f"rank {rank} ended with {end.code}: {end.errors}" for rank, end in enumerate(ended) if end.code != 0]
     assert not failed, "\n".join(failed)[-6000:]
 
 

@@ -8,7 +8,7 @@ import sys
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `craftc` with `arguments` (default: the process's own); returns the exit code."""
-    # Planning brings threads of its own: numpy's beside them would only get in their way. Read when numpy is imported.
+    # Planning starts threads of its own, and numpy's would only compete with them. Read when numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from craftc.cli.app import run
 

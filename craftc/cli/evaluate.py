@@ -50,7 +50,7 @@ def evaluate(
 ) -> Result:
     """Judge a plan on measured loads.
 
-    PLAN may also be the placement that a server runs today. Prints balancedness per layer and overall, beside that of
+    PLAN may also be the placement that a server runs today. Prints balancedness per layer and overall, next to
     contiguous placement and the upper bound.
 
     Example:
@@ -85,7 +85,7 @@ def evaluate(
 def _model(
     loads: LoadProfile, model_config: Path | None, expert_bytes: str | None
 ) -> tuple[LoadProfile, tuple[MoELayer, ...], int | None]:
-    """Loads with the model's names, its MoE layers, and its decoder layers where known."""
+    """Loads with the model's names, its MoE layers, and its decoder layers if known."""
     from craftc.errors import BadInput
     from craftc.loads.name_layers import layers_of_loads, name_layers
     from craftc.models.model_config import read_model_config

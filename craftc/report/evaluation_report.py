@@ -10,7 +10,7 @@ from craftc.report.text_table import text_table
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
-    """Balancedness per layer and overall, beside contiguous placement and the bound."""
+    """Balancedness per layer and overall, next to contiguous placement and the bound."""
     rows = [
         (layer.name, str(layer.replicas), f"{layer.contiguous:.3f}", f"{layer.planned:.3f}", f"{layer.bound:.3f}")
         for layer in evaluation.layers

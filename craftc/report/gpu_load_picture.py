@@ -1,4 +1,4 @@
-"""The load of every GPU in every layer as a drawing: experts in order beside a plan, on the same colour scale.
+"""The load of every GPU in every layer as a drawing: experts in order next to a plan, on the same colour scale.
 
 Axes: S steps, L layers, G GPUs.
 """

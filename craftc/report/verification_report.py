@@ -9,7 +9,7 @@ from craftc.passes.compilation import Verification
 
 
 def verification_text(verification: Verification) -> str:
-    """Differences beside what is allowed, one comparison a line."""
+    """Differences next to what is allowed, one comparison per line."""
     lines = [
         f"outputs, {what}: max abs difference {difference:.3g}, allowed {verification.tolerance[what]:.3g}"
         for what, difference in verification.max_abs_difference.items()

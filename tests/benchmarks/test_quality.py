@@ -43,7 +43,7 @@ def test_other_odd_steps_change_no_plan(quality):
     for name in ("contiguous", "EPLB", "CRAFT", "reference", "craftc"):
         before, after = quality.entries[name].points.values(), other.entries[name].points.values()
         assert [point.own_steps for point in after] == [point.own_steps for point in before]
-        assert all(one.held_out != two.held_out for one, two in zip(before, after, strict=True))
+        assert all(old.held_out != new.held_out for old, new in zip(before, after, strict=True))
 
 
 def test_arms_share_one_budget_and_stay_below_the_bound(quality):
@@ -111,8 +111,8 @@ def test_reference_keeps_the_rules_and_improves_on_craft(replicas: int):
     before_L, after_L = (
         [
             step_balancedness(gpu_loads(TINY.counts_SLE[:, layer], placement)).mean()
-            for layer, placement in enumerate(one)
+            for layer, placement in enumerate(placement_L)
         ]
-        for one in (start_L, found_L)
+        for placement_L in (start_L, found_L)
     )
     assert np.mean(after_L) > np.mean(before_L)

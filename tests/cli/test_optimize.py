@@ -26,7 +26,7 @@ def optimize(capfd: pytest.CaptureFixture[str], *more: str, model: str = MODEL) 
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {one.relative_to(folder).as_posix(): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_writes_everything_and_ends_with_table_and_files(capfd: pytest.CaptureFixture[str], tmp_path: Path):
@@ -53,7 +53,7 @@ def test_same_inputs_same_bytes_also_over_an_old_folder(capfd: pytest.CaptureFix
     first = files(tmp_path / "a")
     optimize(capfd, "--out", str(tmp_path / "a"))
     assert files(tmp_path / "a") == first
-    assert [one.name for one in tmp_path.iterdir()] == ["a"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 
 
 def test_json_is_one_document(capfd: pytest.CaptureFixture[str], tmp_path: Path):

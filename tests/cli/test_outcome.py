@@ -95,6 +95,7 @@ def test_control_c_ends_in_one_line(tmp_path: Path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells start jobs that ignore it
     )
     assert process.stderr is not None
     while "building" not in process.stderr.readline():

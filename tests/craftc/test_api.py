@@ -32,7 +32,7 @@ def test_plan_from_loads_alone():
 
 
 def test_plan_with_layers_of_different_sizes():
-    layers = [MoELayer(f"layers.{one}", one, experts=8, expert_bytes=100 * (one + 1)) for one in range(4)]
+    layers = [MoELayer(f"layers.{index}", index, experts=8, expert_bytes=100 * (index + 1)) for index in range(4)]
     plan = craftc.plan(LOADS, Topology(4), "25%", layers=layers)
     assert plan.budget.bytes == 8 * (100 + 200 + 300 + 400) // 4
     assert [layer.expert_bytes for layer in plan.layers] == [100, 200, 300, 400]
@@ -57,12 +57,12 @@ def test_inspect_and_profile():
 
 def test_optimize_computes_the_same_and_leaves_the_model_alone():
     model = build_model()
-    before = {name: (id(one), one._version) for name, one in model.named_parameters()}
+    before = {name: (id(parameter), parameter._version) for name, parameter in model.named_parameters()}
     seen: list[str] = []
     done = craftc.optimize(
         model, example_inputs(), Topology(4, 2), "25%", calibration_inputs=calibration_inputs, on_pass=seen.append
     )
-    assert {name: (id(one), one._version) for name, one in model.named_parameters()} == before
+    assert {name: (id(parameter), parameter._version) for name, parameter in model.named_parameters()} == before
     assert seen == [timing.name for timing in done.timings]
     assert seen[0] == "trace"
     assert seen[-1] == "verify_rewrite"

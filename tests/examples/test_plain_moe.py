@@ -41,7 +41,8 @@ def compilation(source) -> Compilation:
 def test_its_three_moe_layers_are_found_as_lists_of_modules_and_the_dense_block_is_not(compilation):
     expert_bytes = 3 * 32 * 64 * 4
     assert [
-        (one.name, one.index, one.experts, one.top_k, one.layout, one.expert_bytes) for one in compilation.layers
+        (layer.name, layer.index, layer.experts, layer.top_k, layer.layout, layer.expert_bytes)
+        for layer in compilation.layers
     ] == [(f"blocks.{block}.mlp.experts", block, 8, 2, "module_list", expert_bytes) for block in (1, 2, 3)]
 
 

@@ -23,9 +23,9 @@ def plan_for(model: nn.Module, gpus: int, replicas: int = 5) -> ReplicationPlan:
     found, _ = find_experts(model)
     layers = tuple(
         replace(
-            random_layer(one.path, one.experts, gpus, 0 if gpus == 1 else replicas, seed=ordinal, index=ordinal),
-            expert_bytes=expert_bytes(model.get_submodule(one.path)),
+            random_layer(module.path, module.experts, gpus, 0 if gpus == 1 else replicas, seed=ordinal, index=ordinal),
+            expert_bytes=expert_bytes(model.get_submodule(module.path)),
         )
-        for ordinal, one in enumerate(found)
+        for ordinal, module in enumerate(found)
     )
     return plan_of(layers, gpus)

@@ -33,7 +33,7 @@ def optimized(tmp_path_factory) -> Path:
 def test_run_gives_the_original_models_outputs(optimized, tmp_path):
     inputs, outputs = tmp_path / "x.safetensors", tmp_path / "y.safetensors"
     batch = next(tiny_moe.calibration_inputs())
-    batch = {name: one[:7, :40].contiguous() for name, one in batch.items()}  # 7 rows on 2 ranks: 4 and 3
+    batch = {name: tensor[:7, :40].contiguous() for name, tensor in batch.items()}  # 7 rows on 2 ranks: 4 and 3
     save_file(batch, inputs)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS), "-m", "craftc.run"]
     run = subprocess.run(

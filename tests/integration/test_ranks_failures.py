@@ -25,13 +25,13 @@ def ended() -> dict[str, list[Ended]]:
     started = {fault: start_ranks(main, RANKS, fault, TIMEOUT_S) for fault in FAULTS}
     deadline = time.monotonic() + LIMIT_S
     try:
-        ends = {fault: [one.end(deadline) for one in ranks[:-1]] for fault, ranks in started.items()}
+        ends = {fault: [rank.end(deadline) for rank in ranks[:-1]] for fault, ranks in started.items()}
         started["stuck"][-1].kill()
         return {fault: [*ends[fault], ranks[-1].end(deadline)] for fault, ranks in started.items()}
     finally:
         for ranks in started.values():
-            for one in ranks:
-                one.kill()
+            for rank in ranks:
+                rank.kill()
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,15 @@ def test_a_rank_that_does_not_answer_is_given_up_after_the_time_out(ended):
 
 
 def test_different_plans_are_refused_at_start_on_every_rank(ended):
-    for one in ended["other plan"]:
-        assert one.code == 2
-        assert "ranks have different plans: rank 1's is" in one.errors
+    for end in ended["other plan"]:
+        assert end.code == 2
+        assert "ranks have different plans: rank 1's is" in end.errors
 
 
 def test_a_plan_for_another_number_of_ranks_is_refused(ended):
-    for one in ended["other size"]:
-        assert one.code == 2
-        assert "plan is for 3 GPUs, but 2 ranks are running; start 3 ranks" in one.errors
+    for end in ended["other size"]:
+        assert end.code == 2
+        assert "plan is for 3 GPUs, but 2 ranks are running; start 3 ranks" in end.errors
 
 
 def test_torchrun_reports_the_rank_that_failed_first():

@@ -76,7 +76,7 @@ def test_every_field_is_described_in_the_schema():
 
 
 def spread(experts: int, gpus: int, first: int) -> Placement:
-    return tuple(tuple(one for one in range(experts) if (first + one) % gpus == gpu) for gpu in range(gpus))
+    return tuple(tuple(expert for expert in range(experts) if (first + expert) % gpus == gpu) for gpu in range(gpus))
 
 
 @settings(deadline=None, max_examples=30)

@@ -48,7 +48,7 @@ def test_a_sound_plan():
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_each_mutation_is_caught(name):
     plan, message = MUTATIONS[name]
-    assert any(message in one for one in verify_plan(plan))
+    assert any(message in violation for violation in verify_plan(plan))
     with pytest.raises(VerificationFailed, match="plan is not sound"):
         require_sound(plan)
 

@@ -34,7 +34,7 @@ def test_the_copy_beside_the_hot_expert_takes_less():
 def test_two_steps_are_weighed_against_a_search_over_all_shares():
     counts_SE = np.array([[6, 4, 0], [6, 0, 2]])
     grid = np.linspace(0, 1, 1001)
-    best = min(straggling(counts_SE, PLACEMENT, ((one, 1.0), (1 - one, 1.0))) for one in grid)
+    best = min(straggling(counts_SE, PLACEMENT, ((share, 1.0), (1 - share, 1.0))) for share in grid)
     assert straggling(counts_SE, PLACEMENT, best_shares(counts_SE, PLACEMENT)) == pytest.approx(best, abs=1e-3)
 
 

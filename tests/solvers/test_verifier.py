@@ -48,15 +48,15 @@ def test_a_sound_plan_has_no_violations():
 def test_each_layer_rule_is_caught(name):
     layers, message = MUTATIONS[name]
     found = violations(layers, 3)
-    assert any(message in one for one in found), found
-    assert all(message in one or "layer" in one for one in found)
+    assert any(message in violation for violation in found), found
+    assert all(message in violation or "layer" in violation for violation in found)
 
 
 @pytest.mark.parametrize("name", sorted(set(MUTATIONS) - {"wrong number of GPUs", "unknown expert", "uneven slots"}))
 def test_a_mutation_breaks_only_its_own_rule(name):
     layers, message = MUTATIONS[name]
     found = violations(layers, 3, 40, 40)
-    assert {message in one for one in found} == {True}
+    assert {message in violation for violation in found} == {True}
 
 
 def test_bytes_over_layers_may_differ_by_one_expert_only():

@@ -23,7 +23,7 @@ def greedy_placement(load_E, copies_E, slots_G, topology):
 
 
 def slow_placement(load_E, copies_E, slots_G, topology):
-    """The rule in plain Python (CRAFT, arXiv 2603.28768); None where it gets stuck."""
+    """The rule in plain Python (CRAFT, arXiv 2603.28768); None if it gets stuck."""
     held: list[list[int]] = [[] for _ in slots_G]
     loads = [0.0] * len(slots_G)
     for expert in sorted(range(len(load_E)), key=lambda e: (-load_E[e] / copies_E[e], e)):

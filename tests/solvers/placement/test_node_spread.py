@@ -58,7 +58,7 @@ def test_mostly_the_best_of_all_renamings():
     topology, best = Topology(6, 3), 0
     for seed in range(30):
         placement = random_placement(random.Random(seed), 8, 6, 18)
-        fewest = min(pairs(one, topology) for one in itertools.permutations(placement))
+        fewest = min(pairs(renamed, topology) for renamed in itertools.permutations(placement))
         best += pairs(spread(placement, topology), topology) == fewest
     assert best >= 24
 

@@ -64,8 +64,8 @@ def test_matching_is_the_best_of_all_renamings(shape):
     assert matched is not None
     assert tuple(map(len, matched)) == slots
     assert sorted(matched) == sorted(new)
-    renamings = (one for one in itertools.permutations(new) if tuple(map(len, one)) == slots)
-    assert sum(moves_per_gpu(old, matched)) == min(sum(moves_per_gpu(old, one)) for one in renamings)
+    renamings = (renamed for renamed in itertools.permutations(new) if tuple(map(len, renamed)) == slots)
+    assert sum(moves_per_gpu(old, matched)) == min(sum(moves_per_gpu(old, renamed)) for renamed in renamings)
 
 
 def test_no_match_for_other_numbers_of_slots():
