@@ -33,6 +33,7 @@ from craftc.cli.options import (
 )
 from craftc.cli.outcome import Format, Result
 from craftc.cli.progress import ShownProgress, shown_progress
+from craftc.topology import Topology
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from craftc.passes.compilation import Compilation
     from craftc.planning_options import PlanningOptions, PlanningRequest
     from craftc.plans.replication_plan import ReplicationPlan
-    from craftc.topology import Topology
 
 Output = Annotated[
     Path,
@@ -137,8 +137,7 @@ def plan(
 ) -> Result:
     """Plan copies and placement for measured loads.
 
-    Layers and expert sizes come from MODEL, from --model-config, from --expert-bytes together with the loads, or from
-    the plan in use (--from).
+    Layers and expert sizes come from MODEL, --model-config, --expert-bytes with the loads, or the plan in use (--from).
 
     Example:
       craftc plan --loads loads.npz --gpus 8 --budget 2replicas/gpu --expert-bytes 84MiB -o plan.json
@@ -148,7 +147,6 @@ def plan(
     from craftc.passes.pipelines import planned
     from craftc.planning_options import PlanningOptions, PlanningRequest
     from craftc.solvers.planners.registry import uniform_name
-    from craftc.topology import Topology
 
     topology = Topology(gpus, nodes)
     config = _config(model, model_config, expert_bytes)
@@ -166,12 +164,11 @@ def plan(
     )
     request = PlanningRequest(topology, parse_budget(budget), options)
     _check_before_work(request, output, curve)
-    size = _bytes(expert_bytes)
     with shown_progress("read loads") as progress:
-        measured, layers, built = _layers(read_loads(loads, loads_format), model, config, size, options, progress)
+        measured = read_loads(loads, loads_format)
+        measured, layers, built = _layers(measured, model, config, _bytes(expert_bytes), options, progress)
         done = planned(request, measured, layers, model=built, on_pass=progress)
-        progress("write plan")
-        return _result(done, config, _write(done, output, curve), format)
+        return _result(done, config, _write(done, output, curve, progress), format)
 
 
 def _check_before_work(request: PlanningRequest, output: Path, curve: Path | None) -> None:
@@ -256,11 +253,12 @@ def _model_and_layers(model: str, progress: ShownProgress) -> tuple[tuple[MoELay
     return found.layers, source.model
 
 
-def _write(done: Compilation, output: Path, curve: Path | None) -> list[str]:
+def _write(done: Compilation, output: Path, curve: Path | None, progress: ShownProgress) -> list[str]:
     """Write the plan, and the drawing if it is requested; returns the files' names."""
     from craftc.plans.file import write_plan
     from craftc.report.budget_report import draw_budget_curve
 
+    progress("write plan")
     write_plan(done.plan, output)
     if curve is None:
         return [str(output)]

@@ -102,5 +102,12 @@ def test_a_file_is_short_enough_to_read(path: Path):
     assert len(path.read_text().splitlines()) < 300
 
 
+@pytest.mark.parametrize("command", ["plan", "optimize"])
+def test_the_commands_that_do_most_are_short_enough_to_read(command: str):
+    functions = nodes(ast.FunctionDef, [ROOT / "craftc" / "cli" / f"{command}.py"])
+    lengths = {node.name: node.end_lineno - node.lineno + 1 for _, node in functions}  # type: ignore[attr-defined]
+    assert lengths[command] < 60
+
+
 def _names(node: ast.AST) -> set[str]:
     return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
