@@ -23,6 +23,7 @@ class ReplicatedExperts(nn.Module):
 
     For every (token, expert) pair `choice` picks one copy and `dispatcher` has it executed by `experts`, the model's
     own experts module over the slots that this process holds. Executed tokens are counted per slot in `tokens_C`.
+    Tables and counters are on the device of `experts`, or on the CPU while `experts` has no weights.
     """
 
     def __init__(self, experts: nn.Module, choice: nn.Module, dispatcher: Dispatcher, table: SlotTable, name: str):
@@ -32,8 +33,11 @@ class ReplicatedExperts(nn.Module):
         self.dispatcher = dispatcher
         self.table = table
         self.name = name
-        counted = dispatcher.counted_slots
-        self.register_buffer("tokens_C", torch.zeros(len(counted), dtype=torch.int64, device="cpu"), persistent=False)
+        device = _device_of(experts)
+        choice.to(device)
+        dispatcher.to(device)
+        counters = torch.zeros(len(dispatcher.counted_slots), dtype=torch.int64, device=device)
+        self.register_buffer("tokens_C", counters, persistent=False)
 
     experts: nn.Module
     choice: nn.Module
@@ -62,6 +66,12 @@ class ReplicatedExperts(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.name}: {self.table.experts} experts in {self.table.slots} slots on {self.table.gpus} GPUs"
+
+
+def _device_of(experts: nn.Module) -> torch.device:
+    """The device of the weights; the CPU if there are none, or none yet (meta device)."""
+    parameter = next(experts.parameters(), None)
+    return torch.device("cpu") if parameter is None or parameter.is_meta else parameter.device
 
 
 def virtual_experts(experts: nn.Module, layer: LayerPlan) -> ReplicatedExperts:

@@ -8,14 +8,23 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import MixtralConfig
+from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 from craftc.runtime.copy_choice import copy_choice
 from craftc.runtime.local_experts import local_experts
-from craftc.runtime.replicated_experts import ReplicatedExperts, virtual_experts
+from craftc.runtime.replicated_experts import ReplicatedExperts, distributed_experts, virtual_experts
 from craftc.runtime.slot_table import slot_table
 from craftc.runtime.virtual import InTurnDispatcher
+from tests.model_families import COMMON
 from tests.runtime.layers import experts_of, routing
 from tests.runtime.plans import random_layer
+
+
+def mixtral_experts() -> MixtralExperts:
+    """Eight experts on the current device."""
+    return MixtralExperts(MixtralConfig(**COMMON, num_local_experts=8))
 
 
 def in_turn_experts(experts, layer) -> ReplicatedExperts:
@@ -137,3 +146,28 @@ def test_in_turn_uses_only_a_gpus_own_copies(monkeypatch):
     monkeypatch.setattr("craftc.runtime.virtual.local_experts", recording)
     in_turn_experts(experts, layer)(*routing(experts, 60))
     assert asked == list(layer.placement)
+
+
+@pytest.mark.parametrize("shares", [False, True], ids=["even", "shares"])
+@pytest.mark.parametrize("replicas", [0, 5])
+def test_experts_on_a_gpu_get_their_tables_there(replicas, shares):
+    """No GPU is needed: fake tensors have a device, too."""
+    layer = random_layer("x", 8, 4, replicas)
+    if shares:
+        copies_E = slot_table(layer).copies_E
+        layer = replace(layer, shares=tuple(tuple(1 / copies_E[expert] for expert in gpu) for gpu in layer.placement))
+    with FakeTensorMode(), torch.device("cuda"):
+        replicated = virtual_experts(mixtral_experts(), layer)
+    assert {tensor.device.type for tensor in replicated.buffers()} == {"cuda"}
+
+
+def test_ranks_on_a_gpu_get_their_tables_there(one_rank):
+    with FakeTensorMode(), torch.device("cuda"):
+        replicated = distributed_experts(mixtral_experts(), random_layer("x", 8, 1, 0), one_rank)
+    assert {tensor.device.type for tensor in replicated.buffers()} == {"cuda"}
+
+
+def test_experts_without_weights_have_their_tables_on_the_cpu():
+    with torch.device("meta"):
+        experts = mixtral_experts()
+    assert {tensor.device.type for tensor in virtual_experts(experts, random_layer("x", 8, 4, 5)).buffers()} == {"cpu"}
