@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 Step = dict[str, Tensor]
-"""Layer name to tokens, int64 `[E]`, of one call of the model."""
+"""Layer name to token counts, int64 `[E]`, of one call of the model."""
 
 
 class CallCounter:
@@ -27,7 +27,7 @@ class CallCounter:
         self._current: Step = {}
 
     def count(self, name: str, tokens_E: Tensor) -> None:
-        """Layer `name` is about to route `tokens_E`, int64 `[E]`."""
+        """Record that layer `name` is about to route `tokens_E`, int64 `[E]`."""
         if name in self._current:
             self._steps.append(self._current)
             self._current = {}

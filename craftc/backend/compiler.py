@@ -22,7 +22,7 @@ class CompiledGraph:
     """What Dynamo runs in place of a graph."""
 
     run: Callable[..., Any]
-    """The graph's inputs to its outputs, a tuple."""
+    """Takes the graph's inputs and returns its outputs, a tuple."""
     session: Session
     """Kept alive as long as any graph of it is."""
 
@@ -41,7 +41,7 @@ def craftc(
 
     `options` are the fields of `CompileOptions`. A layer that cannot be replaced is left to the inner backend, and the
     reason is logged once. Raises BadInput for wrong options, plans or loads, what planning raises, and under `strict`
-    Unsupported for a layer that is not replaced; Dynamo wraps them into its BackendCompilerFailed.
+    Unsupported for a layer that is not replaced; Dynamo wraps them in its BackendCompilerFailed.
     """
     session = session_for(options, mode)
     inner = lookup_backend(session.options.inner)

@@ -41,7 +41,7 @@ class RegionExperts(nn.Module):
 
     def forward(self, hidden: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         missing = self.top_k - indices.shape[1]
-        if missing > 0:  # the arithmetic always takes K: fill up with experts of weight 0
+        if missing > 0:  # the arithmetic always takes K: pad with experts of weight 0
             indices = torch.cat([indices, indices[:, :1].expand(-1, missing)], dim=1)
             weights = torch.cat([weights, weights.new_zeros(1).expand(weights.shape[0], missing)], dim=1)
         return self.body(hidden, indices, weights, *self._parameters.values())
@@ -78,7 +78,8 @@ def restored_model(exported: ExportedProgram) -> nn.Module:
 
 
 def own_dtypes(exported: ExportedProgram) -> tuple[torch.dtype, ...]:
-    """The dtype to verify the program in, because its own is baked in. Raises Unsupported if it has several."""
+    """The dtype to verify the program in: its own, which is baked in. Raises Unsupported unless it has exactly one, and
+    craftc verifies in that one."""
     dtypes = {parameter.dtype for parameter in exported.parameters()}
     known = tuple(dtype for dtype in RELATIVE_TOLERANCE if dtypes == {dtype})
     if not known:
@@ -88,7 +89,7 @@ def own_dtypes(exported: ExportedProgram) -> tuple[torch.dtype, ...]:
 
 
 def _experts_of(program: fx.GraphModule) -> Iterator[ExpertsParameters]:
-    """Parameters that look like fused experts: of one owner, with one dim 0 in common, at least one of them 3-D."""
+    """Parameters that look like fused experts: they have one owner and the same dim 0, and at least one is 3-D."""
     owners: dict[str, list[fx.Node]] = {}
     for node in program.graph.find_nodes(op="get_attr"):
         owners.setdefault(str(node.target).rpartition(".")[0], []).append(node)
@@ -106,7 +107,7 @@ def _experts_of(program: fx.GraphModule) -> Iterator[ExpertsParameters]:
 
 
 def _owner_class(nodes: list[fx.Node], owner: str) -> str | None:
-    """Class of the module at `owner`, as the nodes that use its parameters recorded it."""
+    """Class of the module at `owner`, as recorded by the nodes that use its parameters."""
     for user in (user for node in nodes for user in node.users):
         stack: ModuleStack = user.meta.get("nn_module_stack") or {}
         for path, cls in stack.values():
@@ -140,7 +141,7 @@ def _cut_out(program: fx.GraphModule, region: Region) -> RegionExperts:
 
 
 def _tokens_in(region: Region, size: fx.Node) -> int:
-    """The size as a multiple of T. Raises Unsupported if it is no multiple."""
+    """`size` divided by T. Raises Unsupported if `size` is not a multiple of T."""
     value, hidden = example_value(size), example_value(region.hidden)
     assert isinstance(hidden, Tensor)
     if isinstance(value, torch.SymInt) and isinstance(hidden.shape[0], torch.SymInt):
@@ -148,14 +149,14 @@ def _tokens_in(region: Region, size: fx.Node) -> int:
         if factor.is_Integer:
             return int(factor)
     raise Unsupported(
-        f"exported program: layer {region.experts.name}: its size {size} = {value} is no multiple of its "
+        f"exported program: layer {region.experts.name}: its size {size} = {value} is not a multiple of its "
         f"{hidden.shape[0]} tokens; {_HOW}"
     )
 
 
 def _check_selectable(region: Region, experts: RegionExperts) -> None:
-    """Check that neither the number of experts nor of tokens is baked into the exported arithmetic: run it with one of
-    each."""
+    """Check that neither the number of experts nor the number of tokens is baked into the exported arithmetic: run it
+    with one of each."""
     last = experts.num_experts - 1
     try:
         whole = _run_one_token(region, experts, last)

@@ -30,7 +30,7 @@ class ModelPlan:
     """The plan of one model, once there is one, and one MoE call per layer for all of the model's graphs."""
 
     layers: tuple[MoELayer, ...]
-    """MoE layers of the model with fused experts, by ordinal."""
+    """The model's MoE layers with fused experts, by ordinal."""
     options: CompileOptions
     """What to compile for."""
     ranks: Ranks
@@ -74,7 +74,7 @@ class ModelPlan:
             planned = planned_layer(self.plan, name)
             if planned is None:
                 names = f"{self.plan.layers[0].name} .. {self.plan.layers[-1].name}"
-                return NearMiss(name, f"the plan has no layer of its name; it has {names}")
+                return NearMiss(name, f"the plan has no layer of that name; it has {names}")
             check_layer_fits(planned, owned.module)
             self.ranks.replicate(call, planned)
         self._calls[name] = call

@@ -67,7 +67,7 @@ class MoECall(nn.Module):
 
 
 class SelectsParameters(Protocol):
-    """Parameters of all experts (dim 0 = expert) to those of the experts that this process executes."""
+    """From the parameters of all experts (dim 0 = expert), those of the experts that this process executes."""
 
     def __call__(self, parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]: ...
 
@@ -106,7 +106,7 @@ class OwnExperts:
     def _are_current(self, parameters: tuple[Tensor, ...]) -> bool:
         return (
             len(self._kept) == len(parameters)
-            and all(of() is parameter for of, parameter in zip(self._kept_of, parameters, strict=True))
+            and all(kept() is parameter for kept, parameter in zip(self._kept_of, parameters, strict=True))
             and self._states == tuple(map(_state, parameters))
         )
 
@@ -116,7 +116,7 @@ class OwnExperts:
 
 
 def _state(parameter: Tensor) -> object:
-    """Differs if the parameter moved or was written to (except through `.data`)."""
+    """A value that changes when the parameter moves or is written to (except through `.data`)."""
     version = None if parameter.is_inference() else parameter._version
     return parameter.data_ptr(), parameter.device, parameter.dtype, version
 

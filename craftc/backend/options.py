@@ -45,7 +45,7 @@ class CompileOptions:
     profile_calls: int = 16
     """Without `plan` and `loads`: calls of the model to count before planning, at least 1."""
     inner: str = "inductor"
-    """Name of the Dynamo backend that compiles what lies between the MoE layers."""
+    """Name of the Dynamo backend that compiles everything between the MoE layers."""
     strict: bool = False
     """Raise if a layer is left unchanged, instead of logging the reason once."""
     group: ProcessGroup | DeviceMesh | None = None
@@ -90,7 +90,7 @@ def _check_types(given: dict[str, Any]) -> None:
 
 
 def _check_source(given: dict[str, Any]) -> None:
-    """Exactly one way to a plan, with everything it needs."""
+    """Raise BadInput unless the options give exactly one way to a plan, with everything it needs."""
     if "plan" in given:
         extra = [name for name in ("gpus", "nodes", "budget", "loads", "profile_calls") if name in given]
         if extra:

@@ -39,7 +39,7 @@ class Frame:
     experts: tuple[OwnedExperts, ...]
     """Experts modules in the graph, in the order of the root's modules."""
     is_piece: bool = False
-    """Whether Dynamo's DDP optimizer cut it out of a larger graph and will run it on fake tensors."""
+    """Whether Dynamo's DDP optimizer cut the graph out of a larger one and will run it on fake tensors."""
 
 
 def captured_frame(gm: fx.GraphModule, example_inputs: Sequence[object]) -> Frame:
@@ -112,7 +112,7 @@ def _chain(source: Source) -> list[Source]:
 
 
 def _located_by_identity(lifted: dict[fx.Node, nn.Parameter]) -> dict[fx.Node, _Located]:
-    """The same by the identity of parameters alone, if Dynamo's scope cannot be read: looks at every live object."""
+    """What `_located` finds, by the identity of parameters alone, if it finds nothing: looks at every live object."""
     if not lifted:
         return {}
     # isinstance would ask objects for their __class__, which some answer with a warning or an import

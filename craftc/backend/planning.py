@@ -25,7 +25,7 @@ from craftc.runtime.plan_match import expert_bytes
 
 
 def model_layers(root: nn.Module) -> tuple[MoELayer, ...]:
-    """MoE layers of `root` with fused experts, by ordinal."""
+    """The MoE layers of `root` with fused experts, by ordinal."""
     return tuple(
         MoELayer(
             name=experts.path,

@@ -45,7 +45,7 @@ class Ranks:
         return cls(group)
 
     def check(self, plan: ReplicationPlan) -> None:
-        """Raises BadInput, on every rank, if the plans of the ranks differ or are for another number of GPUs."""
+        """Raise BadInput, on every rank, if the plans of the ranks differ or are for another number of GPUs."""
         if self.group is not None:
             check_ranks_agree(plan, self.group)
 

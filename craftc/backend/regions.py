@@ -67,9 +67,9 @@ def _find(graph: fx.Graph, dataflow: nx.DiGraph, experts: ExpertsParameters) -> 
     hidden = next((user for user in users if isinstance(user.target, HigherOrderOperator)), None)
     if hidden is not None:
         where = f"it runs inside {hidden.target}, such as activation checkpointing"
-        return NearMiss(experts.name, f"{where}: Dynamo keeps that in a sub-graph; leave this block out of it")
+        return NearMiss(experts.name, f"{where}: Dynamo keeps that in a sub-graph; exclude this block from it")
     if None in call_of.values():
-        return NearMiss(experts.name, "its weights are also used outside of its forward")
+        return NearMiss(experts.name, "its weights are also used outside its forward")
     calls = sorted({call for call in call_of.values() if call is not None})
     if len(calls) != 1:
         return NearMiss(experts.name, f"it is called {len(calls)} times in one graph; copies are planned for one call")
@@ -123,7 +123,7 @@ def _is_size(node: fx.Node) -> bool:
 def _output_problem(outputs: list[fx.Node]) -> str | None:
     values = [example_value(node) for node in outputs]
     if len(outputs) != 1:
-        return f"its forward must have exactly one tensor as output, the graph uses {len(outputs)}"
+        return f"its forward must have exactly one tensor as output; the graph uses {len(outputs)}"
     if not isinstance(values[0], torch.Tensor) or values[0].dim() != 2:
         return f"its output must be a [tokens, hidden] tensor, got {describe(values[0])}"
     if not values[0].is_contiguous():
@@ -166,7 +166,7 @@ def _same_width(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 
 def describe(value: object) -> str:
-    """`float32 [*, 32]`, or the type if it is no tensor; the same for every layer and number of tokens."""
+    """`float32 [*, 32]`, or the type if it is not a tensor; the same for every layer and number of tokens."""
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
     sizes = ["*"] * (value.dim() - 1) + [str(value.shape[-1])] if value.dim() else []

@@ -59,9 +59,9 @@ ends with the last of them."""
 
 
 def _fail_at_recompile_limit() -> None:
-    """Make Dynamo fail at its limit of graphs instead of running the original model, which would let the other ranks
-    wait for this rank's tokens until their time-out. Dynamo does not ask the backend, so its own setting is the only
-    way; it applies to the whole process. Dynamo refuses it together with `suppress_errors`."""
+    """Make Dynamo fail at its limit of graphs instead of running the original model, which would leave the other
+    ranks waiting for this rank's tokens until their time-out. Dynamo does not ask the backend, so its own setting is
+    the only way; it applies to the whole process. Dynamo refuses it together with `suppress_errors`."""
     if not torch._dynamo.config.suppress_errors:
         torch._dynamo.config.fail_on_recompile_limit_hit = True
 

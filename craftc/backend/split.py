@@ -40,7 +40,7 @@ def replace_regions(gm: fx.GraphModule, calls: Mapping[str, tuple[Region, nn.Mod
 
 
 def replace_region(graph: fx.Graph, region: Region, target: str, parameters: tuple[fx.Node, ...]) -> None:
-    """Put the call `target(hidden, indices, weights, *parameters)` in the place of one region."""
+    """Replace one region by the call `target(hidden, indices, weights, *parameters)`."""
     with graph.inserting_before(region.output):
         call = graph.call_module(target, (region.hidden, region.indices, region.weights, *parameters))
     call.meta = dict(region.output.meta)
@@ -90,8 +90,8 @@ def _calls_any(piece: fx.GraphModule, targets: Sequence[str]) -> bool:
 
 
 def _compile(piece: fx.GraphModule, inner: Inner) -> Callable[..., Any]:
-    """`inner` on one piece. Each piece gets its own tracing context: AOTAutograd keeps the metadata of one graph in it,
-    and compiles backward graphs later, when it would find the metadata of another piece."""
+    """Run `inner` on one piece. Each piece gets its own tracing context: AOTAutograd keeps the metadata of one graph in
+    it, and compiles backward graphs later, when it would find the metadata of another piece."""
     inputs = [example_value(node) for node in piece.graph.find_nodes(op="placeholder")]
     outer = TracingContext.try_get()
     if outer is None or outer.fake_mode is None:

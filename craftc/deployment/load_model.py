@@ -85,7 +85,7 @@ def _without_weights(spec: str) -> ModelSource:
             return load_model_source(spec)
     except BadInput as error:
         source = load_model_source(spec)
-        warnings.warn(f"built with all its weights, because without them {error}", stacklevel=3)
+        warnings.warn(f"built with all its weights, because building without them failed: {error}", stacklevel=3)
         return source
 
 

@@ -93,8 +93,7 @@ def replace_experts(
 def _owner_graphs(model: nn.Module, lists: list[str], inputs: Mapping[str, Any]) -> dict[str, fx.GraphModule]:
     if not lists:
         return {}
-    from craftc.deployment.owner_graphs import (
-        owner_graphs,  # tracing takes memory that ranks with fused experts do not need
-    )
+    # Imported here, because tracing takes memory that ranks with fused experts do not need.
+    from craftc.deployment.owner_graphs import owner_graphs
 
     return owner_graphs(model, lists, inputs)

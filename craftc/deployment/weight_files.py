@@ -59,13 +59,13 @@ def fill_model(model: nn.Module, plan: ReplicationPlan, shared: WeightFile, own:
     if unknown and not isinstance(model, fx.GraphModule):  # a graph has only what its forward uses
         raise BadInput(
             f"weights {shared.path.parent} hold {unknown[0]}, which the model does not have in this shape "
-            f"({len(unknown)} such tensors): they are of another model"
+            f"({len(unknown)} such tensors): they belong to another model"
         )
     empty = [name for name in _needed(model) if name not in filled]
     if empty:
         raise BadInput(
             f"weights {shared.path.parent} have nothing for {empty[0]} of the model ({len(empty)} such tensors): "
-            f"they are of another model"
+            f"they belong to another model"
         )
 
 

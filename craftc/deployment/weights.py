@@ -39,7 +39,9 @@ def plan_fingerprint(plan: ReplicationPlan) -> str:
 
 
 def write_weights(model: nn.Module, plan: ReplicationPlan, folder: Path) -> tuple[str, ...]:
-    """Write all files into `folder`, which exists, and return their names. Memory holds one parameter of one expert.
+    """Write all files into `folder`, which must exist, and return their names.
+
+    One parameter of one expert is in memory at a time.
 
     `model` is the original and has the layers of the plan. Raises BadInput if it has no weights (meta device).
     """

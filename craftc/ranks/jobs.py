@@ -39,7 +39,7 @@ def verify_on_ranks(model: str, plan: Path, ranks: int) -> Verification:
 def profile_on_ranks(model: str, ranks: int, max_steps: int | None, mask_input: str | None) -> LoadProfile:
     """Start `ranks` ranks, each of which runs its share of the calibration batches; their counts are summed.
 
-    The loads are those that one process measures. Raises BadInput naming the batch at fault, RankFailed if a rank
+    The loads equal those that one process measures. Raises BadInput naming the batch at fault, RankFailed if a rank
     breaks.
     """
     if max_steps is not None and max_steps < 1:

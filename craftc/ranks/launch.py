@@ -1,4 +1,4 @@
-"""Ranks of one machine, started through torchrun and watched to their end."""
+"""Ranks on one machine, started through torchrun and watched to their end."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def first_error(folder: Path, ranks: int, noise: str) -> CraftcError:
         sys.stderr.write(noise)  # a bug, or a rank that could not even start: the reason is in there
     if not errors:
         last = next((line for line in reversed(noise.splitlines()) if "Signal" in line or "exitcode" in line), "")
-        return RankFailed(": ".join(filter(None, (f"one of {ranks} ranks died without a word", last.strip()))))
+        return RankFailed(": ".join(filter(None, (f"one of {ranks} ranks died without a message", last.strip()))))
     first = min(errors, key=lambda error: (error["kind"] == RankFailed.__name__, error["time"]))
     kind = _KINDS.get(first["kind"], RankFailed)
     return kind(f"rank {first['rank']} of {ranks}: {first['message']}")

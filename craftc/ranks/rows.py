@@ -18,7 +18,7 @@ def batch_rows(inputs: Mapping[str, Any]) -> int:
     }
     if not rows or len(set(rows.values())) > 1 or not next(iter(rows.values())):
         found = ", ".join(f"{name} {list(inputs[name].shape)}" for name in rows) or "no tensor"
-        raise BadInput(f"inputs: all tensors must have the batch as first dimension, at least 1 row; got {found}")
+        raise BadInput(f"inputs: all tensors must have the batch as first dimension, with at least 1 row; got {found}")
     return next(iter(rows.values())) or 0
 
 

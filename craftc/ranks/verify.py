@@ -60,10 +60,10 @@ def verify_rank(model: str, plan_file: Path, result: Path, group: RankGroup) -> 
             found |= _differences(source.model, traced, rewritten, example, dtype)
     for what, gap in found.items():
         check_difference(what, gap)
-    everyones: list[Any] = [None] * group.size
-    dist.all_gather_object(everyones, (found, deviation), group=group.process_group)
+    gathered: list[Any] = [None] * group.size
+    dist.all_gather_object(gathered, (found, deviation), group=group.process_group)
     if group.rank == 0:
-        result.write_text(json.dumps(asdict(worst_of(everyones))))
+        result.write_text(json.dumps(asdict(worst_of(gathered))))
 
 
 def worst_of(ranks: list[tuple[dict[str, Difference], float]]) -> Verification:
@@ -85,8 +85,8 @@ def _token_deviation(rewritten: nn.Module, batches: list[dict[str, Any]], group:
     for module in replicated_modules(rewritten):
         tokens_E, calls = routed[module.name].tokens_E, routed[module.name].calls
         dist.all_reduce(tokens_E, group=group.process_group)
-        everyones = RoutedTokens(tokens_E, calls)
-        found = token_deviation(module.name, module.table, module.tokens_per_gpu(), everyones, senders=group.size)
+        on_all_ranks = RoutedTokens(tokens_E, calls)
+        found = token_deviation(module.name, module.table, module.tokens_per_gpu(), on_all_ranks, senders=group.size)
         worst = max(worst, found)
     return worst
 
@@ -94,7 +94,7 @@ def _token_deviation(rewritten: nn.Module, batches: list[dict[str, Any]], group:
 def _differences(
     model: nn.Module, traced: fx.GraphModule, rewritten: fx.GraphModule, example: dict[str, Any], dtype: torch.dtype
 ) -> dict[str, Difference]:
-    """Differences of this rank's outputs, and of every layer's on the activations that reach it, from the original's.
+    """How this rank's outputs, and every layer's on the activations that reach it, differ from the original's.
 
     Every rank compares everything before it reports: a rank that left earlier would break the exchanges of the others.
     """

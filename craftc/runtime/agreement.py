@@ -14,7 +14,7 @@ from craftc.runtime.rank_group import RankGroup
 
 
 def plan_fingerprint(plan: ReplicationPlan) -> str:
-    """sha256, hex, over topology, layers, placement and shares: all that the runtime uses of a plan."""
+    """Hex SHA-256 of topology, layers, placement and shares: all that the runtime uses of a plan."""
     return hashlib.sha256(repr((plan.topology, plan.layers)).encode()).hexdigest()
 
 

@@ -22,8 +22,8 @@ from craftc.runtime.virtual import count_per_slot
 class C10dDispatcher(Dispatcher):
     """Every rank sends each of its (token, expert) pairs to the rank of the chosen slot and gets the output back.
 
-    `experts` is the module over this rank's own slots. One host synchronisation per call, for the numbers of rows.
-    Ranks may have different numbers of tokens, or none. All ranks of the group must call together.
+    `experts` is the module over this rank's own slots. One host synchronisation per call, for the row counts.
+    Ranks may have different numbers of tokens, or none. All ranks of the group must call it together.
     """
 
     def __init__(self, table: SlotTable, group: RankGroup, name: str):
@@ -64,8 +64,8 @@ class C10dDispatcher(Dispatcher):
     def compute(self, experts: nn.Module, rows_RH: Tensor, local_R: Tensor, weight_dtype: torch.dtype) -> Tensor:
         """Unweighted outputs `[R, H]` of this rank's slots.
 
-        A rank without rows runs one row of zeros, which nobody receives: the experts' code need not handle empty
-        inputs, and every rank has the same backward, whose exchanges would otherwise wait for each other.
+        A rank without rows runs one row of zeros, which nobody receives: so the experts' code need not handle empty
+        inputs, and all ranks make the same exchanges in backward; without that, they would wait for each other.
         """
         if not len(self.counted_slots):
             return rows_RH
@@ -89,6 +89,6 @@ class WayBack:
     order_P: Tensor
     """The pairs (t x K + k) in the order in which they were sent."""
     sent_W: list[int]
-    """Rows sent to every rank."""
+    """Number of rows sent to each rank."""
     received_W: list[int]
-    """Rows received from every rank."""
+    """Number of rows received from each rank."""

@@ -55,8 +55,8 @@ class OnlyCopy(nn.Module):
 
 
 class EvenShares(nn.Module):
-    """Round robin over the copies, so that they differ by at most one token per call; the first copy to be served
-    depends on rank and expert, so that neither ranks nor experts favour the same GPU."""
+    """Round robin over the copies, which differ by at most one token per call. The first copy served depends on rank
+    and expert, so they do not all favour the same GPU."""
 
     def __init__(self, table: SlotTable, rank: int):
         super().__init__()
@@ -111,13 +111,13 @@ class PlannedShares(nn.Module):
     def forward(self, index_TK: Tensor) -> Tensor:
         expert_P, pair_P = torch.sort(index_TK.reshape(-1), stable=True)
         last_S = torch.cumsum(self._pairs_per_copy(index_TK.reshape(-1)), 0)
-        # pairs and copies are both sorted by expert, so a pair's position names its copy
+        # pairs and copies are both sorted by expert, so a pair's position determines its copy
         position_P = torch.arange(expert_P.shape[0], device=expert_P.device)
         copy_P = torch.searchsorted(last_S, position_P, right=True)
         return torch.empty_like(pair_P).scatter_(0, pair_P, self.slots_by_expert_S[copy_P]).view_as(index_TK)
 
     def _pairs_per_copy(self, index_P: Tensor) -> Tensor:
-        """Whole numbers, in the order of `slots_by_expert_S`, that sum to every expert's pairs."""
+        """Whole numbers in the order of `slots_by_expert_S`; those of an expert's copies sum to its pairs."""
         pairs_E = torch.zeros_like(self.first_E).scatter_add_(0, index_P, torch.ones_like(index_P))
         quota_S = pairs_E[self.expert_S] * self.parts_S  # in 1/_PARTS of a pair: integers, so nothing is lost
         whole_S = quota_S // _PARTS
@@ -150,7 +150,7 @@ class LocalFirst(nn.Module):
 
 
 def _whole_parts(share_S: list[float], first_E: list[int]) -> list[int]:
-    """Shares as whole parts of `_PARTS`, summing to it exactly for every expert; rounding goes to the largest share."""
+    """Shares in units of 1/_PARTS, which sum to _PARTS for every expert: the largest share takes the rounding."""
     parts: list[int] = []
     for first, end in pairwise([*first_E, len(share_S)]):
         own = [round(share * _PARTS) for share in share_S[first:end]]
@@ -160,6 +160,6 @@ def _whole_parts(share_S: list[float], first_E: list[int]) -> list[int]:
 
 
 def _register_table(module: nn.Module, name: str, values: Iterable[int]) -> None:
-    """An int64 buffer that follows `.to()` but is not part of the state dict, because it comes from the plan."""
+    """Register an int64 buffer that follows `.to()` but is not in the state dict, because it comes from the plan."""
     table = torch.tensor(list(values), dtype=torch.int64, device="cpu")
     module.register_buffer(name, table, persistent=False)

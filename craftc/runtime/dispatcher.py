@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Dispatcher(nn.Module, ABC):
-    """Takes tokens to the slots that serve them, and results back; the only part that knows where slots are."""
+    """Carries tokens to the slots that serve them and results back; the only part that knows where slots are."""
 
     counted_slots: range
     """Slots (numbers in GPU order) whose tokens `forward` counts: those that this process executes, C of them."""

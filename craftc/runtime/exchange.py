@@ -29,7 +29,7 @@ def exchange_rows(
 
 
 def exchange_counts(counts: Tensor, sent_W: Sequence[int], received: int, group: RankGroup, what: str) -> Tensor:
-    """Like `exchange_rows`, for integers, `received` of them from every rank: int64 `[W, received]`."""
+    """Like `exchange_rows`, but for integers; `received` of them come from every rank: int64 `[W, received]`."""
     output = counts.new_empty(group.size * received)
     with rank_failures(group, what):
         dist.all_to_all_single(output, counts, [received] * group.size, list(sent_W), group=group.process_group)
@@ -38,7 +38,7 @@ def exchange_counts(counts: Tensor, sent_W: Sequence[int], received: int, group:
 
 @contextmanager
 def rank_failures(group: RankGroup, what: str) -> Iterator[None]:
-    """Collectives that fail inside raise RankFailed, which names the exchange."""
+    """Turn the failure of a collective inside into RankFailed, with `what` as the name of the exchange."""
     try:
         yield
     except RuntimeError as error:

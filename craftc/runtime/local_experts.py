@@ -19,11 +19,11 @@ class SelectsExperts(Protocol):
     """An experts module that can make a module of some of its experts (experts kept as separate modules)."""
 
     def select_experts(self, experts_S: tuple[int, ...]) -> nn.Module:
-        """A module of the same forward whose expert s is this module's expert `experts_S[s]`."""
+        """A module with the same forward whose expert s is this module's expert `experts_S[s]`."""
 
 
 def local_experts(experts: nn.Module, experts_S: tuple[int, ...]) -> nn.Module:
-    """A module of the same class and forward whose expert s is `experts`'s expert `experts_S[s]`.
+    """A module with the same class and forward whose expert s is `experts`'s expert `experts_S[s]`.
 
     Fused layouts: a shallow copy with every parameter and buffer selected along dim 0 and `num_experts` set to S;
     anything else, sub-modules included, is shared with `experts`. Works on the meta device.
@@ -36,7 +36,7 @@ def local_experts(experts: nn.Module, experts_S: tuple[int, ...]) -> nn.Module:
     if not isinstance(count, int) or alien or not _tensors(experts):
         raise Unsupported(
             f"{type(experts).__name__}: cannot select single experts, because num_experts is {count} and "
-            f"dim 0 of {alien or 'no parameter'} is not the expert"
+            f"dim 0 is not the expert in {alien or 'any parameter'}"
         )
     local = copy.copy(experts)
     local._parameters = {
@@ -51,12 +51,12 @@ def local_experts(experts: nn.Module, experts_S: tuple[int, ...]) -> nn.Module:
 
 
 def expert_count(experts: nn.Module) -> int:
-    """Number of experts of a module that `local_experts` takes."""
+    """Number of experts of a module that `local_experts` accepts."""
     return int(experts.num_experts)  # type: ignore[arg-type]
 
 
 def run_rows(experts: nn.Module, hidden_PH: Tensor, expert_P: Tensor, weight_dtype: torch.dtype) -> Tensor:
-    """Every row through one expert, unweighted, `[P, H]`: the experts ABI with one expert per token and weight 1.
+    """Run every row through one expert, unweighted, `[P, H]`: the experts ABI with one expert per token and weight 1.
 
     Weights are applied on the rank that tokens come from (`weighted_sum`), in full precision; they do not travel.
     """
@@ -65,9 +65,9 @@ def run_rows(experts: nn.Module, hidden_PH: Tensor, expert_P: Tensor, weight_dty
 
 
 def weighted_sum(output_PH: Tensor, weight_TK: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sum over K of weight x output, `[T, H]` of `dtype`; the rows of `output_PH` are the pairs in token order.
+    """Sum over K of weight x output, `[T, H]` in `dtype`; the rows of `output_PH` are the pairs in token order.
 
-    Product and sum in the wider of both dtypes, as transformers' own batched and grouped experts do.
+    Product and sum are in the wider of the two dtypes, as transformers' own batched and grouped experts do.
     """
     tokens, top_k = weight_TK.shape
     weighted_TKH = output_PH.view(tokens, top_k, output_PH.shape[1]) * weight_TK[..., None]

@@ -46,5 +46,5 @@ class ModuleListExperts(nn.Module):
         return output_TH
 
     def select_experts(self, experts_S: tuple[int, ...]) -> ModuleListExperts:
-        """The same forward over some of the experts, whose modules are shared."""
+        """The same forward over some of the experts; their modules are shared."""
         return ModuleListExperts(self.experts[expert] for expert in experts_S)

@@ -42,6 +42,6 @@ def check_layer_fits(layer: LayerPlan, experts: nn.Module) -> None:
 
 
 def expert_bytes(experts: nn.Module) -> int:
-    """Bytes of one expert's parameters; experts of a layer are alike."""
+    """Bytes of one expert's parameters; all experts of a layer have the same size."""
     all_bytes = sum(parameter.numel() * parameter.element_size() for parameter in experts.parameters())
     return all_bytes // expert_count(experts)

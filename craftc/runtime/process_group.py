@@ -24,7 +24,7 @@ _THREADS_END_S = 0.3
 def rank_process_group(timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[RankGroup]:
     """The default process group: gloo, and NCCL for tensors on GPUs if every local rank has a GPU of its own.
 
-    A rank that waits longer than `timeout_s` for the others fails. The group is torn down at the end, also after an
+    A rank that waits longer than `timeout_s` for the others fails. The group is torn down at the end, even after an
     error. Raises BadInput if this process was not started by torchrun.
     """
     missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
@@ -33,7 +33,7 @@ def rank_process_group(timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[RankGro
     device = rank_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # Commands also run models on CPUs of machines that have GPUs, so gloo stays beside NCCL.
+    # Commands also run models on CPUs of machines that have GPUs, so gloo stays available next to NCCL.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
     try:

@@ -22,7 +22,7 @@ class RankGroup:
 
     @property
     def process_group(self) -> ProcessGroup:
-        """Raises BadInput if the module was unpickled and no process group of the same ranks is there."""
+        """The group. Raises BadInput if the module was unpickled and there is no process group of the same ranks."""
         if self._process_group is None:
             self._process_group = _world_of(self._ranks)
         return self._process_group

@@ -1,4 +1,4 @@
-"""Training with replicas: the copies of an expert must get one gradient, the sum over the tokens of all of them."""
+"""Training with replicas: all copies of an expert must get the same gradient, the sum over the tokens of all copies."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from craftc.runtime.replicated_experts import ReplicatedExperts
 
 
 def sum_replica_gradients(model: nn.Module) -> None:
-    """Call on every rank after `backward()` and before the optimizer's step, on the whole model or on one module.
+    """Give all copies of an expert the sum of their gradients.
 
+    Call it on every rank after `backward()` and before the optimizer's step, on the whole model or on one module.
     Only gradients of experts with replicas travel, in one all-reduce per parameter and layer. Virtual GPUs share their
     weights and need nothing. Gradients of everything outside the experts are left to the caller (DDP, FSDP). Raises
     RankFailed.

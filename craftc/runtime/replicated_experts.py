@@ -1,4 +1,4 @@
-"""The module that replaces an experts module: it holds the copies in a plan and runs the model's own code on them.
+"""The module that replaces an experts module: it holds a plan's copies and runs the model's own code on them.
 
 Axes: T tokens, K experts per token, H hidden size, S slots in GPU order over all GPUs, C slots that are counted here.
 """

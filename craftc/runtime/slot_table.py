@@ -1,4 +1,4 @@
-"""Slots of one layer, numbered 0..S-1 in GPU order, and the way from an expert to its slots.
+"""Slots of one layer, numbered 0..S-1 in GPU order, and the mapping from an expert to its slots.
 
 Axes: S slots, E logical experts, G GPUs.
 """

@@ -14,10 +14,10 @@ from craftc.runtime.slot_table import SlotTable
 
 
 class VirtualDispatcher(Dispatcher):
-    """The shares of all GPUs in one call of the experts module.
+    """Executes the shares of all GPUs in one call of the experts module.
 
     In one process the copies of an expert are the same numbers, so they are one tensor: replicas cost no memory and no
-    time here, and tokens are still counted slot by slot. `InTurnDispatcher` keeps GPUs apart.
+    time here, and tokens are still counted slot by slot. `InTurnDispatcher` keeps the GPUs separate.
     """
 
     def __init__(self, table: SlotTable):
@@ -34,7 +34,7 @@ class VirtualDispatcher(Dispatcher):
 
 
 class InTurnDispatcher(Dispatcher):
-    """One GPU after the other, each with its own copies and only the tokens sent to it, exactly as real ranks would.
+    """Executes one GPU after the other, each with its own copies and only the tokens sent to it, just like real ranks.
 
     Slower than `VirtualDispatcher`; used to verify a rewrite. Only one GPU's copies exist at a time.
     """

@@ -156,7 +156,7 @@ def test_a_plan_of_another_model_is_kept_out(caplog):
     run = compiled(model, plan=type(plan)(plan.topology, plan.budget, renamed, None, plan.provenance))
     with caplog.at_level(logging.WARNING, "craftc.backend"):
         assert torch.equal(run(batch()), model(batch()))
-    assert "the plan has no layer of its name; it has other.0 .. other.1" in caplog.text
+    assert "the plan has no layer of that name; it has other.0 .. other.1" in caplog.text
 
 
 class LoopExperts(nn.ModuleList):

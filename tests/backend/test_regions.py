@@ -104,8 +104,8 @@ class CheckpointedModel(TinyMoE):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (ModelUsingBoth(TwoOutputs), "exactly one tensor as output, the graph uses 2"),
-        (ModelReadingWeights(), "used outside of its forward"),
+        (ModelUsingBoth(TwoOutputs), "exactly one tensor as output; the graph uses 2"),
+        (ModelReadingWeights(), "used outside its forward"),
         (ModelCallingTwice(), "called 2 times in one graph"),
         (CheckpointedModel(), "such as activation checkpointing"),
         (TinyMoE(DenseExperts), "must be hidden [T, H], indices [T, K] and weights [T, K], got"),

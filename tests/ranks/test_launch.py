@@ -37,4 +37,4 @@ def test_kinds_keep_their_exit_codes(tmp_path, kind, expected, capsys):
 def test_ranks_that_die_without_a_word(tmp_path):
     noise = "W1 something\n  traceback : Signal 9 (SIGKILL) received by PID 7\n====\n"
     error = first_error(tmp_path, 4, noise)
-    assert str(error) == "one of 4 ranks died without a word: traceback : Signal 9 (SIGKILL) received by PID 7"
+    assert str(error) == "one of 4 ranks died without a message: traceback : Signal 9 (SIGKILL) received by PID 7"
