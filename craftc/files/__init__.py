@@ -1,1 +1,1 @@
-"""Reading and writing files safely; knows nothing of what is in them."""
+"""Reading and writing files safely; knows nothing about what is in them."""

@@ -27,7 +27,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with naming_the_path(path):
             yield temporary
             sync(temporary)
-            # mkstemp creates files that only the owner can read; a result gets the usual rights.
+            # mkstemp creates files that only the owner can read; a result gets the usual permissions.
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
             sync(path.parent)
@@ -51,7 +51,7 @@ def check_writable(path: Path) -> None:
     if not path.parent.is_dir():
         raise BadInput(f"cannot write {path}: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK):
-        raise BadInput(f"cannot write {path}: no right to write in folder {path.parent}")
+        raise BadInput(f"cannot write {path}: no permission to write in folder {path.parent}")
 
 
 def sync(path: Path) -> None:
@@ -65,7 +65,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def naming_the_path(path: Path) -> Iterator[None]:
-    """Turn an error of the system (disk full, no right, name too long) into one line about `path`."""
+    """Turn an error of the system (disk full, no permission, name too long) into one line about `path`."""
     try:
         yield
     except OSError as error:

@@ -69,7 +69,7 @@ def check_replaceable(path: Path, ours: tuple[str, ...]) -> None:
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise BadInput(f"cannot write output folder {path}: no right to write in {parent}")
+        raise BadInput(f"cannot write output folder {path}: no permission to write in {parent}")
 
 
 def _files_below(folder: Path) -> list[str]:

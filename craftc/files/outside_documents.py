@@ -1,5 +1,6 @@
 """Parsing documents from outside: plain values only, no repeated keys, no nesting deeper than a placement file
-needs."""
+needs.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def find_format(name: str, built_in: Mapping[str, str], group: str, kind: type[_
 
     built_in: `module:attribute` by name, as in entry points. group: the group of entry points; they cannot replace
     built-in formats, so what `sglang` means does not depend on what else is installed. Raises BadInput if there is none
-    of that name, Unsupported if an entry point cannot be loaded or is no `kind`.
+    of that name, Unsupported if an entry point cannot be loaded or is not a `kind`.
     """
     if name in built_in:
         entry = EntryPoint(name, built_in[name], group)

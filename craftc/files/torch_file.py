@@ -1,5 +1,5 @@
-"""Files of `torch.save`, read without running anything in them. torch is imported on use, so other formats do not pay
-for it.
+"""Files of `torch.save`, read without running anything in them. torch is imported only when needed, so other formats
+do not pay for it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def load_torch_zip(path: Path) -> Any:
 
     _refuse_bombs(path)
     try:
-        with warnings.catch_warnings(action="ignore"):  # on pickles that torch would not write
+        with warnings.catch_warnings(action="ignore"):  # about pickles that torch would not write
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise BadInput(f"{path}: refused: {why_refused(error)}") from None
@@ -85,7 +85,7 @@ def why_refused(error: pickle.UnpicklingError) -> str:
     return (
         f"it holds {name[1][:80]}, not only tensors and plain values"
         if name
-        else "it holds no plain tensors and values"
+        else "it holds something other than tensors and plain values"
     )
 
 

@@ -184,16 +184,16 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def _check_shapes(arrays: dict[str, np.ndarray]) -> None:
     for name in _TEXTS:
         if name in arrays and (arrays[name].ndim != 1 or arrays[name].dtype.kind != "U"):
-            raise BadInput(f"{name} must be a list of texts, got {arrays[name].dtype} {list(arrays[name].shape)}")
+            raise BadInput(f"{name} must be a list of strings, got {arrays[name].dtype} {list(arrays[name].shape)}")
     for name in _NUMBERS:
         if name in arrays and (arrays[name].ndim > 1 or arrays[name].dtype.kind not in "iu"):
             raise BadInput(f"{name} must be a list of integers, got {arrays[name].dtype} {list(arrays[name].shape)}")
     indices = arrays.get("layer_indices", np.empty(0))
     if indices.ndim != 1 or (indices < 0).any() or len(set(indices.tolist())) != len(indices):
-        raise BadInput("layer_indices must be different numbers from 0, one per layer")
+        raise BadInput("layer_indices must be distinct numbers, at least 0, one per layer")
     names = arrays.get("layer_names", np.empty(0))
     if len(set(names.tolist())) != len(names):
-        raise BadInput("layer_names must be different, one per layer")
+        raise BadInput("layer_names must be distinct, one per layer")
 
 
 def _top_k(top_k: np.ndarray, counts_SLE: np.ndarray) -> tuple[int | None, ...]:

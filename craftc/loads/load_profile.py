@@ -1,4 +1,4 @@
-"""Measured expert loads: the value. Files are read and written by `craftc.loads.file`.
+"""Measured expert loads as a value; `craftc.loads.file` reads and writes files of them.
 
 Axes: S steps, L MoE layers (by ordinal), E logical experts.
 """
@@ -27,7 +27,7 @@ class LoadProfile:
     top_k: tuple[int | None, ...]
     """Experts per token of every layer if known, length L."""
     step_names: tuple[str, ...] = ()
-    """Workload of every step (`prefill`, `wiki`, ...), length S, or empty where steps have no names."""
+    """Workload of every step (`prefill`, `wiki`, ...), length S, or empty if steps have no names."""
     provenance: str = ""
     """Where the loads come from: a file, or the model and its calibration inputs."""
 
@@ -83,12 +83,12 @@ class LoadProfile:
         return digest.hexdigest()
 
     def select_steps(self, steps: slice) -> LoadProfile:
-        """The profile of some steps: `profile.select_steps(slice(0, None, 2))` are the even ones."""
+        """The profile of some steps: `profile.select_steps(slice(0, None, 2))` has the even ones."""
         return replace(self, counts_SLE=self.counts_SLE[steps], step_names=self.step_names[steps])
 
 
 def _checked_counts(counts: np.ndarray, layer_names: tuple[str, ...]) -> np.ndarray:
-    """A read-only int64 copy-if-needed of `counts`; raises BadInput naming the first bad cell."""
+    """`counts` as read-only int64, copied only if needed. Raises BadInput naming the first bad cell."""
     if counts.ndim != 3:
         raise BadInput(
             f"loads: counts must have 3 axes [steps, layers, experts], got shape {list(counts.shape)}; "

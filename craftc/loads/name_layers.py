@@ -38,7 +38,7 @@ def name_layers(loads: LoadProfile, config: ModelConfig) -> LoadProfile:
         odd = sorted(set(loads.layer_indices) ^ set(indices))
         raise BadInput(
             f"loads are of {loads.layers} layers, the model ({config.model_type}) has {len(layers)} MoE layers, "
-            f"{indices[0]}..{indices[-1]}; decoder layer {odd[0]} is in one of the two only"
+            f"{indices[0]}..{indices[-1]}; decoder layer {odd[0]} is in only one of the two"
         )
     return replace(
         loads,

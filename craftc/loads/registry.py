@@ -17,14 +17,14 @@ LOADS: Mapping[str, str] = {
     "craft": "craftc.loads.recordings.craft:FORMAT",
     "csv": "craftc.loads.recordings.csv_table:FORMAT",
 }
-"""Where every `LoadFormat` is, in the order in which a file's content is tried."""
+"""Where every `LoadFormat` is, in the order in which detection tries them."""
 
 LOADS_GROUP = "craftc.load_formats"
 """Entry-point group: name = format, value = `package.module:LOAD_FORMAT`."""
 
 
 def load_names() -> tuple[str, ...]:
-    """Names for `--loads-format`, built-in ones first, in the order in which content is tried."""
+    """Names for `--loads-format`, built-in ones first, in the order in which detection tries them."""
     return format_names(LOADS, LOADS_GROUP)
 
 

@@ -71,7 +71,7 @@ def _add_line(homes: dict[int, dict[tuple[int, int], int]], names: dict[int, str
         raise BadInput(f"{where}: {copies} copies, but {len(gpus)} gpus and {len(slots)} slots")
     for home in zip(gpus, slots, strict=True):
         if home in homes[index]:
-            raise BadInput(f"{where}: GPU {home[0]}, slot {home[1]} holds expert {homes[index][home]} already")
+            raise BadInput(f"{where}: GPU {home[0]}, slot {home[1]} already holds expert {homes[index][home]}")
         homes[index][home] = expert
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # only the ONNX format touches a model; the others must not p
 
 
 MAX_DECODER_LAYERS = 10_000
-"""More decoder layers than any model has: a wrong index must not make a file with a row for each layer grow."""
+"""More decoder layers than any model has: a wrong index must not inflate a file that has a row for each layer."""
 SlotRule = Literal["any", "even", "uniform"]
 """`any`: every GPU and layer has its own number of slots.
 
@@ -82,8 +82,8 @@ class PlacementFormat:
     encode: Callable[[ExportSource], bytes]
     """The bytes of the file for a plan whose slot counts the format can hold."""
     decode: Callable[[bytes, Target], tuple[Placement, ...]]
-    """One placement per MoE layer. Stricter than the server's own reader; raises BadInput on anything it would not
-    write.
+    """One placement per MoE layer. Stricter than the server's own reader; raises BadInput on anything that
+    `encode` would not write.
     """
     flags: Callable[[ExportSource, Path], tuple[str, ...]]
     """Server flags, environment variables and settings that go with the file, one line each, quoted to be copied into a

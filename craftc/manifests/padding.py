@@ -1,4 +1,4 @@
-"""Padding a plan to equal slots on all GPUs, and mostly in all layers: all that most servers can load.
+"""Padding a plan to equal slot counts on all GPUs, and usually in all layers: most servers can load nothing else.
 
 Axes: S steps, L layers, E experts, G GPUs, A ways to pad.
 """
@@ -27,7 +27,7 @@ class PaddingCost:
     """What the slot rule of a format costs a plan."""
 
     slots_L: tuple[int, ...]
-    """Slots of every layer after padding, multiples of the GPUs."""
+    """Slots of every layer after padding, multiples of the number of GPUs."""
     added_replicas: int
     """Copies added over all layers."""
     plan_bytes_per_gpu: float
@@ -64,14 +64,16 @@ def pad_plan(plan: ReplicationPlan, loads: LoadProfile | None, rule: SlotRule = 
     The added slots hold the copies that help most on `loads`. Three ways are tried for each layer and the best one is
     kept: the plan's slots stay and free ones are filled (by load, or evenly), or the planner places the layer
     again with more copies. Without loads, the plan's slots stay and experts with the fewest copies come first. A plan
-    that fits already is returned unchanged. Its `estimate` and `shares` are dropped: they describe other placements.
+    that already fits is returned unchanged; otherwise `estimate` and `shares` are dropped: they describe other
+    placements.
+
     Raises BadInput if the loads are of another model, Unsupported for plans that keep expert groups on nodes.
     """
     if fits(plan, rule):
         return plan
     if plan.groups > 1:
         raise Unsupported(
-            f"padding: the plan keeps {plan.groups} groups of experts on nodes, added copies would not; "
+            f"padding: the plan keeps {plan.groups} groups of experts on nodes, but added copies would not; "
             f"plan with --uniform, which needs no padding"
         )
     _check_loads(plan, loads)
@@ -94,7 +96,7 @@ def _check_loads(plan: ReplicationPlan, loads: LoadProfile | None) -> None:
 
 
 def _padded_layers(plan: ReplicationPlan, widths: Sequence[int]) -> Iterator[LayerPlan]:
-    """The slots of every layer kept, free ones filled evenly."""
+    """Every layer with its slots kept and the free ones filled evenly."""
     for layer, width in zip(plan.layers, widths, strict=True):
         yield _with_placement(layer, _filled(layer, width, np.ones(layer.experts), plan.topology))
 
@@ -130,8 +132,8 @@ def _with_placement(layer: LayerPlan, placement: Placement) -> LayerPlan:
 
 
 def _filled(layer: LayerPlan, width: int, load_E: np.ndarray, topology: Topology) -> Placement:
-    """The layer's placement with its free slots filled: the largest load per copy first, on the least loaded GPU with
-    room.
+    """The layer's placement with its free slots filled: the largest load per copy first, on a node with the fewest
+    copies of the expert, there on the least loaded GPU with room.
     """
     node_G = np.array(topology.node_of_gpu_G)
     copies_E = np.array(layer.copies_E)

@@ -24,8 +24,9 @@ def read_placement(
 
     layers: the model's MoE layers by ordinal, which the file describes only in part (`layers_of_loads`, or a model's
     config).
-    hidden_layers: decoder layers of the model; without it, the last MoE layer is assumed to be the last. Raises
-    BadInput.
+    hidden_layers: decoder layers of the model; without it, the last MoE layer is assumed to be the last layer.
+
+    Raises BadInput.
     """
     fmt = placement_format(format_name)
     target = Target(topology.gpus, layers, hidden_layers or max(layer.index for layer in layers) + 1)

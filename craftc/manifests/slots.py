@@ -72,7 +72,7 @@ def redundant_experts(plan: ReplicationPlan) -> int:
 
 
 def needed_widths(plan: ReplicationPlan, rule: SlotRule) -> tuple[int, ...]:
-    """Least slots per GPU of every layer under `rule` (`even` or `uniform`)."""
+    """Fewest slots per GPU that every layer needs under `rule` (`even` or `uniform`)."""
     gpus = plan.topology.gpus
     widths = [
         max(-(-(layer.experts + layer.replicas) // gpus), *(len(gpu) for gpu in layer.placement), 0)

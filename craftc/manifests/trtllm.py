@@ -1,7 +1,7 @@
 """TensorRT-LLM's MoE load balancer section: YAML with three keys, layers by decoder index, without dense layers.
 
-Source: docs/servers-tensorrt-llm.md (source read, not run). The server's model rejects other keys, and every MoE layer
-must be there.
+Source: docs/servers-tensorrt-llm.md (source read, not run). The server rejects other keys, and every MoE layer must be
+listed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def decode(data: bytes, target: Target) -> tuple[Placement, ...]:
         odd = sorted(set(rows) ^ set(indices))
         raise BadInput(
             f"{where}: {len(rows)} layers, the model has {len(indices)} MoE layers; "
-            f"decoder layer {odd[0]} is in one of the two only"
+            f"decoder layer {odd[0]} is in only one of the two"
         )
     placements = []
     for layer in target.layers:

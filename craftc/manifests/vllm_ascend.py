@@ -1,7 +1,7 @@
 """vllm-ascend's expert map: JSON, MoE layers in construction order, a list of experts per device.
 
-Source: docs/servers-vllm-ascend.md (182b75e; its reader was run). An expert twice on a device misroutes tokens there
-without an error.
+Source: docs/servers-vllm-ascend.md (182b75e; its reader was run). An expert that is on a device twice misroutes
+tokens there without an error.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def decode(data: bytes, target: Target) -> tuple[Placement, ...]:
         layer_where = f"{where}: layer {ordinal}"
         devices = [device.device_id for device in entry.device_list]
         if entry.layer_id != ordinal or entry.device_count != len(devices) or devices != list(range(len(devices))):
-            raise BadInput(f"{layer_where}: layer_id, device_count or device_id disagree with the order, which decides")
+            raise BadInput(
+                f"{layer_where}: layer_id, device_count or device_id disagree with the order, which the server goes by"
+            )
         placement = tuple(tuple(device.device_expert) for device in entry.device_list)
         check_placement(placement, target.gpus, layer, layer_where)
         placements.append(placement)
@@ -78,7 +80,7 @@ def decode(data: bytes, target: Target) -> tuple[Placement, ...]:
 
 
 def flags(source: ExportSource, path: Path) -> tuple[str, ...]:
-    """The server allocates slots from the number, so it goes with the path."""
+    """The server allocates slots from `num_redundant_experts`, so it goes with the path."""
     config = {"expert_map_path": str(path), "num_redundant_experts": redundant_experts(source.plan)}
     return (
         "--enable-expert-parallel",

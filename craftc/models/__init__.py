@@ -1,1 +1,1 @@
-"""Models as users name them, and what planning needs to know of one."""
+"""Models as users name them, and what planning needs to know about one."""

@@ -35,7 +35,7 @@ class ExpertShape:
 
 
 def expert_bytes(shape: ExpertShape, quantization: Quantization | None) -> int:
-    """Bytes of one expert. Raises Unsupported for an unknown method, BadInput for a method without its numbers."""
+    """Bytes of one expert. Raises Unsupported for an unknown method, BadInput if its settings are missing or wrong."""
     if quantization is None or _is_left_out(shape, quantization):
         return (sum(rows * columns for rows, columns in shape.matrices) + shape.biases) * shape.dtype_bytes
     method = quantization.get("quant_method")
@@ -151,7 +151,7 @@ def _bits(value: Any) -> int:
 
 
 def _groups(matrix: tuple[int, int], size: Any) -> int:
-    """Groups of a matrix; size -1 is one group for all inputs of an output."""
+    """Groups of a matrix; size -1 means one group for all inputs of an output."""
     if type(size) is not int or size == 0 or size < -1:
         raise BadInput(f"quantization_config: group_size must be positive or -1, got {size!r}")
     return matrix[0] * (1 if size == -1 else math.ceil(matrix[1] / size))

@@ -39,13 +39,13 @@ def load_checkpoint(folder: Path) -> tuple[nn.Module, WorkloadInputs]:
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # named below, in one line
+            ignore_mismatched_sizes=True,  # reported below, in one line
         )
     bad = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
     if bad:
         raise BadInput(
-            f"model {folder}: {len(bad)} weights are missing from its .safetensors files, or of another shape, "
-            f"first {bad[0]}"
+            f"model {folder}: {len(bad)} weights are missing from its .safetensors files, or have another shape there; "
+            f"the first is {bad[0]}"
         )
     return model, _token_inputs(config.vocab_size, "cpu")
 
@@ -97,8 +97,9 @@ def _transformers_errors(where: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """While inside, transformers prints neither a progress bar nor a report of what did not load: here that is one
-    line."""
+    """While inside, transformers prints neither a progress bar nor a report of what did not load: craftc reports that
+    in one line.
+    """
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -115,7 +116,7 @@ def _quiet_transformers() -> Iterator[None]:
 def _token_inputs(vocab_size: int, device: str) -> WorkloadInputs:
     """Seeded random tokens.
 
-    A mask is included, because without one mask code reads values, which meta tensors do not have.
+    A mask is included, because without one, mask code reads values, which meta tensors do not have.
     """
     import torch
 

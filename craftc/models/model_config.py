@@ -27,7 +27,7 @@ class ModelConfig:
     model_type: str
     """`model_type` of the (text) configuration."""
     hidden_layers: int
-    """Decoder layers, dense ones included, multi-token-prediction layers not."""
+    """Decoder layers, dense ones included, multi-token-prediction layers excluded."""
     layers: tuple[MoELayer, ...]
     """MoE layers by ordinal, with decoder indices, names as transformers has them, and sizes as in the checkpoint."""
     expert_groups: int | None
@@ -121,10 +121,10 @@ def _all(config: Mapping[str, Any], hidden_layers: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Family:
-    """Where the configuration of an architecture has which value."""
+    """Which key of an architecture's configuration holds which value."""
 
     experts: tuple[str, ...]
-    """Keys of the number of experts: those of checkpoints, then the one that transformers 5 writes."""
+    """Keys of the number of experts: the one in checkpoints, then the one that transformers 5 writes."""
     width: str
     """Key of an expert's intermediate size."""
     moe_layers: Callable[[Mapping[str, Any], int], list[int]]

@@ -138,7 +138,7 @@ def _explained(path: Path, what: str, error: BaseException) -> BadInput:
         error.lineno if isinstance(error, SyntaxError) and _same_file(error.filename, path) else (lines or [None])[-1]
     )
     where = f"{path}, line {line}" if line else str(path)
-    shown = type(error)(error.msg) if isinstance(error, SyntaxError) else error  # its text repeats the place
+    shown = type(error)(error.msg) if isinstance(error, SyntaxError) else error  # the full text repeats the place
     return BadInput(f"{where}: {what}: {one_line(shown)}")
 
 
@@ -177,7 +177,7 @@ def _keyword_inputs(path: Path, model: nn.Module, inputs: object) -> dict[str, A
 
 
 def _quiet_stream(path: Path, calibration: Callable[[], Iterable[Any]]) -> Callable[[], Iterator[Any]]:
-    """The calibration stream, which can import the neighbours of its file; its prints go to stderr."""
+    """The calibration stream, which can import the other modules of its folder; its prints go to stderr."""
 
     def stream() -> Iterator[Any]:
         end = object()

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class WorkloadInputs:
-    """Example and calibration inputs of a model, each one keyword dict of its forward."""
+    """Example and calibration inputs of a model, each one a dict of keyword arguments of its forward."""
 
     example: dict[str, Any]
     """One call of the model."""

@@ -106,12 +106,12 @@ def test_neither_a_file_nor_a_link_is_replaced(tmp_path: Path):
     for name in ("file", "link"):
         with pytest.raises(BadInput, match="is not a folder"):
             check_replaceable(tmp_path / name, OURS)
-    with pytest.raises(BadInput, match="no right to write in"):
+    with pytest.raises(BadInput, match="no permission to write in"):
         check_replaceable(tmp_path / "file" / "below", OURS)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_parent_is_refused(tmp_path: Path):
     tmp_path.chmod(0o500)
-    with pytest.raises(BadInput, match="no right to write"):
+    with pytest.raises(BadInput, match="no permission to write"):
         check_replaceable(tmp_path / "out", OURS)

@@ -29,7 +29,7 @@ def test_a_multi_token_prediction_layer_in_the_recording_is_dropped() -> None:
 
 def test_recordings_of_another_model_are_refused() -> None:
     model = parse_model_config(DEEPSEEK)
-    with pytest.raises(BadInput, match="decoder layer 60 is in one of the two only"):
+    with pytest.raises(BadInput, match="decoder layer 60 is in only one of the two"):
         name_layers(LoadProfile.from_counts(np.ones((1, 57, 256)), layer_indices=tuple(range(3, 60))), model)
     with pytest.raises(BadInput, match="loads are of 8 experts, the model"):
         name_layers(LoadProfile.from_counts(np.ones((1, 58, 8))), model)

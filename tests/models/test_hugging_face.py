@@ -66,14 +66,14 @@ def test_the_text_part_of_a_multimodal_config_is_built_in_the_outer_dtype(tmp_pa
 def test_a_checkpoint_that_lacks_weights_is_refused_instead_of_filled_with_noise(checkpoint):
     folder, _ = checkpoint
     edit_config(folder / "config.json", num_hidden_layers=4)
-    with pytest.raises(BadInput, match=r"weights are missing .* or of another shape, first model\.layers\.3\."):
+    with pytest.raises(BadInput, match=r"weights are missing .* the first is model\.layers\.3\."):
         load_model_source(str(folder))
 
 
 def test_weights_of_another_shape_are_refused(checkpoint):
     folder, _ = checkpoint
     edit_config(folder / "config.json", hidden_size=64)
-    with pytest.raises(BadInput, match=r"or of another shape, first lm_head\.weight"):
+    with pytest.raises(BadInput, match=r"or have another shape there; the first is lm_head\.weight"):
         load_model_source(str(folder))
 
 

@@ -94,7 +94,7 @@ def _rebuild_tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tu
     import torch
 
     if not isinstance(storage, torch.storage.TypedStorage):
-        raise pickle.UnpicklingError("its storage is not a storage")
+        raise pickle.UnpicklingError("its storage is not a torch storage")
     return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage, offset, tuple(size), tuple(stride))
 
 

@@ -101,7 +101,7 @@ def _quick_numbers(body: bytes, columns: int) -> np.ndarray | None:
         numbers = np.fromstring(body.replace(b"\n", b","), sep=",", dtype=np.int64)
     except ValueError:
         return None
-    too_large = 2**62  # NumPy reads numbers with more digits as its largest
+    too_large = 2**62  # NumPy reads numbers with too many digits as its largest integer
     return numbers.reshape(-1, columns) if numbers.size == len(separators) and numbers.max() < too_large else None
 
 
@@ -109,7 +109,9 @@ def _refuse_repeats(cells: np.ndarray, path: Path) -> None:
     order = np.argsort(cells, kind="stable")
     repeats = np.flatnonzero(np.diff(cells[order]) == 0)
     if repeats.size:
-        raise BadInput(f"{path}: line {int(order[repeats[0] + 1]) + 2} repeats an earlier line's step, layer or expert")
+        raise BadInput(
+            f"{path}: line {int(order[repeats[0] + 1]) + 2} repeats the step and layer (and expert) of an earlier line"
+        )
 
 
 FORMAT = LoadFormat(

@@ -41,7 +41,7 @@ def fold_slots(counts_SLP: np.ndarray, expert_LP: np.ndarray, where: str) -> np.
 
 
 def without_idle_steps(counts_SLE: np.ndarray, steps: str, where: str) -> np.ndarray:
-    """The steps in which anything was routed; for recordings that hold unused ones by design. Raises BadInput if none
+    """The steps in which anything was routed; for recordings that hold idle ones by design. Raises BadInput if none
     is left.
     """
     busy_S = counts_SLE.any(axis=(1, 2))
@@ -63,7 +63,7 @@ def refuse_idle_steps(counts_SLE: np.ndarray, steps: list[str], where: str) -> N
 def profile_of_layers(
     counts_SLE: np.ndarray, indices_L: list[int], where: str, top_k: int | None = None
 ) -> LoadProfile:
-    """A profile of the MoE layers: layers without a token in any step are dense and dropped, indices stay.
+    """A profile of the MoE layers: layers without a token in any step are dense and dropped, the others keep indices.
 
     The profile keeps the array itself, read-only, so that a large recording is not copied. Raises BadInput if a
     layer has tokens in some steps only (the recording is partial).
@@ -96,7 +96,7 @@ def profile_of_layers(
 def check_ranks(ranks: list[int], where: str) -> None:
     """Raise BadInput unless `ranks` are 0..n-1, each once."""
     if not ranks:
-        raise BadInput(f"{where}: no rank's file in it")
+        raise BadInput(f"{where}: it holds no file of any rank")
     twice = next((rank for rank in ranks if ranks.count(rank) > 1), None)
     if twice is not None:
         raise BadInput(f"{where}: several files of rank {twice}; give a folder with one recording")

@@ -29,7 +29,7 @@ def recognises(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> LoadProfile:
-    """One step per record step; the columns of ranks are joined."""
+    """One step per record step; the columns of all ranks are joined."""
     if not path.is_dir():
         raise BadInput(f"{path}: expected the folder with activation_counts_recordstep_<n>_rank_<r>.txt")
     files = {(int(match[1]), int(match[2])): file for file in path.iterdir() if (match := _NAME.fullmatch(file.name))}
@@ -62,7 +62,7 @@ def _read_table(file: Path) -> np.ndarray:
             raise BadInput(f"{file}: line {number} is not whole numbers separated by tabs")
         widths.append(line.rstrip().count("\t") + 1)
     if len(set(widths)) != 1:
-        raise BadInput(f"{file}: {len(lines)} lines of unequal length or none")
+        raise BadInput(f"{file}: {len(lines)} lines, expected at least one, all of equal length")
     return np.fromstring(" ".join(lines), sep=" ", dtype=np.int64).reshape(len(lines), widths[0])
 
 

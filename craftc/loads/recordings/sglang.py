@@ -1,8 +1,8 @@
 """SGLang's expert distribution recorder: `stat`, `stat_approx`, `per_pass` and `per_token` dumps, from one or many
 ranks.
 
-Source: docs/servers-sglang.md (0.5.23). The file of a rank is named by the rank's clock, so ranks are identified by
-their number. Axes: S forward passes, L decoder layers (dense ones are all zero), P physical slots, E logical experts.
+Source: docs/servers-sglang.md (0.5.23). Files are named after their rank's own clock, so ranks are identified by their
+number. Axes: S forward passes, L decoder layers (dense ones are all zero), P physical slots, E logical experts.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _read_detail(ranks: list[_Rank], where: str) -> LoadProfile:
 
 
 def _blocks(rank: _Rank, where: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Some records' counts at a time, with the number of the first: the whole recording is never held twice."""
+    """The counts of a few records at a time, with the number of the first; the whole recording is never held twice."""
     for start in range(0, len(rank.records), _PASSES_AT_ONCE):
         block = []
         for record, forward_pass in zip(
@@ -139,7 +139,7 @@ def _read_rank(file: Path) -> _Rank:
         keyed[key] = record
     ranks = {record.get("rank") for record in records if isinstance(record.get("rank"), int)}
     if len(ranks) != 1:
-        raise BadInput(f"{file}: records of {len(ranks)} ranks, expected those of one")
+        raise BadInput(f"{file}: records of {len(ranks)} ranks, expected one rank")
     expert_LP = integer_array(dump.get("last_physical_to_logical_map"), 2, f"{file}: last_physical_to_logical_map")
     check_cells(expert_LP.shape, f"{file}: last_physical_to_logical_map")
     keys = sorted(keyed)
@@ -158,7 +158,7 @@ def _refuse_lone_rank(path: Path) -> None:
     name = _NAME.fullmatch(path.name)
     if not name or name["rank"] is None:
         return
-    ranks = {other["rank"] for file in path.parent.iterdir() if (other := _NAME.fullmatch(file.name)) and other["rank"]}
+    ranks = {match["rank"] for file in path.parent.iterdir() if (match := _NAME.fullmatch(file.name)) and match["rank"]}
     if len(ranks) > 1:
         raise BadInput(f"{path}: rank {name['rank']} of {len(ranks)} ranks recorded; give the folder {path.parent}")
 

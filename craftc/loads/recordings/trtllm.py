@@ -96,7 +96,7 @@ def _grid(keys: list[str], file: Path) -> tuple[range, list[int]]:
     found, layers = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
     iterations = range(found[0], found[-1] + 1)
     if len(found) != len(iterations):
-        gap = next(iteration for iteration, there in zip(iterations, found, strict=False) if iteration != there)
+        gap = next(iteration for iteration, recorded in zip(iterations, found, strict=False) if iteration != recorded)
         raise BadInput(f"{file}: iteration {gap} is missing between {found[0]} and {found[-1]}: a partial recording")
     if len(pairs) != len(keys) or len(pairs) != len(found) * len(layers):
         missing = next(

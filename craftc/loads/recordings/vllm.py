@@ -51,7 +51,7 @@ class _Record:
     step: int
     counts_LP: np.ndarray
     expert_LP: np.ndarray
-    """The same array object as in the record before if the map has not changed."""
+    """The array object of the previous record if the map has not changed."""
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -161,7 +161,7 @@ def _parse(line: bytes, where: str) -> Any:
     return {**record, **arrays} if isinstance(record, dict) else record
 
 
-@lru_cache(maxsize=4)  # the slot map is mostly that of the line before
+@lru_cache(maxsize=4)  # the slot map is usually that of the previous line
 def _quick_matrix(text: bytes) -> np.ndarray | None:
     """`[[1, 2], [3, 4]]` as an array; None for anything that is not a full matrix of plain numbers below 2^53."""
     rows = text[2:-2].split(b"], [")
@@ -186,7 +186,7 @@ def _matrix(value: Any, where: str) -> np.ndarray:
     if len({len(row) for row in value}) > 1 or not value[0]:
         raise BadInput(f"{where}: rows of unequal length, or empty")
     if not all(type(cell) is int and 0 <= cell < 2**53 for row in value for cell in row):
-        raise BadInput(f"{where}: expected whole numbers from 0 on")
+        raise BadInput(f"{where}: expected whole numbers of at least 0")
     return np.array(value, dtype=np.int64)
 
 

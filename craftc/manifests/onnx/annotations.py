@@ -1,7 +1,7 @@
 """ONNX's multi-device annotations (IR version 11 and later) for experts in slots: written, validated, read back.
 
-`onnx.checker` checks none of this. Sharding in ONNX is into equal parts, so copies are an axis of physical slots: slots
-in GPU order, sharded on axis 0. Which expert is in which slot is written in the metadata of the node.
+`onnx.checker` checks none of this. ONNX shards into equal parts only, so copies are entries of an axis of physical
+slots: axis 0, in GPU order, sharded over the devices. Which expert is in which slot is written in the node's metadata.
 Source: `onnx.proto` of onnx 1.23, messages DeviceConfigurationProto to SimpleShardedDimProto.
 """
 
@@ -62,7 +62,7 @@ def placements_of(model: ModelProto, gpus: int) -> dict[int, Placement]:
         if type(index) is not int or not isinstance(row, list) or not all(type(expert) is int for expert in row):
             raise BadInput(f"{where}: {_LAYER} must be a number and {_SLOTS} a list of expert ids")
         if index in found:
-            raise BadInput(f"{where}: layer {index} has another node already")
+            raise BadInput(f"{where}: layer {index} already has another node")
         sharded = [spec for configuration in node.device_configurations for spec in configuration.sharding_spec]
         if not sharded:
             raise BadInput(f"{where}: none of its inputs is sharded")
@@ -72,7 +72,7 @@ def placements_of(model: ModelProto, gpus: int) -> dict[int, Placement]:
                     f"{where}: {spec.tensor_name!r} is on {len(spec.device)} devices, expected 0..{gpus - 1}"
                 )
             if len(spec.sharded_dim) != 1 or spec.sharded_dim[0].axis != 0:
-                raise BadInput(f"{where}: {spec.tensor_name!r} is not sharded on axis 0 alone, which is its slots")
+                raise BadInput(f"{where}: {spec.tensor_name!r} is not sharded on axis 0 (its slots) alone")
             if sizes.get(spec.tensor_name, [0])[0] != len(row):
                 raise BadInput(f"{where}: {spec.tensor_name!r} has no axis 0 of {len(row)} slots")
         found[index] = split_row(row, gpus, where)

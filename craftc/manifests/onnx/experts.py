@@ -117,8 +117,9 @@ class ExpertsNode(nn.Module):
 
 
 class AttentionWithHeads(TorchFunctionMode):
-    """While inside, attention on three axes `[batch, length, width]` is attention of one head, because torch's exporter
-    knows only four axes, with heads."""
+    """While inside, attention on three axes `[batch, length, width]` is computed as attention of one head, because
+    torch's exporter knows only four axes, with heads.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -141,8 +142,8 @@ def _attention(
 
 def export_model(plan: ReplicationPlan, model: nn.Module, example: dict[str, Any]) -> onnx.ModelProto:
     """`model` rewritten to `plan` as an annotated ONNX model with free sizes. Raises BadInput if the two do not
-    belong
-    together, Unsupported if torch cannot export the model."""
+    belong together, Unsupported if torch cannot export the model.
+    """
     traced = analysed(model, WorkloadInputs(example))
     bodies: dict[str, FusedBody | ListBody] = {}
 

@@ -1,4 +1,5 @@
-"""The rewritten model as one ONNX file, placement in the format's multi-device annotations, the plan in its metadata.
+"""The rewritten model as one ONNX file, with the placement in the format's multi-device annotations and the plan in the
+metadata.
 
 What ONNX cannot say (the exchange of tokens between devices, whose sizes depend on the routing) is not in the file:
 run on one device, it computes what the model computes, and a multi-device runtime finds in it where each copy is.
@@ -26,7 +27,7 @@ _PLAN = "craftc.plan"
 def encode(source: ExportSource) -> bytes:
     """The annotated model, checked by onnx and by our own validator. Raises Unsupported if it cannot be exported."""
     if source.model is None or source.example is None:
-        raise BadInput("onnx: the model is written with the plan: give it, with example inputs")
+        raise BadInput("onnx: the model is written with the plan: give the model and example inputs")
     slot_bytes = sum((layer.experts + layer.replicas) * layer.expert_bytes for layer in source.plan.layers)
     if slot_bytes > MAX_BYTES:
         raise Unsupported(f"onnx: the slots take {slot_bytes} bytes, one ONNX file holds at most {MAX_BYTES}")

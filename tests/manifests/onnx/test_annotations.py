@@ -129,7 +129,7 @@ def test_broken_annotations_are_named(break_it: Callable, message: str) -> None:
         ("craftc.expert_of_slots", "[0,1,2,3,0]", "'w1' has no axis 0 of 5 slots"),
         ("craftc.expert_of_slots", "[0,1,2,3,0,0]", "expert 0 is on GPU 1 more than once"),
         ("craftc.expert_of_slots", "{}", "must be a number and"),
-        ("craftc.layer_index", "2", "layer 2 has another node already"),
+        ("craftc.layer_index", "2", "layer 2 already has another node"),
         ("craftc.layer_index", "7", r"annotated layers are \[2, 7\]"),
         ("craftc.layer_index", "", "not JSON"),
     ],
