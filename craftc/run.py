@@ -19,7 +19,7 @@ from craftc.files.atomic_write import write_bytes
 from craftc.passes.analysis.tracing.model import call_model
 from craftc.ranks.program import run_on_rank
 from craftc.ranks.rows import named_tensors, rows_of_rank
-from craftc.runtime.process_group import DEFAULT_TIMEOUT_S, rank_device
+from craftc.runtime.process_group import DEFAULT_TIMEOUT_S, rank_device, why_gpus_are_idle
 from craftc.runtime.rank_group import RankGroup
 
 
@@ -41,6 +41,9 @@ def main(arguments: list[str]) -> int:
 def run(folder: Path, inputs: Path, out: Path, group: RankGroup, model: str | None = None) -> None:
     """Load this rank's part of the model in `folder`, run its rows of `inputs`, and write `out` on rank 0."""
     device = str(rank_device())
+    reason = why_gpus_are_idle()
+    if group.rank == 0 and reason is not None:
+        print(f"craftc: running on CPUs: {reason}", file=sys.stderr)
     batch, rows = rows_of_rank(_read_inputs(inputs), group.rank, group.size)
     loaded = load_model(folder, group=group.process_group, model=model, device=device)
     with torch.inference_mode():

@@ -49,10 +49,25 @@ def rank_device() -> torch.device:
     A launcher that does not set LOCAL_RANK and LOCAL_WORLD_SIZE is taken to have started all ranks on one machine.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", 0)))
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1)))
-    if torch.cuda.is_available() and torch.cuda.device_count() >= local_size and dist.is_nccl_available():
+    if torch.cuda.is_available() and torch.cuda.device_count() >= _local_ranks() and dist.is_nccl_available():
         return torch.device("cuda", local_rank)
     return torch.device("cpu")
+
+
+def why_gpus_are_idle() -> str | None:
+    """Why this rank computes on the CPU of a machine that has GPUs; None if it does not, or there are no GPUs."""
+    if not torch.cuda.is_available() or rank_device().type == "cuda":
+        return None
+    if not dist.is_nccl_available():
+        return "torch is built without NCCL"
+    return (
+        f"this process sees {torch.cuda.device_count()} GPUs for {_local_ranks()} ranks on its machine: start one rank "
+        f"per GPU, with torchrun, and let every rank see all GPUs"
+    )
+
+
+def _local_ranks() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1)))
 
 
 def end_process_group() -> None:

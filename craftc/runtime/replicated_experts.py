@@ -5,6 +5,8 @@ Axes: T tokens, K experts per token, H hidden size, S slots in GPU order over al
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 
@@ -69,9 +71,9 @@ class ReplicatedExperts(nn.Module):
 
 
 def _device_of(experts: nn.Module) -> torch.device:
-    """The device of the weights; the CPU if there are none, or none yet (meta device)."""
-    parameter = next(experts.parameters(), None)
-    return torch.device("cpu") if parameter is None or parameter.is_meta else parameter.device
+    """The device of the weights (quantised ones are buffers); the CPU if there are none, or none yet (meta device)."""
+    tensor = next(chain(experts.parameters(), experts.buffers()), None)
+    return torch.device("cpu") if tensor is None or tensor.is_meta else tensor.device
 
 
 def virtual_experts(experts: nn.Module, layer: LayerPlan) -> ReplicatedExperts:

@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 
 from craftc.errors import BadInput
-from craftc.runtime.process_group import rank_device, rank_process_group
+from craftc.runtime.process_group import rank_device, rank_process_group, why_gpus_are_idle
 
 
 def test_a_process_that_torchrun_did_not_start_is_told_so(monkeypatch):
@@ -23,16 +23,18 @@ def test_the_group_ends_with_the_block_also_after_an_error(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "environment", "device"),
+    ("gpus", "environment", "device", "idle"),
     [
-        (0, {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, "cpu"),
-        (8, {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"}, "cuda:1"),
-        (1, {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, "cpu"),
-        (1, {"RANK": "1", "WORLD_SIZE": "2"}, "cpu"),
-        (2, {"RANK": "1", "WORLD_SIZE": "2"}, "cuda:1"),
+        (0, {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, "cpu", None),
+        (8, {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"}, "cuda:1", None),
+        (1, {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, "cpu", "1 GPUs for 2 ranks"),
+        (1, {"RANK": "1", "WORLD_SIZE": "2"}, "cpu", "1 GPUs for 2 ranks"),
+        (2, {"RANK": "1", "WORLD_SIZE": "2"}, "cuda:1", None),
+        (8, {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1"}, "cpu", "8 GPUs for 16 ranks"),
+        (1, {}, "cuda:0", None),
     ],
 )
-def test_a_rank_computes_on_a_gpu_of_its_own_or_on_the_cpu(monkeypatch, gpus, environment, device):
+def test_a_rank_computes_on_a_gpu_of_its_own_or_on_the_cpu(monkeypatch, gpus, environment, device, idle):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -41,3 +43,8 @@ def test_a_rank_computes_on_a_gpu_of_its_own_or_on_the_cpu(monkeypatch, gpus, en
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
     assert str(rank_device()) == device
+    reason = why_gpus_are_idle()
+    assert reason is None if idle is None else reason is not None and idle in reason
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: False)
+    assert str(rank_device()) == "cpu"
+    assert why_gpus_are_idle() == ("torch is built without NCCL" if gpus else None)

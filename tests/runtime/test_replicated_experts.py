@@ -14,6 +14,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 from craftc.runtime.copy_choice import copy_choice
 from craftc.runtime.local_experts import local_experts
+from craftc.runtime.module_list_experts import ModuleListExperts
 from craftc.runtime.replicated_experts import ReplicatedExperts, distributed_experts, virtual_experts
 from craftc.runtime.slot_table import slot_table
 from craftc.runtime.virtual import InTurnDispatcher
@@ -164,6 +165,22 @@ def test_experts_on_a_gpu_get_their_tables_there(replicas, shares):
 def test_ranks_on_a_gpu_get_their_tables_there(one_rank):
     with FakeTensorMode(), torch.device("cuda"):
         replicated = distributed_experts(mixtral_experts(), random_layer("x", 8, 1, 0), one_rank)
+    assert {tensor.device.type for tensor in replicated.buffers()} == {"cuda"}
+
+
+def test_weights_in_buffers_have_a_device_too():
+    with FakeTensorMode(), torch.device("cuda"):
+        experts = torch.nn.Module()
+        experts.register_buffer("weight", torch.zeros(8, 4, 4, dtype=torch.int8))
+        replicated = virtual_experts(experts, random_layer("x", 8, 4, 5))
+    assert {tensor.device.type for tensor in replicated.buffers()} == {"cuda"}
+
+
+def test_a_list_of_experts_on_a_gpu_gets_its_tables_there():
+    with FakeTensorMode(), torch.device("cuda"):
+        modules = [torch.nn.ParameterList([torch.empty(4, 4)]) for _ in range(8)]
+        experts = ModuleListExperts(modules)
+        replicated = virtual_experts(experts, random_layer("x", 8, 4, 5))
     assert {tensor.device.type for tensor in replicated.buffers()} == {"cuda"}
 
 
