@@ -47,7 +47,7 @@ def craftc(
     inner = lookup_backend(session.options.inner)
     frame = captured_frame(gm, example_inputs)
     if frame.root is not None and not frame.experts:
-        session.keep_as_they_were(_broken_layers(frame.root))
+        session.leave_unchanged(_broken_layers(frame.root))
     calls = _matched_calls(gm, frame, session)
     if not calls:
         return CompiledGraph(inner(gm, list(example_inputs)), session)
@@ -60,7 +60,7 @@ def _matched_calls(gm: fx.GraphModule, frame: Frame, session: Session) -> dict[s
     if frame.root is None or not frame.experts:
         return {}
     if reason := _why_not_a_model(frame):
-        session.keep_as_they_were([NearMiss(experts.parameters.name or "experts", reason) for experts in frame.experts])
+        session.leave_unchanged([NearMiss(experts.parameters.name or "experts", reason) for experts in frame.experts])
         return {}
     plan = session.model_plan(frame.root)
     regions = find_regions(gm.graph, [experts.parameters for experts in frame.experts])
@@ -68,7 +68,7 @@ def _matched_calls(gm: fx.GraphModule, frame: Frame, session: Session) -> dict[s
         (region, plan.call_of(owned) if isinstance(region, Region) else region)
         for owned, region in zip(frame.experts, regions, strict=True)
     ]
-    session.keep_as_they_were([call for _, call in found if isinstance(call, NearMiss)])
+    session.leave_unchanged([call for _, call in found if isinstance(call, NearMiss)])
     return {
         f"craftc_moe_{number}": (region, call)
         for number, (region, call) in enumerate(found)

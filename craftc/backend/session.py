@@ -40,7 +40,7 @@ class Session:
             self._models[root] = made
         return self._models[root]
 
-    def keep_as_they_were(self, layers: Sequence[NearMiss]) -> None:
+    def leave_unchanged(self, layers: Sequence[NearMiss]) -> None:
         """Log once why layers are left to the inner backend, one line per reason. Raises Unsupported under `strict`."""
         if layers and self.options.strict:
             raise Unsupported(f"layer {layers[0].name}: {layers[0].reason}")

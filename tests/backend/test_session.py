@@ -23,7 +23,7 @@ def test_the_same_options_object_is_the_same_session():
 def test_a_session_ends_with_its_last_graph():
     options = dict(OPTIONS)
     said = NearMiss("a", "reason")
-    session_for(options, None).keep_as_they_were([said])
+    session_for(options, None).leave_unchanged([said])
     gc.collect()
     assert session_for(options, None)._said == set()
 
@@ -37,8 +37,8 @@ def test_a_reason_is_said_once_with_the_number_of_layers(caplog):
     session = session_for(dict(OPTIONS), None)
     layers = [NearMiss("a", "one reason"), NearMiss("b", "one reason"), NearMiss("c", "another")]
     with caplog.at_level(logging.WARNING, "craftc.backend"):
-        session.keep_as_they_were(layers)
-        session.keep_as_they_were(layers)
+        session.leave_unchanged(layers)
+        session.leave_unchanged(layers)
     assert [record.getMessage() for record in caplog.records] == [
         "craftc: layer a (and 1 more) is left unchanged: one reason",
         "craftc: layer c is left unchanged: another",
@@ -48,5 +48,5 @@ def test_a_reason_is_said_once_with_the_number_of_layers(caplog):
 def test_strict_raises_for_the_first():
     session = session_for(OPTIONS | {"strict": True}, None)
     with pytest.raises(Unsupported, match="layer a: one reason"):
-        session.keep_as_they_were([NearMiss("a", "one reason")])
-    session.keep_as_they_were([])
+        session.leave_unchanged([NearMiss("a", "one reason")])
+    session.leave_unchanged([])

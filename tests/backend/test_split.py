@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import fx, nn
 
@@ -44,6 +45,40 @@ def test_only_what_lies_between_the_calls_is_compiled():
     assert len(graphs) == 3
     assert sum(isinstance(piece, CompiledDense) for piece in whole.children()) == 3
     assert not any(node.op == "call_module" for graph in graphs for node in graph.graph.nodes)
+    assert all(isinstance(graph.graph.output_node().args[0], tuple) for graph in graphs)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda twice, value: (twice(value), value),
+        lambda twice, value: twice(value.add_(1)) - 1,
+        lambda twice, value: (twice(value), value.mul_(2))[0],
+        lambda twice, value: torch.topk(twice(value), 2)[0],
+        lambda twice, value: {"a": twice(value) + 1, "b": [value + 1, None, 3]},
+        lambda twice, value: (twice(value), value + 1)[1],
+        lambda twice, value: value + 1,
+    ],
+    ids=["an input", "in place", "nobody reads it", "several values", "nested", "the call is not read", "no call"],
+)
+def test_every_compiled_part_returns_a_tuple_whatever_it_computes(forward):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.twice = Twice()
+
+        def forward(self, value):
+            return forward(self.twice, value)
+
+    graphs: list[fx.GraphModule] = []
+
+    def inner(gm, example_inputs):
+        graphs.append(gm)
+        return gm
+
+    gm = fx.GraphModule(Model(), LeafTracer().trace(Model()))
+    whole = compile_around(gm, ("twice",), inner)
+    assert str(whole(torch.arange(3.0))) == str(Model()(torch.arange(3.0)))
     assert all(isinstance(graph.graph.output_node().args[0], tuple) for graph in graphs)
 
 
