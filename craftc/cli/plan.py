@@ -164,9 +164,9 @@ def plan(
     )
     request = PlanningRequest(topology, parse_budget(budget), options)
     _check_before_work(request, output, curve)
+    size = _bytes(expert_bytes)
     with shown_progress("read loads") as progress:
-        measured = read_loads(loads, loads_format)
-        measured, layers, built = _layers(measured, model, config, _bytes(expert_bytes), options, progress)
+        measured, layers, built = _layers(read_loads(loads, loads_format), model, config, size, options, progress)
         done = planned(request, measured, layers, model=built, on_pass=progress)
         return _result(done, config, _write(done, output, curve, progress), format)
 

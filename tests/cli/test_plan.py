@@ -28,6 +28,13 @@ def plan(
     return run(capfd, "plan", *options, *(["--expert-bytes", size] if size else []), *more)
 
 
+def test_wrong_options_are_refused_before_the_loads_are_read(capfd: pytest.CaptureFixture[str], tmp_path: Path):
+    missing = str(tmp_path / "none.npz")
+    assert "84 bananas" in plan(capfd, tmp_path / "plan.json", loads=missing, size="84 bananas").error_line
+    assert "banana" in plan(capfd, tmp_path / "plan.json", loads=missing, budget="banana").error_line
+    assert "none.npz" in plan(capfd, tmp_path / "plan.json", loads=missing).error_line
+
+
 def test_without_a_model(capfd: pytest.CaptureFixture[str], tmp_path: Path):
     ran = plan(capfd, tmp_path / "plan.json")
     assert ran.code == 0
