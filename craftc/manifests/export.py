@@ -72,10 +72,11 @@ def _check_plan(source: ExportSource, fmt: PlacementFormat) -> None:
     if fits(plan, fmt.slots):
         return
     counts = [layer.experts + layer.replicas for layer in plan.layers]
-    needs = "one slot count for all layers" if fmt.slots == "uniform" else "the same slots on every GPU of a layer"
+    where = "in all layers" if fmt.slots == "uniform" else "of a layer"
     raise Refused(
-        f"{fmt.name} has {needs}, a multiple of the {plan.topology.gpus} GPUs; this plan has "
-        f"{min(counts)} to {max(counts)} slots: plan with --uniform, or --pad it ({padding_cost(plan, fmt.slots)})"
+        f"{fmt.name} needs the same number of slots on every GPU {where}; this plan's layers have {min(counts)} to "
+        f"{max(counts)} slots on {plan.topology.gpus} GPUs: plan with --uniform, or --pad it "
+        f"({padding_cost(plan, fmt.slots)})"
     )
 
 

@@ -99,8 +99,8 @@ def test_a_plan_with_counts_per_layer_is_refused_with_both_prices(
     ran = run(capfd, "export", str(tmp_path / "plan.json"), "--to", "vllm", "-o", str(tmp_path / "map.jsonl"))
     assert ran.code == 1
     assert ran.error_line == (
-        "vllm has one slot count for all layers, a multiple of the 2 GPUs; this plan has 5 to 6 slots: plan with "
-        "--uniform, or --pad it "
+        "vllm needs the same number of slots on every GPU in all layers; this plan's layers have 5 to 6 slots on "
+        "2 GPUs: plan with --uniform, or --pad it "
         "(6 slots in every layer: 1 copy added, replicas take 1.95 KiB per GPU instead of 1.46 KiB)"
     )
     assert not (tmp_path / "map.jsonl").exists()

@@ -28,6 +28,14 @@ def test_links_lead_somewhere(page: Path):
     assert dead == []
 
 
+def test_the_readme_shows_the_two_commands_that_set_themselves_up():
+    readme = (ROOT / "README.md").read_text()
+    targets = (ROOT / "Makefile").read_text()
+    for target in ("demo", "test"):
+        assert f"\n    make {target}\n" in readme
+        assert f"\n{target}: $(STAMP)\n" in targets
+
+
 def test_every_page_is_reached_from_the_readme():
     reached, waiting = set(), [ROOT / "README.md"]
     while waiting:

@@ -72,7 +72,7 @@ def test_a_written_file_is_a_plan_again(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", UNIFORM)
 def test_a_uniform_server_refuses_a_plan_with_counts_per_layer(name: str, tmp_path: Path) -> None:
     with pytest.raises(
-        Refused, match=r"5 to 6 slots: plan with --uniform, or --pad it \(6 slots in every layer: 1 copy"
+        Refused, match=r"5 to 6 slots on 2 GPUs: plan with --uniform, or --pad it \(6 slots in every layer: 1 copy"
     ):
         export_plan(uneven_plan(), name, tmp_path / f"placement{placement_format(name).suffix or ''}")
     assert not list(tmp_path.iterdir())

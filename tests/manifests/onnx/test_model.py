@@ -82,7 +82,7 @@ def test_a_model_with_a_module_per_expert(tmp_path: Path) -> None:
 
 
 def test_uneven_layers_and_missing_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="onnx has the same slots on every GPU of a layer"):
+    with pytest.raises(Refused, match="onnx needs the same number of slots on every GPU of a layer; this plan"):
         export_plan(uneven_plan(), "onnx", tmp_path / "m.onnx")
     with pytest.raises(BadInput, match="the model is written with the plan"):
         export_plan(toy_plan(), "onnx", tmp_path / "m.onnx")
