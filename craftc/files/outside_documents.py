@@ -33,11 +33,11 @@ _Document = TypeVar("_Document", bound=BaseModel)
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file. Raises BadInput if it cannot be read or is larger than any placement."""
+    """The whole file. Raises BadInput if it cannot be read or is too large."""
     require_file_or_folder(path)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise BadInput(f"{path}: {path.stat().st_size} bytes, more than any placement file ({MAX_FILE_BYTES})")
+            raise BadInput(f"{path}: {path.stat().st_size} bytes, more than craftc reads ({MAX_FILE_BYTES})")
         return path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
@@ -52,7 +52,7 @@ def require_file_or_folder(path: Path) -> None:
 def decode_text(data: bytes, where: str) -> str:
     """UTF-8 text. Raises BadInput."""
     if len(data) > MAX_TEXT_BYTES:
-        raise BadInput(f"{where}: {len(data)} bytes, more than any placement file ({MAX_TEXT_BYTES})")
+        raise BadInput(f"{where}: {len(data)} bytes, more than craftc reads ({MAX_TEXT_BYTES})")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
