@@ -33,23 +33,55 @@ def step_weights(problem: PlanningProblem) -> np.ndarray:
     return weight_SL * (layers / weight_SL.sum())
 
 
-def score(problem: PlanningProblem, balancedness_SB: np.ndarray, layer_B: np.ndarray) -> np.ndarray:
-    """`score_B`, larger is better: weighted mean over steps of balancedness or, for step time, of -max / mean GPU load.
+def score(
+    problem: PlanningProblem, balancedness_SB: np.ndarray, layer_B: np.ndarray, slots_B: np.ndarray | None = None
+) -> np.ndarray:
+    """`score_B`, larger is better: weighted mean over steps of balancedness or, for step time, of -max / mean GPU time.
 
-    balancedness_SB: from `replay_steps`; layer_B: the layer of every placement. For step time, the negated scores of
-    one placement per layer add up to L times the step time in units of perfect balance.
+    balancedness_SB: from `replay_steps`; layer_B: the layer of every placement; slots_B: the most slots that a GPU has
+    in it, which count only for step time with `tokens_per_slot`. For step time, the negated scores of one placement per
+    layer add up to L times the step time in units of perfect balance.
     """
     weight_SB = step_weights(problem)[:, layer_B]
     if problem.objective == "step-time":
-        return -(weight_SB / np.maximum(balancedness_SB, 1e-9)).sum(axis=0)
+        floor_SB = None if slots_B is None else slot_floor(problem)[:, layer_B] * slots_B
+        return -(weight_SB * _gpu_time(balancedness_SB, floor_SB)).sum(axis=0)
     score_B: np.ndarray = (weight_SB * balancedness_SB).sum(axis=0)
     return score_B
 
 
-def step_time(counts_SLE: np.ndarray, balancedness_SL: np.ndarray) -> float:
-    """Max GPU load summed over steps and layers, in units of perfect balance: at least 1, lower is better."""
+def slot_floor(problem: PlanningProblem) -> np.ndarray:
+    """`floor_SL`: time of one slot of a GPU in units of its mean load; 0 where nothing is routed.
+
+    However few tokens a GPU has, a step takes it at least this long for each of its slots: their weights must be read.
+    """
+    mean_SL = problem.counts_SLE.sum(axis=2) / problem.topology.gpus
+    return np.divide(problem.tokens_per_slot, mean_SL, out=np.zeros(mean_SL.shape), where=mean_SL > 0)
+
+
+def step_time(counts_SLE: np.ndarray, balancedness_SL: np.ndarray, floor_SL: np.ndarray | None = None) -> float:
+    """Max GPU time summed over steps and layers, in units of perfect balance: at least 1, lower is better.
+
+    floor_SL: the least time of the GPU with the most slots, in units of the mean GPU load: `slot_floor` times slots.
+    """
     tokens_SL = counts_SLE.sum(axis=2)
-    return float((tokens_SL / np.maximum(balancedness_SL, 1e-9)).sum() / tokens_SL.sum())
+    return float((tokens_SL * _gpu_time(balancedness_SL, floor_SL)).sum() / tokens_SL.sum())
+
+
+def placed_step_time(problem: PlanningProblem, balancedness_SL: np.ndarray, placements: Sequence[Placement]) -> float:
+    """`step_time` of one placement per layer, whatever the objective of `problem`."""
+    return step_time(problem.counts_SLE, balancedness_SL, slot_floor(problem) * most_slots(placements))
+
+
+def most_slots(placements: Sequence[Placement]) -> np.ndarray:
+    """`slots_B`: the most slots that a GPU has in each placement."""
+    return np.array([max(map(len, placement)) for placement in placements])
+
+
+def _gpu_time(balancedness_X: np.ndarray, floor_X: np.ndarray | None) -> np.ndarray:
+    """Time of the slowest GPU in units of the mean GPU load: its tokens, or its slots if they take longer."""
+    time_X: np.ndarray = 1 / np.maximum(balancedness_X, 1e-9)
+    return time_X if floor_X is None else np.maximum(time_X, floor_X)
 
 
 def workload_balancedness(balancedness_SL: np.ndarray, workload_S: Sequence[str]) -> dict[str, float]:

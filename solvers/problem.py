@@ -5,6 +5,7 @@ Axes: S steps, L layers, E experts, G GPUs, C candidate replica counts.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -56,6 +57,9 @@ class PlanningProblem:
     """How much every step counts, `[S]`, above 0; None counts all steps equally."""
     effort: EffortName = "medium"
     """How hard a planner searches, if it searches."""
+    tokens_per_slot: float = 0.0
+    """For step time: tokens that take as long as reading one expert's weights. A GPU's step takes as long as its
+    tokens or its slots, whichever is longer."""
 
     def __post_init__(self) -> None:
         if self.counts_SLE.ndim != 3:
@@ -66,6 +70,8 @@ class PlanningProblem:
             raise BadInput(f"budget must not be negative, got {self.budget_bytes} bytes")
         if self.step_weight_S is not None and self.step_weight_S.shape != self.counts_SLE.shape[:1]:
             raise BadInput(f"{self.step_weight_S.size} step weights for {len(self.counts_SLE)} steps")
+        if not 0 <= self.tokens_per_slot < math.inf:
+            raise BadInput(f"tokens per slot must be a number of at least 0, got {self.tokens_per_slot}")
         if self.groups < 1 or self.experts % self.groups:
             raise BadInput(
                 f"{self.experts} experts do not divide into {self.groups} groups; give a divisor of {self.experts}"
