@@ -128,10 +128,10 @@ def automatic(trace: Trace, problem: PlanningProblem, unseen_SLE: np.ndarray) ->
     curve = budget_curve(curves, problem.expert_bytes_L, problem.topology.gpus)
     budget = replace(problem, budget_bytes=curve.chosen * problem.topology.gpus)
     held_out = replay(unseen_SLE, plan(budget)).mean()
-    ends = f"{curve.points[0].balancedness:.4f} to {curve.points[-1].balancedness:.4f}"
+    ends = f"{curve.points[0].reached:.4f} to {curve.points[-1].reached:.4f}"
     yield (
         f"  --budget auto: {curve.chosen} of {len(curve.points) - 1} replicas/GPU, "
-        f"{curve.points[curve.chosen].balancedness:.4f} of {ends}, held out {held_out:.4f}"
+        f"{curve.points[curve.chosen].reached:.4f} of {ends}, held out {held_out:.4f}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
@@ -32,6 +33,9 @@ class PlanningOptions:
     """What to optimise the plan for."""
     effort: EffortName = "medium"
     """How hard to search for placements."""
+    tokens_per_slot: float = 0.0
+    """With objective `step-time`: tokens that take a GPU as long as reading one expert's weights. Its step then takes
+    as long as its tokens or its slots, whichever is longer; 0 counts tokens only."""
     current_plan: ReplicationPlan | None = field(default=None, repr=False)
     """The plan in use, to start from: experts that stay on a GPU keep their slot."""
     max_move_bytes: int | None = None
@@ -48,8 +52,14 @@ class PlanningOptions:
             raise BadInput(f"effort {self.effort!r} is unknown; choose {', '.join(get_args(EffortName))}")
         if self.objective not in get_args(PlanObjective):
             raise BadInput(f"objective {self.objective!r} is unknown; choose {', '.join(get_args(PlanObjective))}")
-        if self.objective != "balancedness" and (self.current_plan is not None or self.shares != "even"):
-            raise BadInput(f"objective {self.objective}: replanning and unequal shares support balancedness only")
+        if self.objective == "worst-workload" and (self.current_plan is not None or self.shares != "even"):
+            raise BadInput(
+                "objective worst-workload: replanning and unequal shares support balancedness and step-time only"
+            )
+        if not 0 <= self.tokens_per_slot < math.inf:
+            raise BadInput(f"tokens per slot must be a number of at least 0, got {self.tokens_per_slot}")
+        if self.tokens_per_slot and self.objective != "step-time":
+            raise BadInput(f"tokens per slot count in step time only: drop them, or ask for it, not {self.objective}")
         if self.max_move_bytes is not None and self.current_plan is None:
             raise BadInput("a limit on moved weights needs the plan in use: give both or neither")
         if self.max_move_bytes is not None and self.max_move_bytes < 0:

@@ -1,8 +1,9 @@
 """Unequal shares: how much of an expert's tokens each of its copies takes, by linear programming.
 
 With the placement fixed, GPU loads are linear in the shares, so minimising the sum over steps of the maximum GPU load
-(in units of the step's mean) is a linear program. Shares fitted to some steps may do worse on others: a layer gets them
-only if steps left out of the program gain too, and goes only as far towards them as is best for those steps.
+is a linear program: in units of the step's mean for balancedness, in tokens for step time. Shares fitted to some steps
+may do worse on others: a layer gets them only if steps left out of the program gain too, and goes only as far towards
+them as is best for those steps.
 
 Axes: S steps, E experts, G GPUs, V copies of experts that have several copies, W rows of the program.
 """
@@ -17,7 +18,7 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
 from craftc.solvers.cross_validation import deal_steps
-from craftc.solvers.problem import Placement, Shares
+from craftc.solvers.problem import ObjectiveName, Placement, Shares
 from craftc.solvers.replay import given_shares, gpu_loads, step_balancedness
 
 _MOST_STEPS = 256
@@ -29,8 +30,41 @@ _FOLDS = 4
 _WEIGHTS = (1.0, 0.5)
 """How far to go from even shares to the program's, tried on steps left out."""
 _LEAST_GAIN = 5e-4
-"""Balancedness that unequal shares must gain on steps left out."""
+"""Balancedness, or step time, that unequal shares must gain on steps left out."""
 _DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What shares are chosen for."""
+
+    objective: ObjectiveName = "balancedness"
+    """Which mean over steps counts."""
+    least_tokens: float = 0.0
+    """For step time: no step is shorter than these tokens, the slots of the GPU with the most of them."""
+
+    def units(self, counts_SE: np.ndarray, gpus: int) -> np.ndarray:
+        """`unit_S`, above 0: GPU loads are measured in the mean GPU load, of the step or, for step time, of all."""
+        mean_S = counts_SE.sum(axis=1, dtype=np.float64) / gpus
+        if self.objective == "step-time":
+            mean_S = np.full(len(mean_S), mean_S.mean())
+        return np.where(mean_S > 0, mean_S, 1.0)
+
+    def values(self, counts_SE: np.ndarray, placement: Placement, shares: Shares | None) -> np.ndarray:
+        """`value_S`, larger is better: balancedness, or the negated time of the slowest GPU in tokens."""
+        gpu_load_SG = gpu_loads(counts_SE, placement, shares)
+        if self.objective == "balancedness":
+            return step_balancedness(gpu_load_SG)
+        peak_S = gpu_load_SG.max(axis=1)
+        return -np.where(peak_S > 0, np.maximum(peak_S, self.least_tokens), 0.0)
+
+    def scale(self, counts_SE: np.ndarray, gpus: int) -> float:
+        """What a mean of `values` is divided by to be balancedness, or the negated step time."""
+        return 1.0 if self.objective == "balancedness" else max(counts_SE.sum() / gpus / len(counts_SE), 1e-9)
+
+
+BALANCEDNESS = Aim()
+"""All steps count the same."""
 
 
 @dataclass(frozen=True)
@@ -40,52 +74,53 @@ class SharesChoice:
     shares: Shares | None
     """Share of every slot, or None if even shares are better."""
     even: float
-    """Balancedness of even shares, mean over steps, in 0..1."""
+    """Value of even shares: balancedness, mean over steps, in 0..1, or the layer's negated step time."""
     unequal: float
-    """Balancedness on steps left out of the program, each left out once; that of even shares if they won."""
+    """Value on steps left out of the program, each left out once; that of even shares if they won."""
 
 
-def choose_shares(counts_SE: np.ndarray, placement: Placement) -> SharesChoice:
+def choose_shares(counts_SE: np.ndarray, placement: Placement, aim: Aim = BALANCEDNESS) -> SharesChoice:
     """Unequal shares for a layer if they gain on steps left out, even ones otherwise.
 
     Shares also stay even for a single step, which cannot be left out, and if no expert has several copies.
     """
-    even_S = _balancedness(counts_SE, placement, None)
-    even = float(even_S.mean())
+    scale = aim.scale(counts_SE, len(placement))
+    even = float(aim.values(counts_SE, placement, None).mean()) / scale
     steps = len(counts_SE)
     if steps < 2 or not _free_copies(placement):
         return SharesChoice(None, even, even)
     fold_S = deal_steps(steps, _FOLDS)
     reached_WS = np.empty((len(_WEIGHTS), steps))
     for fold in range(int(fold_S.max()) + 1):
-        fitted = best_shares(counts_SE[fold_S != fold], placement)
+        fitted = best_shares(counts_SE[fold_S != fold], placement, aim)
         for row, weight in enumerate(_WEIGHTS):
             left_out = fold_S == fold
-            reached_WS[row, left_out] = _balancedness(counts_SE[left_out], placement, mixed(fitted, placement, weight))
+            reached_WS[row, left_out] = aim.values(counts_SE[left_out], placement, mixed(fitted, placement, weight))
     best = int(reached_WS.mean(axis=1).argmax())
-    held_out = float(reached_WS[best].mean())
-    shares = mixed(best_shares(counts_SE, placement), placement, _WEIGHTS[best])
-    in_sample = float(_balancedness(counts_SE, placement, shares).mean())
+    held_out = float(reached_WS[best].mean()) / scale
+    shares = mixed(best_shares(counts_SE, placement, aim), placement, _WEIGHTS[best])
+    in_sample = float(aim.values(counts_SE, placement, shares).mean()) / scale
     if held_out < even + _LEAST_GAIN or in_sample < even + _LEAST_GAIN:
         return SharesChoice(None, even, even)
     return SharesChoice(shares, even, held_out)
 
 
-def best_shares(counts_SE: np.ndarray, placement: Placement) -> Shares:
-    """The shares that minimise the sum over steps of the maximum GPU load in units of the step's mean GPU load.
+def best_shares(counts_SE: np.ndarray, placement: Placement, aim: Aim = BALANCEDNESS) -> Shares:
+    """The shares that minimise the sum over steps of the maximum GPU load: in units of the step's mean GPU load or, for
+    step time, in tokens and at least `least_tokens`.
 
     Each program includes only the GPUs that were stragglers so far; it grows until no other GPU exceeds them. If there
     are more than 256 steps, the program uses 256 of them, evenly spaced.
     """
     kept = np.unique(np.linspace(0, len(counts_SE) - 1, min(len(counts_SE), _MOST_STEPS)).round().astype(int))
-    total_S = counts_SE[kept].sum(axis=1, dtype=np.float64)
-    load_SE = counts_SE[kept][total_S > 0] * (len(placement) / total_S[total_S > 0, None])
+    counts_SE = counts_SE[kept][counts_SE[kept].sum(axis=1) > 0]
     free = _free_copies(placement)
-    if not free or not len(load_SE):
+    if not free or not len(counts_SE):
         return _even(placement)
-    program = _Program(load_SE, placement, free)
+    unit_S = aim.units(counts_SE, len(placement))
+    program = _Program(counts_SE / unit_S[:, None], aim.least_tokens / unit_S, placement, free)
     share_V = program.even_V
-    known = np.zeros((len(load_SE), len(placement)), dtype=bool)
+    known = np.zeros((len(counts_SE), len(placement)), dtype=bool)
     for _ in range(_MOST_ROUNDS):
         gpu_load_SG = program.gpu_loads(share_V)
         limit_S1 = np.where(known, gpu_load_SG, -np.inf).max(axis=1, keepdims=True)
@@ -115,6 +150,8 @@ class _Program:
     """The linear program of one layer: variables are the shares of copies, then one limit per step."""
 
     load_SE: np.ndarray
+    least_S: np.ndarray
+    """Smallest limit of every step."""
     placement: Placement
     free: list[tuple[int, int, int]]
     """(expert, GPU, slot) of every copy of an expert that has several copies."""
@@ -154,7 +191,7 @@ class _Program:
             b_ub=-fixed_SG[step_W, gpu_W],
             A_eq=csr_array((np.ones(count), (number_V, np.arange(count))), shape=(number_V.max() + 1, count + steps)),
             b_eq=np.ones(number_V.max() + 1),
-            bounds=[(0, 1)] * count + [(0, None)] * steps,
+            bounds=[(0, 1)] * count + [(least, None) for least in self.least_S.tolist()],
             method="highs",
         )
         return None if solved.x is None else np.clip(solved.x[:count], 0.0, 1.0)
@@ -169,10 +206,6 @@ def _free_copies(placement: Placement) -> list[tuple[int, int, int]]:
         for slot, expert in enumerate(experts)
         if several[expert]
     ]
-
-
-def _balancedness(counts_SE: np.ndarray, placement: Placement, shares: Shares | None) -> np.ndarray:
-    return step_balancedness(gpu_loads(counts_SE, placement, shares))
 
 
 def _even(placement: Placement) -> Shares:

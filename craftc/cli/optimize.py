@@ -28,6 +28,7 @@ from craftc.cli.options import (
     Solver,
     SolverChoice,
     TimeLimit,
+    TokensPerSlot,
     Validate,
 )
 from craftc.cli.outcome import Format, Result
@@ -68,6 +69,7 @@ def optimize(
     loads: OptionalLoads = None,
     loads_format: LoadsFormat = None,
     objective: ObjectiveChoice = Objective.balancedness,
+    slot_tokens: TokensPerSlot = 0.0,
     effort: EffortChoice = Effort.medium,
     shares: SharesChoice = Shares.even,
     validate: Validate = False,
@@ -97,7 +99,7 @@ def optimize(
     from craftc.topology import Topology
 
     options = PlanningOptions(
-        planner, solver.value, time_limit, shares.value, groups, validate, objective.value, effort.value
+        planner, solver.value, time_limit, shares.value, groups, validate, objective.value, effort.value, slot_tokens
     )
     request = PlanningRequest(Topology(gpus, nodes), parse_budget(budget), options)
     if (out is None) == (stop_after is None):
@@ -112,11 +114,9 @@ def optimize(
         measured = None if loads is None else read_loads(loads, loads_format)
         source = load_model_source(model)
         done = run_on_model(pipeline, source.model, source.inputs, measured, on_pass=progress)
-        return (
-            _shown(done, source.name, format)
-            if out is None
-            else _written(done, source.name, model, out, progress, format)
-        )
+        if out is None:
+            return _shown(done, source.name, format)
+        return _written(done, source.name, model, out, progress, format)
 
 
 def _shown(done: Compilation, name: str, format: Format) -> Result:

@@ -177,6 +177,16 @@ ObjectiveChoice = Annotated[
         rich_help_panel=SEARCH,
     ),
 ]
+TokensPerSlot = Annotated[
+    float,
+    typer.Option(
+        "--tokens-per-slot",
+        metavar="TOKENS",
+        help="With --objective step-time: how many tokens take a GPU as long as reading the weights of one expert. A "
+        "step lasts as long as its tokens or its slots, whichever takes longer; 0 counts tokens only.",
+        rich_help_panel=SEARCH,
+    ),
+]
 Validate = Annotated[
     bool,
     typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,7 @@ from craftc.cli.options import (
     Solver,
     SolverChoice,
     TimeLimit,
+    TokensPerSlot,
     Validate,
 )
 from craftc.cli.outcome import Format, Result
@@ -103,7 +105,7 @@ Curve = Annotated[
     typer.Option(
         "--curve",
         metavar="FILE.png",
-        help="With --budget auto: draw balancedness against replicas per GPU, with the chosen point marked.",
+        help="With --budget auto: draw balancedness, or step time, against replicas per GPU, the chosen point marked.",
         show_default=False,
         rich_help_panel=OUTPUT,
     ),
@@ -127,6 +129,7 @@ def plan(
     max_move: MaxMove = None,
     curve: Curve = None,
     objective: ObjectiveChoice = Objective.balancedness,
+    slot_tokens: TokensPerSlot = 0.0,
     effort: EffortChoice = Effort.medium,
     shares: SharesChoice = Shares.even,
     validate: Validate = False,
@@ -150,18 +153,12 @@ def plan(
 
     topology = Topology(gpus, nodes)
     config = _config(model, model_config, expert_bytes)
+    planner = uniform_name(planner) if uniform else planner
     options = PlanningOptions(
-        planner=uniform_name(planner) if uniform else planner,
-        solver=solver.value,
-        time_limit_s=time_limit,
-        shares=shares.value,
-        expert_groups=groups,
-        cross_validate=validate,
-        objective=objective.value,
-        effort=effort.value,
-        current_plan=_in_use(old, placement_format, config, topology),
-        max_move_bytes=_bytes(max_move),
+        planner, solver.value, time_limit, shares.value, groups, validate, objective.value, effort.value, slot_tokens
     )
+    in_use = _in_use(old, placement_format, config, topology)
+    options = replace(options, current_plan=in_use, max_move_bytes=_bytes(max_move))
     request = PlanningRequest(topology, parse_budget(budget), options)
     _check_before_work(request, output, curve)
     size = _bytes(expert_bytes)

@@ -104,12 +104,13 @@ def plan_document(plan: ReplicationPlan) -> dict[str, Any]:
     ).model_dump(mode="json")
     if plan.groups == 1:
         del document["groups"]
-    if plan.provenance.objective == "balancedness":
-        del document["provenance"]["objective"]
-        for row in document["estimate"]["planners"] if document["estimate"] else ():
-            del row["objective"]
-    if plan.provenance.curves == "own":
-        del document["provenance"]["curves"]
+    for name, default in (("objective", "balancedness"), ("curves", "own"), ("tokens_per_slot", 0.0)):
+        if document["provenance"][name] == default:
+            del document["provenance"][name]
+    for row in document["estimate"]["planners"] if document["estimate"] else ():
+        for name in ("objective", "step_time"):
+            if row[name] is None:
+                del row[name]
     if plan.estimate is not None and plan.estimate.cross_validation is None:
         del document["estimate"]["cross_validation"]
     for layer in document["layers"]:

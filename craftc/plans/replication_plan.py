@@ -74,8 +74,10 @@ class PlannerEstimate:
     bytes_per_gpu: float
     """Replica bytes over all layers / G."""
     objective: float | None = None
-    """None if the plan was made for balancedness. Otherwise step time in units of perfect balance (at least 1, lower is
-    better), or the balancedness of the worst workload, in 0..1."""
+    """Balancedness of the worst workload, in 0..1, in plans made for it; otherwise None."""
+    step_time: float | None = None
+    """Time of the slowest GPU, summed over steps and layers, in units of perfect balance: at least 1, lower is better.
+    None in plan files written before it was stated."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ class Provenance:
     """What the plan was optimised for."""
     curves: Literal["own", "cross-validated"] = "own"
     """Loads that the benefit curves were measured on: the plan's own, or steps left out of planning."""
+    tokens_per_slot: float = 0.0
+    """For step time: tokens that take as long as reading one expert's weights; 0 if only tokens count."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How balancedness grows with replicas per GPU, as text, as JSON values and as a drawing."""
+"""What replicas per GPU buy, balancedness or step time, as text, as JSON values and as a drawing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from craftc.solvers.allocation.auto_budget import RULE, BudgetCurve
 from craftc.units import format_size
 
 _MOST_ROWS = 16
+_MEASURES = {"balancedness": "balancedness", "step-time": "step time"}
 
 
 def budget_text(curve: BudgetCurve) -> str:
@@ -22,20 +23,24 @@ def budget_text(curve: BudgetCurve) -> str:
         (
             f"{point.replicas_per_gpu}{' <- chosen' if point.replicas_per_gpu == curve.chosen else ''}",
             format_size(point.bytes_per_gpu),
-            f"{point.balancedness:.4f}",
+            f"{point.reached:.4f}",
             f"{point.marginal_gain:.4f}",
         )
         for point in curve.points
         if point.replicas_per_gpu in shown
     ]
-    columns = ("replicas/GPU", "memory/GPU", "balancedness", "gain of the last one")
+    columns = ("replicas/GPU", "memory/GPU", _MEASURES[curve.objective], "gain of the last one")
     by = "the best allocation of each budget" if curve.exact else "greedy allocation of each budget"
-    return f"budget auto: {RULE}\n{text_table(columns, rows)}\nestimated with {by}"
+    return f"budget auto: {_rule(curve)}\n{text_table(columns, rows)}\nestimated with {by}"
 
 
 def budget_document(curve: BudgetCurve) -> dict[str, Any]:
-    """All points as JSON values, with the rule."""
-    return {"rule": RULE, **asdict(curve)}
+    """All points as JSON values, with the rule; what a point reaches is called `balancedness` or `step_time`."""
+    name = curve.objective.replace("-", "_")
+    points = [
+        {name if key == "reached" else key: value for key, value in asdict(point).items()} for point in curve.points
+    ]
+    return {"rule": _rule(curve), **asdict(curve), "points": points}
 
 
 def draw_budget_curve(curve: BudgetCurve, path: Path) -> None:
@@ -43,20 +48,24 @@ def draw_budget_curve(curve: BudgetCurve, path: Path) -> None:
     from matplotlib.figure import Figure
 
     counts = [point.replicas_per_gpu for point in curve.points]
-    reached = [point.balancedness for point in curve.points]
+    reached = [point.reached for point in curve.points]
     chosen = curve.points[curve.chosen]
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axis = figure.subplots()
     axis.plot(counts, reached)
-    axis.plot([chosen.replicas_per_gpu], [chosen.balancedness], "o", color="C3")
+    axis.plot([chosen.replicas_per_gpu], [chosen.reached], "o", color="C3")
     axis.annotate(
-        f"chosen: {curve.chosen} per GPU, {format_size(chosen.bytes_per_gpu)}, {chosen.balancedness:.3f}",
-        (chosen.replicas_per_gpu, chosen.balancedness),
-        xytext=(12, -16),
+        f"chosen: {curve.chosen} per GPU, {format_size(chosen.bytes_per_gpu)}, {chosen.reached:.3f}",
+        (chosen.replicas_per_gpu, chosen.reached),
+        xytext=(12, 12 if curve.objective == "step-time" else -16),
         textcoords="offset points",
     )
     axis.set_xlabel("replicas per GPU, all layers together")
-    axis.set_ylabel("balancedness")
+    axis.set_ylabel(_MEASURES[curve.objective])
     axis.grid(alpha=0.3)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+
+
+def _rule(curve: BudgetCurve) -> str:
+    return RULE if curve.objective == "balancedness" else f"{RULE}; a gain is {_MEASURES[curve.objective]} saved"

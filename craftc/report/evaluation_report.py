@@ -10,7 +10,7 @@ from craftc.report.text_table import text_table
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
-    """Balancedness per layer and overall, next to contiguous placement and the bound."""
+    """Balancedness per layer and overall, next to contiguous placement and the bound; step time overall."""
     rows = [
         (layer.name, str(layer.replicas), f"{layer.contiguous:.3f}", f"{layer.planned:.3f}", f"{layer.bound:.3f}")
         for layer in evaluation.layers
@@ -27,7 +27,9 @@ def evaluation_text(evaluation: Evaluation) -> str:
     )
     own = "the plan's own loads" if evaluation.own_loads else "loads the plan was not made from"
     head = f"balancedness over {evaluation.steps} steps of {own}"
-    return f"{head}\n{text_table(('layer', 'replicas', 'contiguous', 'planned', 'bound'), rows)}"
+    table = text_table(("layer", "replicas", "contiguous", "planned", "bound"), rows)
+    time = f"step time (1 is perfect): contiguous {overall.contiguous_step_time:.3f}, planned {overall.step_time:.3f}"
+    return f"{head}\n{table}\n{time}"
 
 
 def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from craftc.plans.replication_plan import ReplicationPlan
+from craftc.plans.replication_plan import PlannerEstimate, ReplicationPlan
 from craftc.report.text_table import text_table
 from craftc.units import format_size
 
@@ -32,22 +32,31 @@ def plan_summary(plan: ReplicationPlan) -> str:
 
 
 def comparison_table(plan: ReplicationPlan) -> str:
-    """Balancedness and memory of the baselines and this plan on the same loads, and the bound."""
+    """Balancedness, step time and memory of the baselines and this plan on the same loads, and the bound."""
     if plan.estimate is None:
         return "this plan has no estimate: judge it with craftc evaluate PLAN --loads FILE"
     names = PLANNER_NAMES if plan.groups == 1 else PLANNER_NAMES | {"eplb": "EPLB (hierarchical)"}
     own = len(plan.estimate.planners) - 1
+    worst_workload = plan.provenance.objective == "worst-workload"
     rows = [
         (
             names.get(row.planner, row.planner) + (": this plan" if number == own else ""),
             f"{row.balancedness:.3f}",
+            _step_time(row, plan),
             f"{row.replicas_per_gpu:.4g}",
             format_size(row.bytes_per_gpu),
-            *(() if row.objective is None else (f"{row.objective:.3f}",)),
+            *(("" if row.objective is None else f"{row.objective:.3f}",) if worst_workload else ()),
         )
         for number, row in enumerate(plan.estimate.planners)
     ]
-    head = ("on the plan's own loads", "balancedness", "replicas/GPU", "memory/GPU", *_objective_heads(plan))
+    head = (
+        "on the plan's own loads",
+        "balancedness",
+        "step time",
+        "replicas/GPU",
+        "memory/GPU",
+        *(("worst workload",) if worst_workload else ()),
+    )
     bound = ("upper bound for these replicas", f"{plan.estimate.bound:.3f}")
     return text_table(head, [*rows, (*bound, *[""] * (len(head) - len(bound)))])
 
@@ -91,14 +100,22 @@ def layer_table(plan: ReplicationPlan) -> str:
     )
 
 
-def _objective_heads(plan: ReplicationPlan) -> tuple[str, ...]:
-    heads = {"step-time": ("step time (1 is perfect)",), "worst-workload": ("worst workload",)}
-    return heads.get(plan.provenance.objective, ())
+def _step_time(row: PlannerEstimate, plan: ReplicationPlan) -> str:
+    """Old files state it in plans made for it, as their objective, and nowhere else."""
+    stated = row.objective if row.step_time is None and plan.provenance.objective == "step-time" else row.step_time
+    return "" if stated is None else f"{stated:.3f}"
+
+
+def _slot_time(plan: ReplicationPlan) -> str:
+    tokens = plan.provenance.tokens_per_slot
+    return f"; reading the weights of one expert takes as long as {tokens:g} tokens" if tokens else ""
 
 
 def _option_lines(plan: ReplicationPlan) -> list[str]:
-    """What is out of the ordinary: expert groups and unequal shares."""
+    """What is out of the ordinary: the objective, expert groups and unequal shares."""
     lines = []
+    if plan.provenance.objective != "balancedness":
+        lines.append(f"made for {plan.provenance.objective.replace('-', ' ')}{_slot_time(plan)}")
     if plan.groups > 1:
         lines.append(f"each of {plan.groups} groups of experts within one node; placement only and CRAFT ignore groups")
     unequal = sum(layer.shares is not None for layer in plan.layers)

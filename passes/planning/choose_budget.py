@@ -34,13 +34,13 @@ class ChooseBudget(Pass):
                 f"budget auto: planner {request.options.planner} gives every layer the same replicas and cannot buy "
                 f"only those that pay; give a budget such as 8replicas/gpu"
             )
-        if request.options.objective != "balancedness":
+        if request.options.objective == "worst-workload":
             raise Unsupported(
-                f"budget auto: its rule is about balancedness, not {request.options.objective}; "
-                f"give a budget such as 8replicas/gpu"
+                "budget auto: its rule is about balancedness or step time, not worst-workload; "
+                "give a budget such as 8replicas/gpu"
             )
         sizes_L, gpus = problem.expert_bytes_L, request.topology.gpus
         least_bytes = bytes_for_empty_gpus(compilation.layers, request.topology)
-        curve = budget_curve(compilation.deciding_curves, sizes_L, gpus, least_bytes)
+        curve = budget_curve(compilation.deciding_curves, sizes_L, gpus, least_bytes, problem.objective)
         chosen = replace(problem, budget_bytes=curve.chosen * gpus * max(sizes_L))
         return updated(compilation, budget_curve=curve, problem=chosen)

@@ -9,8 +9,9 @@ from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation, updated
 from craftc.passes.planning.writing.comparison import with_planned
 from craftc.plans.verifier import require_sound
+from craftc.solvers.objectives import most_slots, placed_step_time
 from craftc.solvers.replay import replay
-from craftc.solvers.shares import choose_shares
+from craftc.solvers.shares import Aim, choose_shares
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class ChooseShares(Pass):
     """Leaves placements unchanged."""
 
     name: ClassVar[str] = "choose_shares"
-    needs: ClassVar[tuple[str, ...]] = ("loads", "plan")
+    needs: ClassVar[tuple[str, ...]] = ("problem", "plan")
     gives: ClassVar[tuple[str, ...]] = ("plan",)
 
     def run(self, compilation: Compilation) -> Compilation:
@@ -27,15 +28,19 @@ class ChooseShares(Pass):
 
         Raises VerificationFailed for a bug here.
         """
-        plan, loads = compilation.plan, compilation.loads
+        plan, problem = compilation.plan, compilation.problem
         assert plan.estimate is not None
+        placements = [layer.placement for layer in plan.layers]
+        aim_L = [Aim(problem.objective, problem.tokens_per_slot * slots) for slots in most_slots(placements).tolist()]
         layers = tuple(
-            replace(layer, shares=choose_shares(loads.counts_SLE[:, ordinal], layer.placement).shares or layer.shares)
-            for ordinal, layer in enumerate(plan.layers)
+            replace(
+                layer,
+                shares=choose_shares(problem.counts_SLE[:, ordinal], layer.placement, aim).shares or layer.shares,
+            )
+            for ordinal, (layer, aim) in enumerate(zip(plan.layers, aim_L, strict=True))
         )
-        shares_L = [layer.shares for layer in layers]
-        planned_L = replay(loads.counts_SLE, [layer.placement for layer in layers], shares_L).mean(axis=0)
-        estimate = with_planned(plan.estimate, planned_L.tolist())
+        planned_SL = replay(problem.counts_SLE, placements, [layer.shares for layer in layers])
+        estimate = with_planned(plan.estimate, planned_SL, placed_step_time(problem, planned_SL, placements))
         shared = replace(plan, layers=layers, estimate=estimate)
         require_sound(shared)
         return updated(compilation, plan=shared)

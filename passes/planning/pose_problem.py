@@ -32,5 +32,6 @@ class PoseProblem(Pass):
             # Workloads are weighed by their steps (weigh_workloads); what each step is worth stays balancedness.
             objective="step-time" if options.objective == "step-time" else "balancedness",
             effort=options.effort,
+            tokens_per_slot=options.tokens_per_slot,
         )
         return updated(compilation, problem=problem)

@@ -1,9 +1,9 @@
 """Replanning under a budget of moved weights: the best plan for new loads that is near enough to the old one.
 
-Every layer gets a staircase: the balancedness that each number of moves reaches. Its points come from a local search
-that starts at the old placement, and from the placement that a planner would make afresh, with its GPUs renamed to
-match. The integer program that spends replicas then spends moves over layers. This is done for the old replicas per
-layer and for the new ones.
+Every layer gets a staircase: the score (by default balancedness) that each number of moves reaches. Its points come
+from a local search that starts at the old placement, and from the placement that a planner would make afresh, with its
+GPUs renamed to match. The integer program that spends replicas then spends moves over layers. This is done for the old
+replicas per layer and for the new ones.
 
 Axes: L layers, E experts, G GPUs, K slots of a GPU (padded with -1), S steps, P points.
 """
@@ -17,6 +17,7 @@ import numpy as np
 
 from craftc.errors import Infeasible
 from craftc.solvers.allocation.integer_program import solve_allocation
+from craftc.solvers.objectives import most_slots, score
 from craftc.solvers.problem import BenefitCurves, Placement, Planner, PlanningProblem, Shares
 from craftc.solvers.replanning.moves import (
     fit_slots,
@@ -26,7 +27,7 @@ from craftc.solvers.replanning.moves import (
     match_nodes,
     moves_per_gpu,
 )
-from craftc.solvers.replay import placement_array, placements_of, replay, replay_batch
+from craftc.solvers.replay import placement_array, placements_of, replay, replay_steps
 from craftc.solvers.search.path import search_path
 
 
@@ -52,8 +53,9 @@ class Replanned:
     """One per layer."""
     moved_bytes: int
     """Bytes of weights that all GPUs receive in total."""
-    balancedness_L: tuple[float, ...]
-    """Of every layer, mean over steps; an unchanged layer counts with its old shares."""
+    score_L: tuple[float, ...]
+    """Of every layer, larger is better: balancedness, mean over steps, unless the problem has another objective. An
+    unchanged layer counts with its old shares."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,7 @@ class _Found:
     """State of a layer's search after a round."""
 
     moves: int
-    balancedness: float
+    score: float
     expert_GK: np.ndarray
 
 
@@ -70,7 +72,7 @@ class _Point:
     """A placement that a layer could have; experts that stay keep their slots."""
 
     moves: int
-    balancedness: float
+    score: float
     placement: Placement
 
 
@@ -112,24 +114,25 @@ def replan(
         for points_LP, least in zip(choices, least_bytes, strict=True)
         if least <= max_move_bytes
     ]
-    return max(found, key=lambda plan: (float(np.mean(plan.balancedness_L)), -plan.moved_bytes))
+    return max(found, key=lambda plan: (float(np.mean(plan.score_L)), -plan.moved_bytes))
 
 
 def _spend_moves(problem: PlanningProblem, points_LP: Sequence[Sequence[_Point]], left_bytes: int) -> Replanned:
     """The best choice of one point per layer that takes at most `left_bytes` more than the first points."""
     extra = sorted({point.moves - points[0].moves for points in points_LP for point in points})
-    curves = BenefitCurves(tuple(extra), np.array([_staircase(points, extra) for points in points_LP]))
+    score_LC = np.array([_staircase(points, extra) for points in points_LP])
+    curves = BenefitCurves(tuple(extra), score_LC, score_LC)
     chosen = solve_allocation(
         curves, problem.expert_bytes_L, left_bytes, solver=problem.solver, time_limit_s=problem.time_limit_s
     )
     best_L = [
-        max((point for point in points if point.moves - points[0].moves <= count), key=lambda point: point.balancedness)
+        max((point for point in points if point.moves - points[0].moves <= count), key=lambda point: point.score)
         for points, count in zip(points_LP, chosen.replicas_L, strict=True)
     ]
     return Replanned(
         tuple(point.placement for point in best_L),
         _bytes_moved(best_L, problem.expert_bytes_L),
-        tuple(point.balancedness for point in best_L),
+        tuple(point.score for point in best_L),
     )
 
 
@@ -138,9 +141,9 @@ def _bytes_moved(point_L: Sequence[_Point], expert_bytes_L: Sequence[int]) -> in
 
 
 def _staircase(points: Sequence[_Point], extra: Sequence[int]) -> list[float]:
-    """The best balancedness within each of `extra` moves beyond those of the first point."""
+    """The best score within each of `extra` moves beyond those of the first point."""
     least = points[0].moves
-    return [max(point.balancedness for point in points if point.moves - least <= count) for count in extra]
+    return [max(point.score for point in points if point.moves - least <= count) for count in extra]
 
 
 def _points(
@@ -158,40 +161,42 @@ def _points(
     ]
     path = search_path(counts_SLE, placement_array(start_L), _barred(problem, old_L))
     layers = np.arange(problem.layers)
-    balancedness_PL = [replay_batch(counts_SLE, layers, expert_LGK) for expert_LGK in path]
+    slots_L = (path[0] >= 0).sum(axis=2).max(axis=1)
+    score_PL = [score(problem, replay_steps(counts_SLE, layers, found), layers, slots_L) for found in path]
     holds_old_LGE = np.stack([held_experts(old.placement, problem.experts) for old in old_L])
     moves_PL = [_moves(holds_old_LGE, expert_LGK) for expert_LGK in path]
-    kept_L = replay(counts_SLE, [old.placement for old in old_L], [old.shares for old in old_L]).mean(axis=0)
+    kept_L = _scores(problem, [old.placement for old in old_L], [old.shares for old in old_L])
+    fresh_score_L = _scores(problem, fresh_L)
     return [
         _points_of_layer(
             old_L[layer],
             [
-                _Found(int(moves_L[layer]), float(balancedness_L[layer]), expert_LGK[layer])
-                for moves_L, balancedness_L, expert_LGK in zip(moves_PL, balancedness_PL, path, strict=True)
+                _Found(int(moves_L[layer]), float(score_L[layer]), expert_LGK[layer])
+                for moves_L, score_L, expert_LGK in zip(moves_PL, score_PL, path, strict=True)
             ],
             _matched(problem, old_L[layer].placement, fresh_L[layer], slots_LG[layer]),
+            float(fresh_score_L[layer]),
             float(kept_L[layer]),
-            counts_SLE[:, layer],
         )
         for layer in layers.tolist()
     ]
 
 
 def _points_of_layer(
-    old: OldLayer, searched: Sequence[_Found], fresh: Placement | None, kept: float, counts_SE: np.ndarray
+    old: OldLayer, searched: Sequence[_Found], fresh: Placement | None, fresh_score: float, kept_score: float
 ) -> list[_Point]:
-    """The points worth having: more moves only for more balancedness."""
+    """The points worth having: more moves only for a better score."""
     found = list(searched)
     if fresh is not None:
         moves = sum(moves_per_gpu(old.placement, fresh))
-        found.append(_Found(moves, float(replay(counts_SE[:, None], [fresh]).mean()), placement_array([fresh])[0]))
+        found.append(_Found(moves, fresh_score, placement_array([fresh])[0]))
     stays = old.slots_G == tuple((searched[0].expert_GK >= 0).sum(axis=1).tolist())
     # The old placement is a point with its own shares, whatever it reaches with even ones.
-    best = [_Point(0, kept, old.placement)] if stays else []
-    for state in sorted(found, key=lambda state: (state.moves, -state.balancedness)):
-        if (state.moves or not stays) and (not best or state.balancedness > best[-1].balancedness):
+    best = [_Point(0, kept_score, old.placement)] if stays else []
+    for state in sorted(found, key=lambda state: (state.moves, -state.score)):
+        if (state.moves or not stays) and (not best or state.score > best[-1].score):
             new = placements_of(state.expert_GK[None])[0]
-            best.append(_Point(state.moves, state.balancedness, keep_positions(old.placement, new)))
+            best.append(_Point(state.moves, state.score, keep_positions(old.placement, new)))
     return best
 
 
@@ -206,11 +211,19 @@ def _fresh_points(
         _matched(problem, old.placement, fresh, slots_G) or fresh
         for old, fresh, slots_G in zip(old_L, fresh_L, slots_LG, strict=True)
     ]
-    reached_L = replay(problem.counts_SLE, named_L).mean(axis=0).tolist()
+    score_L = _scores(problem, named_L).tolist()
     return [
         _Point(sum(moves_per_gpu(old.placement, new)), reached, keep_positions(old.placement, new))
-        for old, new, reached in zip(old_L, named_L, reached_L, strict=True)
+        for old, new, reached in zip(old_L, named_L, score_L, strict=True)
     ]
+
+
+def _scores(
+    problem: PlanningProblem, placements: Sequence[Placement], shares_L: Sequence[Shares | None] | None = None
+) -> np.ndarray:
+    """`score_L` of one placement per layer."""
+    balancedness_SL = replay(problem.counts_SLE, placements, shares_L)
+    return score(problem, balancedness_SL, np.arange(problem.layers), most_slots(placements))
 
 
 def _matched(problem: PlanningProblem, old: Placement, new: Placement, slots_G: tuple[int, ...]) -> Placement | None:

@@ -23,6 +23,8 @@ def test_every_figure_is_replayed():
     assert second.planned == 1.0
     assert judged.planned == pytest.approx((4 / 6 + 1) / 2)
     assert all(layer.planned <= layer.bound + 1e-12 for layer in judged.layers)
+    assert judged.step_time == pytest.approx((6 + 2) / (4 + 2))
+    assert judged.contiguous_step_time == pytest.approx(1.0)
     assert not judged.own_loads
     assert judged.steps == 1
 

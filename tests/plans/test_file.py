@@ -37,7 +37,7 @@ def make_plan() -> ReplicationPlan:
         0.9,
         0.95,
         0.91,
-        (PlannerEstimate("contiguous", 0.5, 0.0, 0.0),),
+        (PlannerEstimate("contiguous", 0.5, 0.0, 0.0, step_time=2.5),),
         (LayerEstimate(0.5, 0.6, 0.9, 1.0),) * 2,
         CrossValidation(2, 0.9, 0.8, 0.6, 0.5),
     )
@@ -186,3 +186,33 @@ def test_plans_of_before_cross_validation_are_still_read():
     assert plan.estimate is not None
     assert plan.estimate.cross_validation is None
     assert "curves" not in plan_document(plan)["provenance"]
+
+
+def test_plans_of_before_step_time_are_still_read():
+    data = without("estimate", "planners", 0, "step_time")
+    plan = parse_plan(data)
+    assert plan.estimate is not None
+    assert plan.estimate.planners[0].step_time is None
+    assert plan.provenance.tokens_per_slot == 0
+    assert json.loads(plan_bytes(plan)) == json.loads(data)
+    assert "step_time" not in plan_document(plan)["estimate"]["planners"][0]
+
+
+def test_tokens_per_slot_are_left_out_where_only_tokens_count():
+    plan = make_plan()
+    assert "tokens_per_slot" not in plan_document(plan)["provenance"]
+    slow = replace(plan, provenance=replace(plan.provenance, objective="step-time", tokens_per_slot=2.5))
+    assert plan_document(slow)["provenance"]["tokens_per_slot"] == 2.5
+    assert parse_plan(plan_bytes(slow)) == slow
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.none() | st.floats(1, 1e6), st.none() | st.floats(0, 1), st.floats(0, 1e9))
+def test_both_measures_are_written_and_read_back(step_time: float | None, worst: float | None, slot: float):
+    plan = make_plan()
+    assert plan.estimate is not None
+    row = replace(plan.estimate.planners[0], step_time=step_time, objective=worst)
+    made_by = replace(plan.provenance, objective="worst-workload", tokens_per_slot=slot)
+    plan = replace(plan, estimate=replace(plan.estimate, planners=(row,)), provenance=made_by)
+    assert parse_plan(plan_bytes(plan)) == plan
+    jsonschema.validate(plan_document(plan), json.loads(SCHEMA_FILE.read_text()))

@@ -37,3 +37,19 @@ def test_the_drawing_is_a_picture_and_the_same_each_time(tmp_path: Path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with pytest.raises(BadInput):
         draw_budget_curve(CURVE, tmp_path / "none" / "a.png")
+
+
+def test_a_curve_of_step_time_says_so(tmp_path: Path):
+    score_LC = np.tile(-1 - 0.5 * 0.95 ** np.array(COUNTS), (40, 1))
+    curves = BenefitCurves(COUNTS, np.ones(score_LC.shape), score_LC)
+    curve = budget_curve(curves, (2**20,) * 40, 64, objective="step-time")
+    head = budget_text(curve).splitlines()
+    assert head[0].endswith("; a gain is step time saved")
+    assert "step time" in head[1]
+    assert "balancedness" not in budget_text(curve)
+    document = budget_document(curve)
+    assert document["objective"] == "step-time"
+    assert document["points"][0]["step_time"] == pytest.approx(1.5)
+    draw_budget_curve(curve, tmp_path / "time.png")
+    draw_budget_curve(CURVE, tmp_path / "balancedness.png")
+    assert (tmp_path / "time.png").read_bytes() != (tmp_path / "balancedness.png").read_bytes()

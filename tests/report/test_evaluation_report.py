@@ -9,6 +9,8 @@ EVALUATION = Evaluation(
     contiguous=0.4,
     planned=0.85,
     bound=0.95,
+    contiguous_step_time=2.6,
+    step_time=1.2,
     layers=(
         LayerEvaluation("model.layers.3.mlp.experts", 12, 0.3, 0.8, 0.9),
         LayerEvaluation("model.layers.4.mlp.experts", 0, 0.5, 0.9, 1.0),

@@ -48,3 +48,17 @@ def test_seen_and_unseen_steps_stand_side_by_side():
     assert lines[-1].split() == ["gained", "by", "replicas", f"{checked.gain_seen:.3f}", f"{checked.gain_unseen:.3f}"]
     assert validation_text(replace(plan, estimate=replace(plan.estimate, cross_validation=None))) == ""
     assert validation_text(replace(plan, estimate=None)) == ""
+
+
+def test_step_time_stands_beside_balancedness_even_in_old_files_made_for_it():
+    plan = read_plan(Path(PLAN))
+    assert plan.estimate is not None
+    old = tuple(replace(row, step_time=None, objective=1.25) for row in plan.estimate.planners)
+    made_by = replace(plan.provenance, objective="step-time", tokens_per_slot=12.0)
+    table = comparison_table(replace(plan, estimate=replace(plan.estimate, planners=old), provenance=made_by))
+    assert "step time" in table.splitlines()[0]
+    assert table.count("1.250") == len(old)
+    assert "1.250" not in comparison_table(replace(plan, estimate=replace(plan.estimate, planners=old)))
+    assert "made for step time; reading the weights of one expert takes as long as 12 tokens" in plan_summary(
+        replace(plan, provenance=made_by)
+    )

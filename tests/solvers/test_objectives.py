@@ -4,13 +4,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from craftc.errors import BadInput, Unsupported
-from craftc.solvers.objectives import score, step_time, step_weights, workload_balancedness, worst_workload_weights
+from craftc.solvers.objectives import (
+    most_slots,
+    placed_step_time,
+    score,
+    slot_floor,
+    step_time,
+    step_weights,
+    workload_balancedness,
+    worst_workload_weights,
+)
 from craftc.solvers.planners.registry import PLANNERS, planner_for
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import gpu_loads, replay
 from craftc.topology import Topology
+from tests.plans.sample_plans import random_plan
 
 PLANNER = PLANNERS["craftc"]
 
@@ -51,6 +63,36 @@ def test_scores_of_layers_add_up_to_the_step_time():
     balancedness_SL = np.random.default_rng(1).uniform(0.2, 1, counts_SLE.shape[:2])
     total = -score(problem, balancedness_SL, np.arange(3)).sum() / 3
     assert total == pytest.approx(step_time(counts_SLE, balancedness_SL))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 3), st.integers(2, 6), st.floats(0, 50))
+def test_step_time_is_the_score_and_what_gpus_wait_for(seed, steps, layers, gpus, tokens_per_slot):
+    rng = np.random.default_rng(seed)
+    counts_SLE = rng.integers(0, 40, (steps, layers, 2 * gpus))
+    counts_SLE[0, 0, 0] += 1
+    plan = random_plan(seed, gpus, 2 * gpus, [2 * gpus + int(rng.integers(0, gpus)) for _ in range(layers)], 0)
+    placements = [layer.placement for layer in plan.layers]
+    problem = PlanningProblem(
+        counts_SLE, Topology(gpus), (1,) * layers, 0, objective="step-time", tokens_per_slot=tokens_per_slot
+    )
+    balancedness_SL = replay(counts_SLE, placements)
+    time = placed_step_time(problem, balancedness_SL, placements)
+    slots_L = most_slots(placements)
+    waited = 0.0
+    for layer, placement in enumerate(placements):
+        for peak in gpu_loads(counts_SLE[:, layer], placement).max(axis=1):
+            waited += max(peak, slots_L[layer] * tokens_per_slot) if peak else 0.0
+    assert time == pytest.approx(waited / (counts_SLE.sum() / gpus))
+    score_L = score(problem, balancedness_SL, np.arange(layers), slots_L)
+    assert time == pytest.approx(-score_L.sum() / layers)
+    # A mean of 1 / x is at least 1 / the mean of x, here with every step weighted by its tokens.
+    tokens_SL = counts_SLE.sum(axis=2)
+    assert time >= max(1.0, tokens_SL.sum() / (tokens_SL * balancedness_SL).sum()) - 1e-9
+    assert time >= step_time(counts_SLE, balancedness_SL) - 1e-12
+    if tokens_per_slot == 0:
+        assert score_L == pytest.approx(score(problem, balancedness_SL, np.arange(layers)))
+        assert not slot_floor(problem).any()
 
 
 def test_balancedness_is_scored_as_its_mean():
@@ -112,3 +154,22 @@ def test_baselines_know_balancedness_only(planner, change):
     problem = replace(problem_of(two_kinds_of_steps((500, 400), (0, 1))), **change)
     with pytest.raises(Unsupported, match=f"planner {planner} plans for balancedness only"):
         planner_for(planner, problem)
+
+
+def test_replicas_that_cost_more_than_they_balance_are_not_bought():
+    """Few tokens per expert, as in decode: a GPU reads the weights of its slots for longer than it computes."""
+    counts_SLE = two_kinds_of_steps((64, 64, 64, 64), (0, 0, 1, 1))
+    few = replace(problem_of(counts_SLE, replicas=24), objective="step-time")
+    bought = {}
+    for tokens_per_slot in (0.0, 40.0):
+        problem = replace(few, tokens_per_slot=tokens_per_slot)
+        planner = planner_for("craftc", problem)
+        bought[tokens_per_slot] = planner.allocate(problem, planner.estimate(problem)).replicas_L
+    assert sum(bought[0.0]) > 0
+    assert bought[40.0] == (0, 0, 0)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf")])
+def test_tokens_per_slot_are_a_number(wrong):
+    with pytest.raises(BadInput, match="tokens per slot must be a number of at least 0"):
+        replace(problem_of(two_kinds_of_steps((500, 400), (0, 1))), tokens_per_slot=wrong)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.solvers.replay import gpu_loads, replay
-from craftc.solvers.shares import best_shares, choose_shares, mixed
+from craftc.solvers.shares import Aim, best_shares, choose_shares, mixed
 from craftc.solvers.verifier import PlacedLayer, violations
 from tests.plans.sample_plans import random_plan
 
@@ -80,3 +80,35 @@ def test_idle_steps_count_for_nothing():
 
 def test_mixing_goes_part_of_the_way():
     assert mixed(((0.0, 1.0), (1.0, 1.0)), PLACEMENT, 0.5) == ((0.25, 1.0), (0.75, 1.0))
+
+
+def longest(counts_SE, shares, least_tokens=0.0):
+    """Tokens that steps wait for, summed over steps."""
+    return np.maximum(gpu_loads(counts_SE, PLACEMENT, shares).max(axis=1), least_tokens).sum()
+
+
+def test_for_step_time_a_large_step_counts_for_its_tokens():
+    counts_SE = np.array([[600, 400, 0], *[[6, 0, 4]] * 3])
+    balanced, quick = best_shares(counts_SE, PLACEMENT), best_shares(counts_SE, PLACEMENT, Aim("step-time"))
+    assert longest(counts_SE, quick) < longest(counts_SE, balanced)
+    grid = np.linspace(0, 1, 1001)
+    best = min(longest(counts_SE, ((share, 1.0), (1 - share, 1.0))) for share in grid)
+    assert longest(counts_SE, quick) == pytest.approx(best, abs=0.6)
+
+
+def test_steps_that_wait_for_their_slots_do_not_pull_at_the_shares():
+    counts_SE = np.array([[6, 4, 0], [6, 4, 0], [60, 0, 50]])
+    slow = Aim("step-time", least_tokens=20.0)
+    grid = np.linspace(0, 1, 1001)
+    best = min(longest(counts_SE, ((share, 1.0), (1 - share, 1.0)), 20) for share in grid)
+    assert longest(counts_SE, best_shares(counts_SE, PLACEMENT, slow), 20) == pytest.approx(best, abs=0.1)
+    assert choose_shares(counts_SE[:2].repeat(4, axis=0), PLACEMENT, slow).shares is None
+
+
+def test_shares_for_step_time_are_kept_where_unseen_steps_get_shorter():
+    counts_SE = np.array([[60, 40, 0], [630, 390, 10], [59, 42, 0], [610, 400, 20]])
+    choice = choose_shares(counts_SE, PLACEMENT, Aim("step-time"))
+    assert choice.shares is not None
+    assert choice.even < -1.05
+    assert -1.05 < choice.unequal <= -1
+    assert choice.even == pytest.approx(-longest(counts_SE, None) / (counts_SE.sum() / 2))

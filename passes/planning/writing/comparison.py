@@ -13,6 +13,7 @@ import numpy as np
 from craftc.errors import Unsupported
 from craftc.plans.replication_plan import Estimate, LayerEstimate, PlannerEstimate
 from craftc.solvers.bound import balancedness_bounds
+from craftc.solvers.objectives import placed_step_time
 from craftc.solvers.planners.contiguous import contiguous_placements
 from craftc.solvers.planners.craft import CraftPlanner
 from craftc.solvers.planners.eplb import eplb_placements, uniform_replicas
@@ -34,7 +35,7 @@ def compare(
     In order: `contiguous`; `placement` (greedy, no replicas); `eplb` as published, with the smallest uniform number of
     replicas that it can place, at least one; every other planner at the problem's budget; the plan itself. With expert
     groups EPLB is hierarchical, while placement only and planners without groups do not keep them on nodes. judge: what
-    the plan's objective makes of a planner's `balancedness_SL`, if that is not balancedness.
+    the plan's objective makes of a planner's `balancedness_SL`, if it is neither balancedness nor step time.
     """
     counts_SLE, topology = problem.counts_SLE, problem.topology
     baselines: dict[str, Sequence[Placement]] = {
@@ -65,8 +66,8 @@ def compare(
         bound=float(bound_L.mean()),
         predicted=float(np.mean(believed_L)),
         planners=tuple(
-            _estimate(problem, name, theirs, float(balancedness_L.mean()), judge and judge(balancedness_SPL[:, number]))
-            for number, ((name, theirs), balancedness_L) in enumerate(zip(placed.items(), balancedness_PL, strict=True))
+            _estimate(problem, name, theirs, balancedness_SPL[:, number], judge)
+            for number, (name, theirs) in enumerate(placed.items())
         ),
         layers=tuple(
             LayerEstimate(*values)
@@ -81,16 +82,17 @@ def compare(
     )
 
 
-def with_planned(estimate: Estimate, planned_L: Sequence[float]) -> Estimate:
+def with_planned(estimate: Estimate, planned_SL: np.ndarray, step_time: float) -> Estimate:
     """`estimate` with other figures for the plan itself: its copies share tokens unevenly."""
-    balancedness = float(np.mean(planned_L))
+    balancedness = float(planned_SL.mean())
     *baselines, own = estimate.planners
     return replace(
         estimate,
         balancedness=balancedness,
-        planners=(*baselines, replace(own, balancedness=balancedness)),
+        planners=(*baselines, replace(own, balancedness=balancedness, step_time=step_time)),
         layers=tuple(
-            replace(layer, planned=float(planned)) for layer, planned in zip(estimate.layers, planned_L, strict=True)
+            replace(layer, planned=planned)
+            for layer, planned in zip(estimate.layers, planned_SL.mean(axis=0).tolist(), strict=True)
         ),
     )
 
@@ -107,14 +109,19 @@ def _plan(problem: PlanningProblem, name: str) -> tuple[Placement, ...]:
 
 
 def _estimate(
-    problem: PlanningProblem, name: str, placements: Sequence[Placement], balancedness: float, objective: float | None
+    problem: PlanningProblem,
+    name: str,
+    placements: Sequence[Placement],
+    balancedness_SL: np.ndarray,
+    judge: Callable[[np.ndarray], float] | None,
 ) -> PlannerEstimate:
     replicas_L = [sum(len(gpu) for gpu in placement) - problem.experts for placement in placements]
     spent_bytes = sum(count * size for count, size in zip(replicas_L, problem.expert_bytes_L, strict=True))
     return PlannerEstimate(
         planner=name,
-        balancedness=balancedness,
+        balancedness=float(balancedness_SL.mean()),
         replicas_per_gpu=sum(replicas_L) / problem.topology.gpus,
         bytes_per_gpu=spent_bytes / problem.topology.gpus,
-        objective=objective,
+        objective=None if judge is None else judge(balancedness_SL),
+        step_time=placed_step_time(problem, balancedness_SL, placements),
     )

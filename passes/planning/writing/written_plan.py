@@ -13,7 +13,7 @@ from craftc.passes.compilation import Compilation
 from craftc.passes.planning.writing.comparison import compare, with_planned
 from craftc.plans.replication_plan import LayerPlan, PlanBudget, PlanObjective, Provenance, ReplicationPlan
 from craftc.plans.verifier import require_sound
-from craftc.solvers.objectives import step_time, workload_balancedness
+from craftc.solvers.objectives import placed_step_time, workload_balancedness
 from craftc.solvers.problem import Allocation, Planner
 from craftc.solvers.replay import replay
 
@@ -31,7 +31,7 @@ def written_plan(
     estimate = compare(problem, planner, compilation.curves, allocation, placements, _judge(loads, objective))
     if any(layer.shares is not None for layer in layers):
         planned_SL = replay(problem.counts_SLE, placements, [layer.shares for layer in layers])
-        estimate = with_planned(estimate, planned_SL.mean(axis=0).tolist())
+        estimate = with_planned(estimate, planned_SL, placed_step_time(problem, planned_SL, placements))
     plan = ReplicationPlan(
         topology=problem.topology,
         budget=PlanBudget(
@@ -50,6 +50,7 @@ def written_plan(
             status=allocation.status,
             gap=None if allocation.status == "heuristic" else allocation.gap,
             objective=objective,
+            tokens_per_slot=problem.tokens_per_slot,
             curves="cross-validated" if compilation.knows("validated_curves") else "own",
         ),
         groups=problem.groups,
@@ -59,9 +60,7 @@ def written_plan(
 
 
 def _judge(loads: LoadProfile, objective: PlanObjective) -> Callable[[np.ndarray], float] | None:
-    """What the objective makes of `balancedness_SL`; None for balancedness itself."""
-    if objective == "step-time":
-        return lambda balancedness_SL: step_time(loads.counts_SLE, balancedness_SL)
+    """What the objective makes of `balancedness_SL`; None for those that every plan states."""
     if objective == "worst-workload":
         return lambda balancedness_SL: min(workload_balancedness(balancedness_SL, loads.step_names).values())
     return None

@@ -39,6 +39,17 @@ def test_planners_that_cannot_follow_the_curve_say_so(planner):
         chosen(planner)
 
 
-def test_the_rule_is_about_balancedness():
-    with pytest.raises(Unsupported, match="its rule is about balancedness, not step-time"):
-        chosen("craftc", objective="step-time")
+def test_for_step_time_the_curve_is_one_of_step_time():
+    done = chosen("craftc", objective="step-time")
+    curve = done.budget_curve
+    assert curve == budget_curve(done.curves, (100, 100, 100), 8, objective="step-time")
+    reached = [point.reached for point in curve.points]
+    assert reached == sorted(reached, reverse=True)
+    assert reached[-1] >= 1
+    assert sum(point.marginal_gain for point in curve.points) == pytest.approx(reached[0] - reached[-1])
+    assert 0 < curve.chosen < len(reached) - 1
+
+
+def test_the_rule_is_not_about_the_worst_workload():
+    with pytest.raises(Unsupported, match="about balancedness or step time, not worst-workload"):
+        chosen("craftc", objective="worst-workload")

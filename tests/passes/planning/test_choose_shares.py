@@ -52,7 +52,7 @@ def test_the_plan_file_keeps_them_and_evaluate_obeys():
 
 def test_shares_that_a_layer_has_stay_where_new_ones_gain_nothing():
     before, _ = shared()
-    one_step = updated(before, loads=before.loads.select_steps(slice(0, 1)))
+    one_step = updated(before, problem=before.problem.on_steps(slice(0, 1)))
     given = tuple(
         tuple(1.0 / layer.copies_E[expert] for expert in gpu)
         for layer in before.plan.layers[:1]

@@ -56,9 +56,9 @@ def test_an_automatic_budget_buys_nothing_that_does_not_hold():
     before = estimated(drifting_loads(), budget="auto")
     own = with_budget(before)
     validated = with_budget(validated_by_steps(before))
-    assert validated.budget_curve.points[-1].balancedness < own.budget_curve.points[-1].balancedness - 0.05
+    assert validated.budget_curve.points[-1].reached < own.budget_curve.points[-1].reached - 0.05
     curves = validated.budget_curve, own.budget_curve
-    gained = [curve.points[-1].balancedness - curve.points[0].balancedness for curve in curves]
+    gained = [curve.points[-1].reached - curve.points[0].reached for curve in curves]
     assert gained[0] < gained[1] / 2
 
 

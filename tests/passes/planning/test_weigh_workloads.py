@@ -29,13 +29,6 @@ def test_the_plan_states_its_worst_workload_beside_those_of_the_baselines():
     assert parse_plan(plan_bytes(plan)) == plan
 
 
-def test_the_plan_states_its_step_time():
-    plan = planned(compilation(loads=LOADS, objective="step-time"))
-    assert 1 <= objectives(plan)["craftc"] < objectives(plan)["contiguous"]
-    assert plan.provenance.objective == "step-time"
-    assert parse_plan(plan_bytes(plan)) == plan
-
-
 def test_a_plan_for_balancedness_says_nothing_more():
     plan = planned(compilation(loads=LOADS))
     assert set(objectives(plan).values()) == {None}

@@ -61,11 +61,11 @@ def test_every_point_is_the_optimum_of_its_budget(seed, sizes):
     for point in curve.points:
         best = allocate_exactly(curves, sizes, point.replicas_per_gpu * 2 * max(sizes)).objective
         start = curves.balancedness_LC[:, 0].sum()
-        assert point.balancedness == pytest.approx((start + best) / len(sizes))
+        assert point.reached == pytest.approx((start + best) / len(sizes))
         assert point.bytes_per_gpu == point.replicas_per_gpu * max(sizes)
-    assert curve.points[-1].balancedness == pytest.approx(curves.balancedness_LC[:, -1].mean())
+    assert curve.points[-1].reached == pytest.approx(curves.balancedness_LC[:, -1].mean())
     gains = [point.marginal_gain for point in curve.points]
-    assert sum(gains) == pytest.approx(curve.points[-1].balancedness - curve.points[0].balancedness)
+    assert sum(gains) == pytest.approx(curve.points[-1].reached - curve.points[0].reached)
 
 
 def test_all_budgets_from_one_table():
@@ -79,7 +79,7 @@ def test_sizes_without_a_common_divisor_fall_back_to_greedy():
     curves = curves_of(2, layers=2)
     curve = budget_curve(curves, (10**9 + 7, 10**9 + 9), gpus=2)
     assert not curve.exact
-    assert np.all(np.diff([point.balancedness for point in curve.points]) >= 0)
+    assert np.all(np.diff([point.reached for point in curve.points]) >= 0)
 
 
 def test_never_less_than_every_gpu_needs():
@@ -88,3 +88,19 @@ def test_never_less_than_every_gpu_needs():
     assert budget_curve(flat, (10, 10), gpus=2, least_bytes=30).chosen == 2
     with pytest.raises(Infeasible, match="at least 300 bytes"):
         budget_curve(flat, (10, 10), gpus=2, least_bytes=300)
+
+
+def test_for_step_time_the_points_are_step_times():
+    score_LC = -np.array([[2.0, 1.6, 1.4, 1.3], [3.0, 1.5, 1.4, 1.4]])
+    curves = BenefitCurves((0, 1, 2, 4), np.full((2, 4), 0.5), score_LC)
+    curve = budget_curve(curves, (10, 10), gpus=2, objective="step-time")
+    assert [point.reached for point in curve.points] == pytest.approx([2.5, 1.55, 1.4, 1.35, 1.35])
+    assert [point.marginal_gain for point in curve.points] == pytest.approx([0, 0.95, 0.15, 0.05, 0])
+    assert (curve.objective, curve.chosen) == ("step-time", 1)
+
+
+@pytest.mark.parametrize(("saved", "chosen"), [(0.012, 0), (0.014, 1)])
+def test_half_a_percent_of_the_step_time_must_be_saved(saved, chosen):
+    score_LC = -np.array([[2.6, 2.6 - saved]])
+    curves = BenefitCurves((0, 1), np.ones((1, 2)), score_LC)
+    assert budget_curve(curves, (10,), gpus=1, objective="step-time").chosen == chosen

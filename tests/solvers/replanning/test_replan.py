@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import Infeasible
+from craftc.solvers.objectives import placed_step_time
 from craftc.solvers.planners.grouped import GroupedPlanner
 from craftc.solvers.planners.stepwise import StepwisePlanner
 from craftc.solvers.problem import PlanningProblem
@@ -61,7 +62,7 @@ def check(problem, old_L, replanned, max_move_bytes):
         for layer, (placement, size) in enumerate(zip(replanned.placements, problem.expert_bytes_L, strict=True))
     ]
     assert violations(placed, problem.topology.gpus, problem.budget_bytes) == ()
-    assert replanned.balancedness_L == pytest.approx(replay(problem.counts_SLE, replanned.placements).mean(axis=0))
+    assert replanned.score_L == pytest.approx(replay(problem.counts_SLE, replanned.placements).mean(axis=0))
     for old, new in zip(old_L, replanned.placements, strict=True):
         for before, after in zip(old.placement, new, strict=True):
             for slot, expert in enumerate(before):
@@ -79,14 +80,14 @@ def test_with_room_for_every_move_not_worse_than_planning_afresh():
     old_L, problem, replicas_L, fresh = drifted(0)
     replanned = replan(problem, PLANNER, replicas_L, old_L, EVERYTHING)
     check(problem, old_L, replanned, EVERYTHING)
-    assert np.mean(replanned.balancedness_L) >= balancedness(problem, fresh) - 1e-12
+    assert np.mean(replanned.score_L) >= balancedness(problem, fresh) - 1e-12
 
 
 def test_same_loads_move_nothing_much():
     problem = problem_of(3)
     replicas_L, placements = planned(problem)
     replanned = replan(problem, PLANNER, replicas_L, tuple(map(OldLayer, placements)), EVERYTHING)
-    assert np.mean(replanned.balancedness_L) >= balancedness(problem, placements) - 1e-12
+    assert np.mean(replanned.score_L) >= balancedness(problem, placements) - 1e-12
 
 
 def test_moves_matter_most_where_they_gain_most():
@@ -99,7 +100,7 @@ def test_moves_matter_most_where_they_gain_most():
     replanned = replan(problem, PLANNER, replicas_L, tuple(map(OldLayer, old)), 40)
     assert replanned.placements[1] == old[1]
     assert 0 < replanned.moved_bytes <= 40
-    assert np.mean(replanned.balancedness_L) > balancedness(problem, old)
+    assert np.mean(replanned.score_L) > balancedness(problem, old)
 
 
 @settings(deadline=None, max_examples=12)
@@ -115,8 +116,8 @@ def test_within_the_budget_never_worse_and_monotone(seed, shape, topology, budge
     for max_move_bytes in (0, 9, 30, 100, EVERYTHING):
         replanned = replan(problem, PLANNER, replicas_L, old_L, max_move_bytes)
         check(problem, old_L, replanned, max_move_bytes)
-        assert np.mean(replanned.balancedness_L) >= reached - 1e-6
-        reached = float(np.mean(replanned.balancedness_L))
+        assert np.mean(replanned.score_L) >= reached - 1e-6
+        reached = float(np.mean(replanned.score_L))
 
 
 def test_shares_of_a_layer_that_stays_are_counted():
@@ -125,7 +126,7 @@ def test_shares_of_a_layer_that_stays_are_counted():
     old = OldLayer(placement, ((1 / 6, 1.0), (5 / 6, 1.0)))
     replanned = replan(problem, PLANNER, (1,), (old,), EVERYTHING)
     assert replanned.placements == (placement,)
-    assert replanned.balancedness_L == (1.0,)
+    assert replanned.score_L == (1.0,)
 
 
 def test_a_smaller_budget_drops_replicas_without_moving():
@@ -162,6 +163,26 @@ def test_groups_stay_on_their_node(seed, shape):
         check(problem, old_L, replanned, max_move_bytes)
         placed = [PlacedLayer("x", 12, 10, 0, placement) for placement in replanned.placements]
         assert group_violations(placed, topology, groups) == ()
-        assert np.mean(replanned.balancedness_L) >= reached - 1e-6
-        reached = float(np.mean(replanned.balancedness_L))
+        assert np.mean(replanned.score_L) >= reached - 1e-6
+        reached = float(np.mean(replanned.score_L))
     assert reached >= balancedness(problem, planner.place(problem, replicas_L)) - 1e-9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_for_step_time_moves_are_spent_on_step_time(seed):
+    rng = np.random.default_rng(seed)
+    sizes_S11 = np.array([1000, 10, 10, 10, 10])[:, None, None]
+    counts_SLE = (rng.lognormal(0, 1.2, (5, 3, 12)) * sizes_S11).astype(np.int64) + 1
+    balanced = PlanningProblem(counts_SLE, Topology(4, 2), (10, 7, 10), 90)
+    quick = replace(balanced, objective="step-time", tokens_per_slot=0.5)
+    replicas_L, placements = planned(balanced)
+    old_L = [OldLayer(placement) for placement in placements]
+    reached = None
+    for limit in (0, 20, 60, EVERYTHING):
+        found = replan(quick, PLANNER, replicas_L, old_L, limit)
+        time = placed_step_time(quick, replay(counts_SLE, found.placements), found.placements)
+        assert time == pytest.approx(-np.mean(found.score_L))
+        assert reached is None or time <= reached + 1e-9
+        reached = time
+    old_time = placed_step_time(quick, replay(counts_SLE, placements), placements)
+    assert reached < old_time

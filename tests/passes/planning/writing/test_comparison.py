@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from craftc.solvers.objectives import step_time
+from craftc.solvers.replay import replay
 from tests.passes.planning.compilations import planned
 
 
@@ -28,3 +30,24 @@ def test_planners_keep_expert_groups_where_they_can():
     assert rows["craftc"] == grouped.estimate.balancedness > rows["eplb"]
     ungrouped = {row.planner: row.balancedness for row in planned("craft").plan.estimate.planners}
     assert rows["craft"] == ungrouped["craft"]
+
+
+def test_both_measures_are_stated_for_every_row():
+    done = planned("craft")
+    estimate, problem = done.plan.estimate, done.problem
+    balanced = replay(problem.counts_SLE, [layer.placement for layer in done.plan.layers])
+    assert estimate.planners[-1].step_time == pytest.approx(step_time(problem.counts_SLE, balanced))
+    assert all(row.step_time >= 1 for row in estimate.planners)
+    quick = planned("craftc", objective="step-time").plan.estimate
+    assert quick.planners[-1].step_time < min(row.step_time for row in quick.planners[:-1])
+
+
+def test_slots_count_in_the_step_time_of_every_row():
+    free = {row.planner: row for row in planned(objective="step-time").plan.estimate.planners}
+    slow = planned(objective="step-time", tokens_per_slot=1e6)
+    tokens = slow.problem.counts_SLE.sum()
+    for row in slow.plan.estimate.planners:
+        assert row.step_time > free[row.planner].step_time
+        if row.planner in ("contiguous", "placement"):  # 6 steps, 3 layers, 8 GPUs, two experts on each
+            assert row.step_time == pytest.approx(6 * 3 * 8 * 2 * 1e6 / tokens)
+    assert slow.plan.provenance.tokens_per_slot == 1e6
