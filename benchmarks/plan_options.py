@@ -117,7 +117,7 @@ def replanned(trace: Trace, problem: PlanningProblem, unseen_SLE: np.ndarray) ->
     yield f"  {'replanned for the odd steps, moves allowed':<46}{'moved':>24}{'odd steps':>10}"
     for part in MOVED:
         found = replan(new, planner, replicas_L, old_L, int(part * slots))
-        reached = float(np.mean(found.balancedness_L))
+        reached = float(np.mean(found.score_L))
         yield f"  {f'{part:.1%} of {slots} slots':<46}{found.moved_bytes:>24}{reached:>10.4f}"
     yield f"  {'planned afresh':<46}{'':>24}{replay(unseen_SLE, planner.place(new, replicas_L)).mean():>10.4f}"
 

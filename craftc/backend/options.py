@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from craftc.budget import parse_budget
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
-from craftc.planning_options import PlanningRequest
+from craftc.planning_options import PlanningOptions, PlanningRequest
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.topology import Topology
 
@@ -25,6 +25,7 @@ _OPTIONS: Mapping[str, tuple[tuple[type[Any], ...], str]] = {
     "gpus": ((int,), "a whole number of at least 1"),
     "nodes": ((int,), "a whole number of at least 1"),
     "budget": ((str,), "a string such as '25%' or '8replicas/gpu'"),
+    "planning": ((PlanningOptions,), "a craftc.PlanningOptions"),
     "loads": ((str, os.PathLike, LoadProfile), "a LoadProfile or the path of a loads file"),
     "profile_calls": ((int,), "a whole number of at least 1"),
     "inner": ((str,), "the name of a Dynamo backend"),
@@ -71,7 +72,8 @@ def compile_options(options: Mapping[str, Any] | None, mode: str | None) -> Comp
             given[name] = Path(given[name])
     if "plan" not in given:
         topology = Topology(given.pop("gpus"), given.pop("nodes", 1))
-        given["plan"] = PlanningRequest(topology, parse_budget(given.pop("budget")))
+        how = given.pop("planning", PlanningOptions())
+        given["plan"] = PlanningRequest(topology, parse_budget(given.pop("budget")), how)
     return CompileOptions(**given)
 
 
@@ -92,7 +94,7 @@ def _check_types(given: dict[str, Any]) -> None:
 def _check_source(given: dict[str, Any]) -> None:
     """Raise BadInput unless the options give exactly one way to a plan, with everything it needs."""
     if "plan" in given:
-        extra = [name for name in ("gpus", "nodes", "budget", "loads", "profile_calls") if name in given]
+        extra = [name for name in ("gpus", "nodes", "budget", "planning", "loads", "profile_calls") if name in given]
         if extra:
             raise BadInput(f"torch.compile: option plan is a ready plan, so drop {', '.join(extra)}")
         return

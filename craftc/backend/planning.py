@@ -22,6 +22,8 @@ from craftc.plans.file import read_plan
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.plans.verifier import require_sound
 from craftc.runtime.plan_match import expert_bytes
+from craftc.solvers.planners.registry import planner_for
+from craftc.solvers.problem import PlanningProblem
 
 
 def model_layers(root: nn.Module) -> tuple[MoELayer, ...]:
@@ -76,3 +78,15 @@ def check_plannable(request: PlanningRequest, layers: tuple[MoELayer, ...]) -> N
             f"{few.experts} and {many.name} has {many.experts}"
         )
     resolve_budget(request.budget, layers, request.topology)
+    how = request.options
+    if how.objective == "worst-workload":
+        raise Unsupported("torch.compile: objective worst-workload needs loads with step_names; give option loads")
+    problem = PlanningProblem(
+        np.ones((1, len(layers), layers[0].experts), dtype=np.int64),
+        request.topology,
+        tuple(layer.expert_bytes for layer in layers),
+        budget_bytes=0,
+        groups=how.expert_groups,
+        objective=how.objective,
+    )
+    planner_for(how.planner, problem)

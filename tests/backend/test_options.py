@@ -9,7 +9,7 @@ from craftc.backend.options import compile_options
 from craftc.budget import parse_budget
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
-from craftc.planning_options import PlanningRequest
+from craftc.planning_options import PlanningOptions, PlanningRequest
 from craftc.topology import Topology
 
 PLANNING = {"gpus": 8, "budget": "25%"}
@@ -27,6 +27,12 @@ def test_a_plan_needs_nothing_else():
     assert options.inner == "inductor"
 
 
+def test_how_to_plan_is_what_the_python_api_takes():
+    quick = PlanningOptions(objective="step-time", shares="lp", tokens_per_slot=200.0)
+    options = compile_options(PLANNING | {"planning": quick}, None)
+    assert options.plan == PlanningRequest(Topology(8), parse_budget("25%"), quick)
+
+
 def test_loads_may_be_values():
     loads = LoadProfile.from_counts(np.ones((1, 2, 4), dtype=np.int64))
     assert compile_options(PLANNING | {"loads": loads}, None).loads is loads
@@ -42,6 +48,8 @@ def test_loads_may_be_values():
         ({"budget": "25%"}, "needs gpus to plan"),
         ({"inner": "eager"}, "needs gpus and budget to plan"),
         ({"plan": "plan.json", "gpus": 8, "loads": "x"}, "so drop gpus, loads"),
+        ({"plan": "plan.json", "planning": PlanningOptions()}, "so drop planning"),
+        (PLANNING | {"planning": "step-time"}, "option planning must be a craftc.PlanningOptions"),
         (PLANNING | {"loads": "x.npz", "profile_calls": 3}, "exclude each other"),
         (PLANNING | {"gpus": "8"}, "option gpus must be a whole number of at least 1, got '8'"),
         (PLANNING | {"gpus": True}, "option gpus must be"),

@@ -29,7 +29,7 @@ def test_the_table_shows_the_worst_workload_of_every_planner(capfd, tmp_path, lo
     assert "worst workload" in ran.out
     estimate = read_plan(tmp_path / "plan.json").estimate
     assert estimate is not None
-    by_planner = {row.planner: row.objective for row in estimate.planners}
+    by_planner = {row.planner: row.objective or 0.0 for row in estimate.planners}
     assert max(by_planner["craftc"], by_planner["placement"], by_planner["contiguous"]) == by_planner["craftc"]
 
 
@@ -41,7 +41,7 @@ def test_every_table_shows_step_time_and_a_plan_made_for_it_has_less(capfd, tmp_
         assert "step time" in ran.out
         estimate = read_plan(tmp_path / "plan.json").estimate
         assert estimate is not None
-        by_planner = {row.planner: row.step_time for row in estimate.planners}
+        by_planner = {row.planner: row.step_time or 0.0 for row in estimate.planners}
         assert 1 <= by_planner["craftc"] < min(by_planner["placement"], by_planner["contiguous"])
         assert {row.objective for row in estimate.planners} == {None}
         reached[objective] = by_planner["craftc"]

@@ -177,12 +177,12 @@ def test_for_step_time_moves_are_spent_on_step_time(seed):
     quick = replace(balanced, objective="step-time", tokens_per_slot=0.5)
     replicas_L, placements = planned(balanced)
     old_L = [OldLayer(placement) for placement in placements]
-    reached = None
+    reached = np.inf
     for limit in (0, 20, 60, EVERYTHING):
         found = replan(quick, PLANNER, replicas_L, old_L, limit)
         time = placed_step_time(quick, replay(counts_SLE, found.placements), found.placements)
         assert time == pytest.approx(-np.mean(found.score_L))
-        assert reached is None or time <= reached + 1e-9
+        assert time <= reached + 1e-9
         reached = time
     old_time = placed_step_time(quick, replay(counts_SLE, placements), placements)
     assert reached < old_time
