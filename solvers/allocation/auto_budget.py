@@ -80,7 +80,8 @@ def budget_curve(
     objective: for step time, `curves` have the scores of `craftc.solvers.objectives.score`.
 
     One run of the dynamic program gives all points; if it would be too large, each is a greedy allocation. Raises
-    Infeasible if even the most replicas in the curves take less than `least_bytes`.
+    Infeasible if even the most replicas in the curves take less than `least_bytes`, Unsupported for step time without
+    scores.
     """
     bytes_of_one = gpus * max(expert_bytes_L)
     most_bytes = sum(curves.candidates_C[-1] * size for size in expert_bytes_L)
@@ -101,7 +102,9 @@ def budget_curve(
         exact = False
     benefit_R = np.maximum.accumulate(benefit_R)
     by_time = objective == "step-time"
-    start_LC = curves.score_LC if by_time and curves.score_LC is not None else curves.balancedness_LC
+    start_LC = curves.score_LC if by_time else curves.balancedness_LC
+    if start_LC is None:
+        raise Unsupported("budget auto: these curves do not say what replicas save of the step time")
     value_R = (benefit_R + start_LC[:, 0].sum()) / len(expert_bytes_L)
     reached_R = -value_R if by_time else value_R
     marginal_R = np.diff(value_R, prepend=value_R[0])

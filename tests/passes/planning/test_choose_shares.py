@@ -62,3 +62,17 @@ def test_shares_that_a_layer_has_stay_where_new_ones_gain_nothing():
     after = with_shares(updated(one_step, plan=replace(before.plan, layers=layers)))
     assert after.plan.layers == layers
     assert np.isfinite(after.plan.estimate.balancedness)
+
+
+def test_for_step_time_shares_make_steps_shorter_and_the_estimate_says_so():
+    rng = np.random.default_rng(0)
+    scale_S11 = np.array([2, 20, 2, 20, 20, 2, 20, 2])[:, None, None] * 50
+    noisy_SLE = rng.lognormal(0, 1.2, (1, 3, 16)) * rng.lognormal(0, 0.1, (8, 3, 16))
+    counts_SLE = (noisy_SLE * scale_S11).astype(np.int64)
+    loads = LoadProfile.from_counts(counts_SLE, top_k=(2, 2, 2))
+    before = planned("craftc", loads=loads, objective="step-time", tokens_per_slot=30.0)
+    plan = with_shares(before).plan
+    assert any(layer.shares is not None for layer in plan.layers)
+    assert plan.estimate.planners[-1].step_time < before.plan.estimate.planners[-1].step_time
+    assert evaluate(plan, loads).step_time == pytest.approx(plan.estimate.planners[-1].step_time)
+    assert plan.estimate.planners[:-1] == before.plan.estimate.planners[:-1]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craftc.errors import Infeasible
+from craftc.errors import Infeasible, Unsupported
 from craftc.solvers.allocation.auto_budget import budget_curve, knee
 from craftc.solvers.allocation.dynamic_program import allocate_exactly, best_benefits
 from craftc.solvers.problem import BenefitCurves
@@ -97,6 +97,8 @@ def test_for_step_time_the_points_are_step_times():
     assert [point.reached for point in curve.points] == pytest.approx([2.5, 1.55, 1.4, 1.35, 1.35])
     assert [point.marginal_gain for point in curve.points] == pytest.approx([0, 0.95, 0.15, 0.05, 0])
     assert (curve.objective, curve.chosen) == ("step-time", 1)
+    with pytest.raises(Unsupported, match="step time"):
+        budget_curve(BenefitCurves((0, 1), np.ones((2, 2))), (10, 10), gpus=2, objective="step-time")
 
 
 @pytest.mark.parametrize(("saved", "chosen"), [(0.012, 0), (0.014, 1)])
