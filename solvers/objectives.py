@@ -12,7 +12,7 @@ import numpy as np
 
 from craftc.errors import BadInput
 from craftc.solvers.problem import Placement, Planner, PlanningProblem
-from craftc.solvers.replay import replay
+from craftc.solvers.replay import replay, replay_steps
 
 _ROUNDS = 8
 """Number of plans made to find the workload weights."""
@@ -48,6 +48,21 @@ def score(
         return -(weight_SB * _gpu_time(balancedness_SB, floor_SB)).sum(axis=0)
     score_B: np.ndarray = (weight_SB * balancedness_SB).sum(axis=0)
     return score_B
+
+
+def replay_and_score(
+    problem: PlanningProblem, layer_B: np.ndarray, expert_BGK: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`balancedness_B`, mean over steps, and `score_B` of many placements at once, as in `replay_steps` and `score`."""
+    balancedness_SB = replay_steps(problem.counts_SLE, layer_B, expert_BGK)
+    slots_B = (expert_BGK >= 0).sum(axis=2).max(axis=1)
+    return balancedness_SB.mean(axis=0), score(problem, balancedness_SB, layer_B, slots_B)
+
+
+def best_score(problem: PlanningProblem) -> np.ndarray:
+    """`score_L`: what `score` gives perfectly balanced layers."""
+    weight_L = step_weights(problem).sum(axis=0)
+    return -weight_L if problem.objective == "step-time" else weight_L
 
 
 def slot_floor(problem: PlanningProblem) -> np.ndarray:

@@ -57,6 +57,9 @@ class PlanningProblem:
     """How much every step counts, `[S]`, above 0; None counts all steps equally."""
     effort: EffortName = "medium"
     """How hard a planner searches, if it searches."""
+    squarings: int | None = None
+    """In a search, a power mean with the exponent 2 ** squarings stands for the fullest GPU; None: by the number of
+    GPUs."""
     tokens_per_slot: float = 0.0
     """For step time: tokens that take as long as reading one expert's weights. A GPU's step takes as long as its
     tokens or its slots, whichever is longer."""

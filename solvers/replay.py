@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from craftc.solvers.problem import Placement, Shares
 
@@ -32,17 +33,6 @@ def placements_of(expert_BGK: np.ndarray) -> tuple[Placement, ...]:
     )
 
 
-def even_shares(expert_BGK: np.ndarray, experts: int) -> np.ndarray:
-    """`share_BEG`: part of an expert's tokens that each GPU gets if copies share evenly."""
-    batch, gpus, _ = expert_BGK.shape
-    row, gpu, slot = np.nonzero(expert_BGK >= 0)
-    expert = expert_BGK[row, gpu, slot]
-    copies = np.bincount(row * experts + expert, minlength=batch * experts)
-    cell = (row * experts + expert) * gpus + gpu
-    share = np.bincount(cell, weights=1.0 / copies[row * experts + expert], minlength=batch * experts * gpus)
-    return share.reshape(batch, experts, gpus)
-
-
 def given_shares(placement: Placement, shares: Shares, experts: int) -> np.ndarray:
     """`share_EG`: part of an expert's tokens that each GPU gets under a plan's own shares."""
     share_EG = np.zeros((experts, len(placement)))
@@ -55,15 +45,18 @@ def given_shares(placement: Placement, shares: Shares, experts: int) -> np.ndarr
 def gpu_loads(counts_SE: np.ndarray, placement: Placement, shares: Shares | None = None) -> np.ndarray:
     """`gpu_load_SG`: tokens of one layer on every GPU in every step; copies share evenly unless `shares` are given."""
     experts = counts_SE.shape[1]
-    if shares is None:
-        return counts_SE.astype(np.float64) @ even_shares(placement_array([placement]), experts)[0]
-    return counts_SE.astype(np.float64) @ given_shares(placement, shares, experts)
+    if shares is not None:
+        return counts_SE.astype(np.float64) @ given_shares(placement, shares, experts)
+    gpu_load_SG: np.ndarray = (
+        _even_shares(placement_array([placement]), experts, np.zeros(1, dtype=int), 1) @ counts_SE.T.astype(np.float64)
+    ).T
+    return gpu_load_SG
 
 
-def step_balancedness(gpu_load_XG: np.ndarray) -> np.ndarray:
-    """Mean / max over the last axis, in 0..1; 1 if nothing was routed, since then no GPU waits."""
-    peak_X = gpu_load_XG.max(axis=-1)
-    mean_X = gpu_load_XG.mean(axis=-1)
+def step_balancedness(gpu_load_XG: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Mean / max over the axis of GPUs, in 0..1; 1 if nothing was routed, since then no GPU waits."""
+    peak_X = gpu_load_XG.max(axis=axis)
+    mean_X = gpu_load_XG.mean(axis=axis)
     return np.minimum(np.divide(mean_X, peak_X, out=np.ones_like(mean_X), where=peak_X > 0), 1.0)
 
 
@@ -75,15 +68,11 @@ def replay(
     counts_SLE: tokens `[S, L, E]`; placements: one per layer; shares_L: shares of every layer; None, for all layers or
     for one, means even shares.
     """
-    steps, layers, experts = counts_SLE.shape
-    balancedness_SL = np.empty((steps, layers))
-    for layer, placement in enumerate(placements):
-        shares = None if shares_L is None else shares_L[layer]
-        if shares is None:
-            share_BEG = even_shares(placement_array([placement]), experts)
-        else:
-            share_BEG = given_shares(placement, shares, experts)[None]
-        balancedness_SL[:, layer] = _replay_layer(counts_SLE[:, layer], share_BEG)[:, 0]
+    balancedness_SL = replay_steps(counts_SLE, np.arange(len(placements)), placement_array(placements))
+    for layer, shares in enumerate(shares_L or ()):
+        if shares is not None:
+            gpu_load_SG = gpu_loads(counts_SLE[:, layer], placements[layer], shares)
+            balancedness_SL[:, layer] = step_balancedness(gpu_load_SG)
     return balancedness_SL
 
 
@@ -99,26 +88,30 @@ def replay_steps(counts_SLE: np.ndarray, layer_B: np.ndarray, expert_BGK: np.nda
     layer_B: the layer whose loads each placement is for; copies share evenly.
     """
     batch, gpus, _ = expert_BGK.shape
-    steps, _, experts = counts_SLE.shape
+    steps, layers, experts = counts_SLE.shape
     balancedness_SB = np.empty((steps, batch))
-    at_once = max(1, _MAX_CELLS // (experts * gpus))
-    for layer in np.unique(layer_B):
-        rows = np.flatnonzero(layer_B == layer)
-        counts_SE = counts_SLE[:, layer].astype(np.float64)
-        for start in range(0, len(rows), at_once):
-            chunk = rows[start : start + at_once]
-            share_BEG = even_shares(expert_BGK[chunk], experts)
-            balancedness_SB[:, chunk] = _replay_layer(counts_SE, share_BEG)
+    steps_at_once = max(1, _MAX_CELLS // max(layers * experts, gpus))
+    for first in range(0, steps, steps_at_once):
+        some = slice(first, first + steps_at_once)
+        # One column per step: a sparse product then runs through memory in order.
+        counts_XS = counts_SLE[some].reshape(-1, layers * experts).T.astype(np.float64, order="C")
+        batch_at_once = max(1, _MAX_CELLS // (counts_XS.shape[1] * gpus))
+        for start in range(0, batch, batch_at_once):
+            chunk = slice(start, start + batch_at_once)
+            load_XS = _even_shares(expert_BGK[chunk], experts, layer_B[chunk], layers) @ counts_XS
+            balancedness_SB[some, chunk] = step_balancedness(load_XS.reshape(-1, gpus, load_XS.shape[1]), axis=1).T
     return balancedness_SB
 
 
-def _replay_layer(counts_SE: np.ndarray, share_BEG: np.ndarray) -> np.ndarray:
-    """`balancedness_SB` of one layer's steps under a batch of shares."""
-    batch, experts, gpus = share_BEG.shape
-    share_EX = share_BEG.transpose(1, 0, 2).reshape(experts, batch * gpus)
-    at_once = max(1, _MAX_CELLS // (batch * gpus))
-    parts = []
-    for start in range(0, len(counts_SE), at_once):
-        counts_XE = counts_SE[start : start + at_once].astype(np.float64, copy=False)
-        parts.append(step_balancedness((counts_XE @ share_EX).reshape(-1, batch, gpus)))
-    return np.concatenate(parts)
+def _even_shares(expert_BGK: np.ndarray, experts: int, layer_B: np.ndarray, layers: int) -> csr_array:
+    """`[B * G, L * E]`: part of the tokens of every layer's experts that each GPU of each placement gets, if copies
+    share evenly."""
+    batch, gpus, slots = expert_BGK.shape
+    filled = expert_BGK >= 0
+    expert = expert_BGK[filled]
+    row = np.repeat(np.arange(batch), filled.reshape(batch, -1).sum(axis=1))
+    copies_BE = np.bincount(row * experts + expert, minlength=batch * experts)
+    end = np.cumsum(filled.reshape(-1, slots).sum(axis=1))
+    column = layer_B[row] * experts + expert
+    parts = (1.0 / copies_BE[row * experts + expert], column, np.concatenate([[0], end]))
+    return csr_array(parts, shape=(batch * gpus, layers * experts))

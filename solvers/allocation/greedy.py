@@ -52,7 +52,7 @@ def candidates_that_matter(
     Lagrangian relaxation, at the linear relaxation's price per byte, does not reach `objective`. Candidate 0 always
     stays.
     """
-    price = _price_per_byte(curves, expert_bytes_L, budget_bytes)
+    price = price_per_byte(curves, expert_bytes_L, budget_bytes)
     cost_LC = price * np.outer(np.asarray(expert_bytes_L, dtype=np.float64), curves.candidates_C)
     value_LC = curves.benefit_LC - cost_LC
     best_L = value_LC.max(axis=1)
@@ -83,7 +83,7 @@ def _hull_steps(curves: BenefitCurves, expert_bytes_L: Sequence[int]) -> list[tu
     return sorted(steps, key=lambda step: (-step[0], step[1], step[2]))
 
 
-def _price_per_byte(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int) -> float:
+def price_per_byte(curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int) -> float:
     """Benefit per byte of the first hull step that does not fit, 0 if all fit."""
     left = budget_bytes
     for slope, _, _, size in _hull_steps(curves, expert_bytes_L):

@@ -4,8 +4,8 @@ Every node gets the same number of groups, chosen so that nodes are balanced ste
 of its own; all are searched at once against the steps, with loads in units of the mean over all GPUs. Replicas go to
 the nodes whose experts need them, as long as memory stays even.
 
-Axes: L layers, K steps, E experts, M groups, N nodes, G GPUs, X experts of a node, C candidate replica counts, B pairs
-of a layer and a count, P = B x N problems of one node, S slots of a GPU (padded with -1).
+Axes: L layers, K steps, E experts, M groups, N nodes, G GPUs, X experts of a node, B pairs of a layer and a count,
+P = B x N problems of one node, S slots of a GPU (padded with -1), T stages of the search.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from craftc.solvers.objectives import replay_and_score, slot_floor, step_weights
 from craftc.solvers.placement.copies import greedy_copies
-from craftc.solvers.placement.greedy import greedy_placements
+from craftc.solvers.placement.dealt import dealt_placements
 from craftc.solvers.placement.node_slots import assign_node_slots, wanted_extras
 from craftc.solvers.planners.eplb import eplb_placements_without_duplicates
-from craftc.solvers.planners.stepwise import StepwisePlanner, replica_candidates
+from craftc.solvers.planners.searched_curves import replica_candidates, searched_curves
+from craftc.solvers.planners.stepwise import StepwisePlanner
 from craftc.solvers.problem import (
     Allocation,
     BenefitCurves,
@@ -28,9 +30,10 @@ from craftc.solvers.problem import (
     Planner,
     PlanningProblem,
 )
-from craftc.solvers.replay import placements_of, replay_batch
+from craftc.solvers.replay import placements_of
 from craftc.solvers.search.effort import EFFORTS, SearchEffort
 from craftc.solvers.search.local_search import search_placements, search_stages
+from craftc.solvers.search.search_loads import Goal, squarings_for
 from craftc.solvers.search.step_compression import RepresentativeSteps, compress_steps
 from craftc.topology import Topology
 
@@ -66,15 +69,13 @@ class GroupedPlanner(Planner):
         """Every candidate of every layer, searched like the final plan and replayed over all steps."""
         if not problem.has_groups_to_keep:
             return self.inner.estimate(problem)
-        room = problem.experts * (problem.topology.gpus_per_node - 1)
-        counts = replica_candidates(problem.experts, problem.topology.gpus, self.inner.effort.all_counts)
-        candidates = tuple(count for count in counts if count <= room)
         groups = _Groups.of(problem)
-        layer_B = np.repeat(np.arange(problem.layers), len(candidates))
-        replicas_B = np.tile(candidates, problem.layers)
-        expert_BGS = groups.search(layer_B, replicas_B, groups.extras(layer_B, replicas_B), self.inner.effort)
-        balancedness_B = replay_batch(problem.counts_SLE, layer_B, expert_BGS)
-        return BenefitCurves(candidates, balancedness_B.reshape(problem.layers, len(candidates)))
+
+        def judge(layer_B: np.ndarray, replicas_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            expert_BGS = groups.search(layer_B, replicas_B, groups.extras(layer_B, replicas_B), self.inner.effort)
+            return replay_and_score(problem, layer_B, expert_BGS)
+
+        return searched_curves(problem, replica_candidates(problem, problem.topology.gpus_per_node), judge)
 
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
         """The knapsack's optimum, as without groups."""
@@ -100,8 +101,8 @@ class GroupedPlanner(Planner):
         if len(set(replicas_L)) == 1 and not slots_LG.sum(axis=1)[0] % topology.gpus:
             load_LE = problem.counts_SLE.sum(axis=0)
             eplb_LGS = eplb_placements_without_duplicates(load_LE, replicas_L[0], topology, problem.groups)
-            ours_L = replay_batch(problem.counts_SLE, layers, expert_LGS)
-            eplb_L = replay_batch(problem.counts_SLE, layers, eplb_LGS)
+            ours_L = replay_and_score(problem, layers, expert_LGS)[1]
+            eplb_L = replay_and_score(problem, layers, eplb_LGS)[1]
             expert_LGS = np.where((ours_L >= eplb_L)[:, None, None], expert_LGS, eplb_LGS)
         return placements_of(expert_LGS)
 
@@ -123,17 +124,17 @@ class _Groups:
         The search is equally hard for every effort, so that more effort within nodes is never worse.
         """
         layers, topology = problem.layers, problem.topology
-        steps = compress_steps(problem.counts_SLE, topology.gpus, _MOST_STEPS)
+        steps = compress_steps(
+            problem.counts_SLE, topology.gpus, _MOST_STEPS, step_weights(problem), slot_floor(problem)
+        )
         size = problem.experts // problem.groups
         per_gpu = np.float32(1 / topology.gpus_per_node)
         load_LKM = steps.load_LKE.reshape(layers, -1, problem.groups, size).sum(axis=3) * per_gpu
         risk_LM = steps.risk_LE.reshape(layers, problem.groups, size).sum(axis=2) * per_gpu**2
-        by_group = RepresentativeSteps(load_LKM, steps.weight_LK, risk_LM)
-        total_LM = problem.counts_SLE.sum(axis=0).reshape(layers, problem.groups, size).sum(axis=2)
-        once_LM = np.ones((layers, problem.groups), dtype=np.int64)
-        slots_LN = np.full((layers, topology.nodes), problem.groups // topology.nodes)
-        start_LNM = greedy_placements(total_LM, once_LM, slots_LN, Topology(topology.nodes))
-        group_LNM = search_placements(by_group, np.arange(layers), start_LNM, EFFORTS["medium"], problem.seed)
+        by_group = RepresentativeSteps(load_LKM, steps.weight_LK, risk_LM, np.zeros_like(steps.floor_LK))
+        start_LNM = dealt_placements(load_LKM.mean(axis=1), np.zeros(layers, dtype=int), topology.nodes)
+        goal = _goal(problem, topology.nodes)
+        group_LNM = search_placements(by_group, np.arange(layers), start_LNM, EFFORTS["medium"], problem.seed, goal)
         expert_LNX = (group_LNM[..., None] * size + np.arange(size)).reshape(layers, topology.nodes, -1)
         return cls(problem, expert_LNX, steps)
 
@@ -154,23 +155,22 @@ class _Groups:
     def search(
         self, layer_B: np.ndarray, replicas_B: np.ndarray, extra_BN: np.ndarray, effort: SearchEffort
     ) -> np.ndarray:
-        """`expert_BGS`: every node searched as its own problem; never worse over the steps than placed greedily."""
+        """`expert_BGS`: every node searched as its own problem."""
         problem, topology = self.problem, self.problem.topology
         nodes, per_node = topology.nodes, topology.gpus_per_node
         fewest_B, _ = _fewest(problem, replicas_B)
-        slots_PG = fewest_B.repeat(nodes)[:, None] + (np.arange(per_node) < extra_BN.reshape(-1, 1))
+        slots_P = (fewest_B[:, None] * per_node + extra_BN).ravel()
         which_P = (layer_B[:, None] * nodes + np.arange(nodes)).ravel()
         expert_PX = self.expert_LNX.reshape(-1, self.expert_LNX.shape[2])[which_P]
-        load_PX = problem.counts_SLE.sum(axis=0)[layer_B.repeat(nodes)[:, None], expert_PX]
-        copies_PX = greedy_copies(load_PX, slots_PG.sum(axis=1) - expert_PX.shape[1], per_node)
-        start_PGS = greedy_placements(load_PX, copies_PX, slots_PG, Topology(per_node))
-        best_BGS = _together(start_PGS, expert_PX, topology)
-        best_B = replay_batch(problem.counts_SLE, layer_B, best_BGS)
-        for found_PGS in search_stages(self._steps_of_nodes(), which_P, start_PGS, effort, problem.seed):
-            found_BGS = _together(found_PGS, expert_PX, topology)
-            found_B = replay_batch(problem.counts_SLE, layer_B, found_BGS)
-            best_BGS = np.where((found_B > best_B)[:, None, None], found_BGS, best_BGS)
-            best_B = np.maximum(found_B, best_B)
+        steps = self._steps_of_nodes()
+        start_PGS = dealt_placements(steps.load_LKE.mean(axis=1)[which_P], slots_P - expert_PX.shape[1], per_node)
+        goal = _goal(problem, per_node)
+        stages = [
+            _together(found_PGS, expert_PX, topology)
+            for found_PGS in search_stages(steps, which_P, start_PGS, effort, problem.seed, goal)
+        ]
+        score_TB = np.stack([replay_and_score(problem, layer_B, found_BGS)[1] for found_BGS in stages])
+        best_BGS: np.ndarray = np.stack(stages)[score_TB.argmax(axis=0), np.arange(len(layer_B))]
         return best_BGS
 
     def _steps_of_nodes(self) -> RepresentativeSteps:
@@ -184,7 +184,12 @@ class _Groups:
             load_LKNX.transpose(0, 2, 1, 3).reshape(layers * nodes, -1, own),
             steps.weight_LK.repeat(nodes, axis=0),
             risk_LNX.reshape(layers * nodes, own),
+            steps.floor_LK.repeat(nodes, axis=0),
         )
+
+
+def _goal(problem: PlanningProblem, gpus: int) -> Goal:
+    return Goal(problem.objective == "step-time", problem.squarings or squarings_for(gpus))
 
 
 def _fewest(problem: PlanningProblem, replicas_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

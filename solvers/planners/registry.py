@@ -43,10 +43,8 @@ def planner_for(name: str, problem: PlanningProblem) -> Planner:
     if problem.objective not in planner.objectives or (weighted and not planner.weighs_steps):
         able = _able(lambda candidate: problem.objective in candidate.objectives and candidate.weighs_steps >= weighted)
         raise Unsupported(f"planner {name} plans for balancedness only: for other objectives choose {able}")
-    if problem.groups > 1 and (weighted or problem.objective != "balancedness"):
-        raise Unsupported(
-            "expert groups cannot be combined with an objective other than balancedness: drop one of them"
-        )
+    if problem.groups > 1 and weighted:
+        raise Unsupported("expert groups cannot be combined with the objective worst-workload: drop one of them")
     if problem.has_groups_to_keep and not planner.keeps_groups:
         able = _able(lambda candidate: candidate.keeps_groups)
         raise Unsupported(f"planner {name} does not keep expert groups on nodes: choose {able}")

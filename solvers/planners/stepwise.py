@@ -1,6 +1,6 @@
 """craftc's own planner: copies and placement searched against individual steps, for the curves too.
 
-Axes: S steps, L layers, C candidate replica counts, E experts, G GPUs, B = L x C problems, K slots of a GPU.
+Axes: S steps, L layers, E experts, G GPUs, B problems (a layer and a replica count), K slots of a GPU.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import get_args
 import numpy as np
 
 from craftc.solvers.allocation.integer_program import solve_allocation
-from craftc.solvers.objectives import score, step_weights
-from craftc.solvers.placement.copies import greedy_copies
+from craftc.solvers.objectives import replay_and_score, slot_floor, step_weights
+from craftc.solvers.placement.dealt import dealt_placements
 from craftc.solvers.placement.exact import exact_placements
-from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.node_spread import spread_over_nodes
-from craftc.solvers.placement.slots import assign_slots, layer_slots
+from craftc.solvers.placement.slots import assign_slots
 from craftc.solvers.planners.eplb import eplb_placements_without_duplicates
+from craftc.solvers.planners.searched_curves import replica_candidates, searched_curves
 from craftc.solvers.problem import (
     Allocation,
     BenefitCurves,
@@ -27,16 +27,14 @@ from craftc.solvers.problem import (
     Planner,
     PlanningProblem,
 )
-from craftc.solvers.replay import placements_of, replay_steps
+from craftc.solvers.replay import placements_of
 from craftc.solvers.search.effort import EFFORTS, SearchEffort
 from craftc.solvers.search.local_search import search_stages
+from craftc.solvers.search.search_loads import Goal, squarings_for
 from craftc.solvers.search.step_compression import RepresentativeSteps, compress_steps
-from craftc.topology import Topology
 
-_MOST_STEPS = 16
-"""Most representative steps in a search."""
-_MOST_JUDGED = 256
-"""Most steps, evenly spaced, on which the best of several placements is chosen; reported figures cover all steps."""
+_MOST_STEPS = 256
+"""Most steps, evenly spaced, on which placements are searched and curves made; reported figures cover all steps."""
 _PEAKINESS = 4
 """Exponent of the mean over steps by which copies are first handed out: a copy is worth most where a load peaks."""
 
@@ -56,14 +54,15 @@ class StepwisePlanner(Planner):
         return replace(self, effort=EFFORTS[effort])
 
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
-        """Every candidate of every layer, searched like the final plan and replayed over all steps."""
-        candidates = replica_candidates(problem.experts, problem.topology.gpus, self.effort.all_counts)
-        layer_B = np.repeat(np.arange(problem.layers), len(candidates))
-        expert_BGK = _search(problem, layer_B, np.tile(candidates, problem.layers), self.effort)
-        balancedness_SB = replay_steps(problem.counts_SLE, layer_B, expert_BGK)
-        shape = (problem.layers, len(candidates))
-        balancedness_LC = balancedness_SB.mean(axis=0).reshape(shape)
-        return BenefitCurves(candidates, balancedness_LC, score(problem, balancedness_SB, layer_B).reshape(shape))
+        """Candidates of every layer, searched like the final plan and replayed over all steps."""
+
+        problem = _thinned(problem)
+
+        def judge(layer_B: np.ndarray, replicas_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            expert_BGK = _search(problem, layer_B, replicas_B, self.effort)
+            return replay_and_score(problem, layer_B, expert_BGK)
+
+        return searched_curves(problem, replica_candidates(problem), judge)
 
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
         """The knapsack's optimum, proven unless the time limit stops it."""
@@ -81,57 +80,40 @@ class StepwisePlanner(Planner):
         GPUs of a layer are renamed so that memory is even over all layers and copies of an expert are on many nodes.
         """
         layers = np.arange(problem.layers)
-        expert_LGK = _search(problem, layers, np.array(replicas_L), self.effort.final())
+        expert_LGK = _search(_thinned(problem), layers, np.array(replicas_L), self.effort.final())
         slots_L = [problem.experts + replicas for replicas in replicas_L]
         slots_LG = assign_slots(slots_L, problem.expert_bytes_L, problem.topology)
         return placements_of(spread_over_nodes(_rename_gpus(expert_LGK, slots_LG), problem.topology))
 
 
-def replica_candidates(experts: int, gpus: int, all_counts: bool = False) -> tuple[int, ...]:
-    """0, the powers of two, and one count between two of them where replicas still buy most, up to the number of GPUs;
-    with `all_counts` one between every two of them."""
-    most = min(gpus, experts * (gpus - 1))
-    powers = [2**power for power in range(most.bit_length())]
-    between = [3 * power // 4 for power in powers if power >= 4] if all_counts else [3 * gpus // 16]
-    return (0, *sorted({count for count in (*powers, *between, most) if 0 < count <= most}))
-
-
 def _search(problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray, effort: SearchEffort) -> np.ndarray:
-    """`expert_BGK` with the best score of the search's stages, CRAFT's, EPLB's, and all placements if few enough."""
-    counts_SLE, topology = problem.counts_SLE, problem.topology
-    judged = problem.on_steps(slice(None, None, -(-len(counts_SLE) // _MOST_JUDGED)))
-    steps = compress_steps(counts_SLE, topology.gpus, _MOST_STEPS, step_weights(problem))
-    slots_BG = layer_slots((problem.experts + replicas_B).tolist(), topology)
-    best_BGK = _greedy(counts_SLE.sum(axis=0), layer_B, replicas_B, slots_BG, topology)
-    best_B = _score(judged, layer_B, best_BGK)
-    start_BGK = _greedy(_peak_mean(steps), layer_B, replicas_B, slots_BG, topology)
-    found = search_stages(steps, layer_B, start_BGK, effort, problem.seed)
-    found.append(_with_eplb(problem, layer_B, replicas_B, best_BGK))
-    found.append(exact_placements(judged.counts_SLE, layer_B, replicas_B, best_BGK))
-    for found_BGK in found:
-        found_B = _score(judged, layer_B, found_BGK)
-        best_BGK = np.where((found_B > best_B)[:, None, None], found_BGK, best_BGK)
-        best_B = np.maximum(found_B, best_B)
+    """`expert_BGK` with the best score of the search's stages, of EPLB's, and of all placements if they are few."""
+    counts_SLE, gpus = problem.counts_SLE, problem.topology.gpus
+    steps = compress_steps(counts_SLE, gpus, effort.most_steps, step_weights(problem), slot_floor(problem))
+    goal = Goal(problem.objective == "step-time", problem.squarings or squarings_for(gpus))
+    start_BGK = dealt_placements(_peak_mean(steps)[layer_B], replicas_B, gpus)
+    best_BGK, *rivals = search_stages(steps, layer_B, start_BGK, effort, problem.seed, goal)
+    rivals.append(_with_eplb(problem, layer_B, replicas_B, best_BGK))
+    rivals.append(exact_placements(counts_SLE, layer_B, replicas_B, best_BGK))
+    best_B = replay_and_score(problem, layer_B, best_BGK)[1]
+    for rival_BGK in rivals:
+        rows = np.flatnonzero((rival_BGK != best_BGK).any(axis=(1, 2)))
+        rival_R = replay_and_score(problem, layer_B[rows], rival_BGK[rows])[1]
+        better = rows[rival_R > best_B[rows]]
+        best_BGK[better] = rival_BGK[better]
+        best_B[rows] = np.maximum(rival_R, best_B[rows])
     return best_BGK
 
 
-def _score(problem: PlanningProblem, layer_B: np.ndarray, expert_BGK: np.ndarray) -> np.ndarray:
-    return score(problem, replay_steps(problem.counts_SLE, layer_B, expert_BGK), layer_B)
+def _thinned(problem: PlanningProblem) -> PlanningProblem:
+    """The problem on at most 256 of its steps, evenly spaced."""
+    return problem.on_steps(slice(None, None, -(-len(problem.counts_SLE) // _MOST_STEPS)))
 
 
 def _peak_mean(steps: RepresentativeSteps) -> np.ndarray:
     """`load_LE`: power mean of the loads over steps."""
     weighted_LKE = steps.load_LKE.astype(np.float64) ** _PEAKINESS * steps.weight_LK[:, :, None]
     return weighted_LKE.sum(axis=1) ** (1 / _PEAKINESS)
-
-
-def _greedy(
-    load_LE: np.ndarray, layer_B: np.ndarray, replicas_B: np.ndarray, slots_BG: np.ndarray, topology: Topology
-) -> np.ndarray:
-    """`expert_BGK`: greedy copies, greedy placement."""
-    load_BE = load_LE[layer_B]
-    copies_BE = greedy_copies(load_BE, replicas_B, topology.gpus)
-    return greedy_placements(load_BE, copies_BE, slots_BG, topology)
 
 
 def _with_eplb(
@@ -144,6 +126,7 @@ def _with_eplb(
         rows = np.flatnonzero(replicas_B == replicas)
         load_RE = problem.counts_SLE.sum(axis=0)[layer_B[rows]]
         placed_RGK = eplb_placements_without_duplicates(load_RE, replicas, problem.topology)
+        placed_BGK[rows] = -1
         placed_BGK[rows, :, : placed_RGK.shape[2]] = placed_RGK
     return placed_BGK
 

@@ -159,7 +159,7 @@ def _points(
         old.placement if old.slots_G == slots_G else fit_slots(old.placement, slots_G, load_E)
         for old, slots_G, load_E in zip(old_L, slots_LG, load_LE, strict=True)
     ]
-    path = search_path(counts_SLE, placement_array(start_L), _barred(problem, old_L))
+    path = search_path(problem, placement_array(start_L), _barred(problem, old_L))
     layers = np.arange(problem.layers)
     slots_L = (path[0] >= 0).sum(axis=2).max(axis=1)
     score_PL = [score(problem, replay_steps(counts_SLE, layers, found), layers, slots_L) for found in path]

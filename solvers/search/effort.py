@@ -1,73 +1,66 @@
-"""How hard placements are searched: stages of growing reach, each continuing from the one before.
+"""How hard placements are searched: stages, each continuing from the placement that the one before found.
 
-A higher effort begins with the stages of a lower one, and the best placement of all stages is used: more effort is
-never worse. Work is bounded by counts of rounds and restarts, never by a clock: same input, same plan.
+A harder effort begins with the stages of an easier one, and the best placement of all stages is used: more effort is
+never worse. Work is bounded by counts of proposals, never by a clock: same input, same plan.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from craftc.solvers.problem import EffortName
 
-_COUNTS = 9
+_COUNTS = 16
 """Approximate number of replica counts searched per layer."""
-_DESCENT_ROUNDS, _RESTART_ROUNDS = 35, 10
-"""Approximate rounds of a first descent and of a restart."""
-
-_CELLS_PER_GPU = 4
-"""Cost of finding partners, per straggler and GPU, in pairs of slots."""
+_SLOT, _STEP = 16, 2
+"""Approximate cost of a proposal, and of every step in it, in nanoseconds of a processor of 2024."""
 
 
 @dataclass(frozen=True)
 class SearchStage:
-    """A descent, then as many restarts with noisy loads as `work` allows."""
+    """One annealing of every placement."""
 
-    stragglers: int
-    """GPUs whose copies are tried in a round, at least 1."""
-    partners: int
-    """GPUs that each of them is tried against, at least 1."""
-    work: float = 0.0
-    """Approximate number of slot pairs, times steps, to try over all layers and replica counts; it buys small problems
-    more restarts than large ones."""
-    least: int = 0
-    """Fewest restarts, however large the problem."""
-    most: int = 0
-    """Most restarts, however small the problem."""
+    work: float
+    """Approximate cost over all layers and replica counts, in nanoseconds; it buys small problems more proposals."""
+    least: int
+    """Fewest proposals, divided by the number of slots of a placement, however large the problem."""
+    most: int
+    """Most proposals, divided by the number of slots of a placement, however small the problem."""
 
-    def restarts(self, layers: int, steps: int, gpus: int, slots: int) -> int:
-        """Number of restarts for problems of `layers` layers with at most `slots` slots on each of `gpus` GPUs."""
-        stragglers = min(self.stragglers, gpus)
-        cells = stragglers * min(self.partners, gpus) * slots**2 + _CELLS_PER_GPU * stragglers * gpus
-        rounds = self.work / (_COUNTS * layers * steps * cells)
-        return int(min(max((rounds - _DESCENT_ROUNDS) // _RESTART_ROUNDS, self.least), self.most))
+    heat: float
+    """How much worse a placement may get at first, as a part of what one GPU contributes to the value."""
+
+    def proposals(self, layers: int, steps: int, slots: int) -> int:
+        """Number of proposals for each placement, with `slots` slots on all GPUs, of problems with `layers` layers."""
+        affordable = self.work / (layers * _COUNTS * (_SLOT + _STEP * steps))
+        return max(1, round(min(max(affordable, self.least * slots), self.most * slots)))
 
 
 @dataclass(frozen=True)
 class SearchEffort:
-    """The stages of a search."""
+    """How the curves and the final plan are searched."""
 
     stages: tuple[SearchStage, ...]
-    """In order, at least one."""
-    final_restarts: int = 0
-    """Further restarts of the last stage for the chosen replica counts: the plan reaches a little more than the curves
-    say, never less."""
-    all_counts: bool = False
-    """Also try counts halfway between powers of two."""
+    """Of every placement, in order, at least one."""
+    last: tuple[SearchStage, ...] = ()
+    """Further stages for the chosen replica counts: the plan reaches a little more than the curves say, never less."""
+    most_steps: int = 32
+    """Most representative steps."""
 
     def final(self) -> SearchEffort:
         """The effort for the final plan."""
-        if not self.final_restarts:
-            return self
-        last = replace(self.stages[-1], work=0.0, least=self.final_restarts, most=self.final_restarts)
-        return replace(self, stages=(*self.stages, last))
+        return SearchEffort((*self.stages, *self.last), (), self.most_steps)
 
 
-_LOW = (SearchStage(4, 8),)
-_MEDIUM = (*_LOW, SearchStage(8, 16, work=1.2e9, most=24))
-_HIGH = (*_MEDIUM, SearchStage(16, 32, work=2e10, least=6, most=60))
+_HOT = SearchStage(3e7, least=0, most=500, heat=0.5)
+"""For small problems, which the other stages leave in local optima; the larger the problem, the less of it."""
+_LOW = SearchStage(1e8, least=10, most=200, heat=0.04)
+_MEDIUM = SearchStage(8e8, least=40, most=1_000, heat=0.04)
+_FINAL = SearchStage(5e9, least=200, most=4_000, heat=0.08)
+_HIGH = SearchStage(2e10, least=500, most=10_000, heat=0.08)
+_HIGHEST = SearchStage(2e11, least=5_000, most=50_000, heat=0.08)
 EFFORTS: dict[EffortName, SearchEffort] = {
-    "low": SearchEffort(_LOW),
-    "medium": SearchEffort(_MEDIUM, final_restarts=3),
-    "high": SearchEffort(_HIGH, final_restarts=10, all_counts=True),
+    "low": SearchEffort((_HOT, _LOW), (_MEDIUM,)),
+    "medium": SearchEffort((_HOT, _LOW, _MEDIUM), (_FINAL,)),
+    "high": SearchEffort((_HOT, _LOW, _MEDIUM, _HIGH), (_FINAL, _HIGHEST)),
 }

@@ -1,81 +1,53 @@
-"""The placements that a local search passes through on its way from the placements in use: nearest first.
+"""The placements that a descent passes through on its way from the placements in use: nearest first.
 
-Axes: L layers, B layers still searched, K steps, X experts and one empty slot, G GPUs, C slots of a GPU, N slots, slot
-n on GPU n % G.
+Axes: L layers, E experts, X experts and one empty slot, G GPUs, C slots of a GPU.
 """
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
-from craftc.solvers.search.batch import PlacementBatch
-from craftc.solvers.search.exchanges import exchange_best
-from craftc.solvers.search.smoothed_peak import ExpertLoads, Float, squarings_for, standing
+from craftc.solvers.objectives import slot_floor, step_weights
+from craftc.solvers.problem import PlanningProblem
+from craftc.solvers.search.descent import moves
+from craftc.solvers.search.search_loads import loads_for_slots, loads_of_layers, squarings_for
 from craftc.solvers.search.step_compression import compress_steps
-from craftc.solvers.search.swaps import swap_best
 
-_FINE_ROUNDS = 40
-"""Rounds of one swap per layer: placements close to the start."""
-_COARSE_ROUNDS = 30
-"""Later rounds of up to `_STRAGGLERS` swaps per layer: placements that may move much."""
-_STRAGGLERS, _PARTNERS, _WANTED = 8, 16, 4
-_MOST_STEPS = 64
+_FINE, _COARSE, _STRIDE = 40, 30, 4
+"""The first 40 moves of a layer are all on the path, then every fourth, 30 times."""
+_MOST_STEPS = 16
 """Representative steps searched against."""
 
 
-def search_path(counts_SLE: np.ndarray, start_LGC: np.ndarray, barred_LEG: np.ndarray) -> list[np.ndarray]:
+def search_path(problem: PlanningProblem, start_LGC: np.ndarray, barred_LEG: np.ndarray) -> list[np.ndarray]:
     """Placements `expert_LGC` (padded with -1), the start first; every GPU keeps its number of slots in every layer.
 
     barred_LEG: whether a GPU may never hold an expert (because the expert's group is on another node), bool.
 
-    A swap of two copies moves two experts, an exchange of a replica for one of another expert moves one. Each round
-    makes the best of them in every layer that still gains.
+    A swap of two copies moves two experts, an exchange of a replica for one of another expert moves one. A layer in
+    which nothing helps any more stays as it is.
     """
-    layers, gpus, slots = start_LGC.shape
-    path = [start_LGC]
-    if gpus == 1:
-        return path
-    experts = counts_SLE.shape[2]
-    loads = _loads(counts_SLE, gpus)
-    expert_LN = np.where(start_LGC < 0, experts, start_LGC).transpose(0, 2, 1).reshape(layers, -1).astype(np.int64)
-    # Every GPU seems to hold an empty slot, so empty slots stay where they are.
+    if start_LGC.shape[1] == 1:
+        return [start_LGC]
+    experts, gpus, falls = problem.experts, problem.topology.gpus, problem.objective == "step-time"
+    steps = compress_steps(problem.counts_SLE, gpus, _MOST_STEPS, step_weights(problem), slot_floor(problem))
+    loads_L = loads_of_layers(steps)
+    # Empty slots stay where they are: no GPU may be given one.
     barred_LXG = np.pad(barred_LEG, ((0, 0), (0, 1), (0, 0)), constant_values=True)
-    for stragglers, rounds in ((1, _FINE_ROUNDS), (_STRAGGLERS, _COARSE_ROUNDS)):
-        batch = PlacementBatch.start(loads, expert_LN.copy(), gpus)
-        active = np.arange(layers)
-        for _ in range(rounds):
-            moved_B = _improve(batch, barred_LXG[active], stragglers)
-            if not moved_B.any():
-                break
-            active, batch = active[moved_B], batch.rows(np.flatnonzero(moved_B))
-            expert_LN[active] = batch.expert_BN
-            found_LGC = expert_LN.reshape(layers, slots, gpus).transpose(0, 2, 1)
-            path.append(np.where(found_LGC == experts, -1, found_LGC).astype(np.int32))
-    return path
 
+    def walk(layer: int) -> list[np.ndarray]:
+        slot_GC = np.where(start_LGC[layer] < 0, experts, start_LGC[layer])
+        loads, most = loads_for_slots(loads_L[layer], slot_GC), _FINE + _COARSE * _STRIDE
+        walked = moves(loads, slot_GC, problem.squarings or squarings_for(gpus), falls, barred_LXG[layer], most)
+        states = [
+            state_GC.copy() for number, state_GC in enumerate(walked, 1) if number <= _FINE or not number % _STRIDE
+        ]
+        return [start_LGC[layer], *(np.where(state == experts, -1, state).astype(np.int32) for state in states)]
 
-def _improve(batch: PlacementBatch, barred_BXG: np.ndarray, stragglers: int) -> np.ndarray:
-    """One round of swaps, or of one exchange if no swap helps; returns `moved_B`."""
-    squarings = squarings_for(batch.gpus)
-    # No GPU is given an expert that it seems to hold already.
-    np.logical_or(batch.holds_BXG, barred_BXG, out=batch.holds_BXG)
-    now = standing(batch.load_KBN, batch.loads.weight_KB, batch.gpus, squarings)
-    moved_B = swap_best(batch, now, squarings, stragglers, _PARTNERS)
-    stuck = np.flatnonzero(~moved_B & (batch.copies_BX[:, : batch.experts] > 1).any(axis=1))
-    if stuck.size:
-        tried = batch.rows(stuck)
-        exchanged = exchange_best(tried, squarings, _WANTED)
-        batch.put(stuck, tried)
-        moved_B[stuck] = exchanged
-    return moved_B
-
-
-def _loads(counts_SLE: np.ndarray, gpus: int) -> ExpertLoads:
-    """Loads of every layer's representative steps, with an extra expert without load after the others."""
-    steps = compress_steps(counts_SLE, gpus, _MOST_STEPS)
-    load_LKX = np.pad(steps.load_LKE, ((0, 0), (0, 0), (0, 1))).astype(Float)
-    return ExpertLoads(
-        np.ascontiguousarray(load_LKX.transpose(1, 0, 2)),
-        np.pad(steps.risk_LE, ((0, 0), (0, 1))).astype(Float),
-        np.ascontiguousarray(steps.weight_LK.T).astype(Float),
-    )
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as threads:
+        path_L = list(threads.map(walk, range(len(start_LGC))))
+    longest = max(map(len, path_L))
+    return [np.stack([states[min(number, len(states) - 1)] for states in path_L]) for number in range(longest)]

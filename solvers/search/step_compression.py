@@ -10,9 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 _ROUNDS = 6
-_RISK_OF_FEW_STEPS = 1.5
-"""Share of an expert's variance, times the number of steps seen, that counts as risk. On held-out steps of recorded
-traces 1.5 was best for GLM-5.2, 0.005 better than 3; elsewhere 0.75 to 3 differ only by noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,33 +21,42 @@ class RepresentativeSteps:
     weight_LK: np.ndarray
     """Share of all steps that each stands for, summing to 1 per layer."""
     risk_LE: np.ndarray
-    """Variance of an expert's load that these steps do not show, float32."""
+    """Variance of an expert's load within the steps that share a representative, float32."""
+    floor_LK: np.ndarray
+    """Time that a GPU takes for each of its slots, however few the tokens, in the same units."""
 
 
 def compress_steps(
-    counts_SLE: np.ndarray, gpus: int, most: int, weight_SL: np.ndarray | None = None
+    counts_SLE: np.ndarray,
+    gpus: int,
+    most: int,
+    weight_SL: np.ndarray | None = None,
+    floor_SL: np.ndarray | None = None,
 ) -> RepresentativeSteps:
     """At most `most` steps per layer that stand for all of `counts_SLE`, weighted evenly or by `weight_SL`.
 
-    The difference between a step and its representative counts as risk, and so does part of the variance over all
-    steps if there are few: future steps will differ from those seen.
+    floor_SL: time of a slot in units of the mean GPU load, None for none.
+
+    The difference between a step and its representative counts as risk.
     """
     steps, layers, experts = counts_SLE.shape
     kept = min(most, steps)
     load_LKE = np.zeros((layers, kept, experts), dtype=np.float32)
     weight_LK = np.zeros((layers, kept))
     risk_LE = np.zeros((layers, experts), dtype=np.float32)
+    floor_LK = np.zeros((layers, kept))
     for layer in range(layers):
         load_SE = _in_gpu_loads(counts_SLE[:, layer], gpus)
         nearest_S = np.arange(steps) if kept == steps else _nearest(load_SE, kept)
         size_K = np.bincount(nearest_S, minlength=kept)
         load_KE = _means(load_SE, nearest_S, size_K)
-        between_E = load_SE.var(axis=0)
-        hidden_E = (np.square(load_SE - load_KE[nearest_S])).mean(axis=0)
-        part_S = np.full(steps, 1 / steps) if weight_SL is None else weight_SL[:, layer] / weight_SL[:, layer].sum()
+        part_S = np.ones(steps) if weight_SL is None else weight_SL[:, layer]
+        part_S = part_S / max(part_S.sum(), 1e-300)
         load_LKE[layer], weight_LK[layer] = load_KE, np.bincount(nearest_S, weights=part_S, minlength=kept)
-        risk_LE[layer] = hidden_E + _RISK_OF_FEW_STEPS / max(steps, 6) * between_E
-    return RepresentativeSteps(load_LKE, weight_LK, risk_LE)
+        risk_LE[layer] = np.square(load_SE - load_KE[nearest_S]).mean(axis=0)
+        if floor_SL is not None:
+            floor_LK[layer] = np.bincount(nearest_S, floor_SL[:, layer], minlength=kept) / np.maximum(size_K, 1)
+    return RepresentativeSteps(load_LKE, weight_LK, risk_LE, floor_LK)
 
 
 def _in_gpu_loads(counts_SE: np.ndarray, gpus: int) -> np.ndarray:

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from craftc.solvers import replay as replay_module
 from craftc.solvers.replay import (
-    even_shares,
     gpu_loads,
     placement_array,
     placements_of,
@@ -86,8 +85,3 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     assert replay(counts_SLE, placements) == pytest.approx(whole)
     small = replay_batch(counts_SLE, np.array([0, 1, 1]), placement_array([*placements, placements[0]]))
     assert small == pytest.approx(whole_batch)
-
-
-def test_even_shares_sum_to_one_per_expert():
-    share_BEG = even_shares(placement_array([PLACEMENT]), 4)
-    assert share_BEG.sum(axis=2).tolist() == [[1, 1, 1, 1]]

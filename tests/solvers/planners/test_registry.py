@@ -74,7 +74,7 @@ def test_a_planner_is_asked_what_it_can_do():
         ("other", {"step_weight_S": np.ones(2)}, "planner other plans for balancedness only: .* choose craftc$"),
         ("craftc-uniform", {"objective": "step-time"}, "planner craftc-uniform plans for balancedness only"),
         ("craft", {"groups": 2}, "planner craft does not keep expert groups on nodes: choose eplb or craftc or other"),
-        ("other", {"groups": 2, "objective": "step-time"}, "cannot be combined"),
+        ("craftc", {"groups": 2, "step_weight_S": np.ones(2)}, "cannot be combined with the objective worst-workload"),
     ],
 )
 def test_what_it_cannot_do_is_refused_with_those_that_can(name: str, options: dict[str, Any], message: str):

@@ -3,7 +3,7 @@ import pytest
 
 from craftc.solvers.planners.craft import CraftPlanner
 from craftc.solvers.planners.eplb import eplb_placements_without_duplicates
-from craftc.solvers.planners.stepwise import StepwisePlanner, replica_candidates
+from craftc.solvers.planners.stepwise import StepwisePlanner
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import placements_of, replay
 from craftc.solvers.search.effort import EFFORTS
@@ -106,15 +106,6 @@ def test_thousands_of_steps_are_judged_on_all():
     told = curves.balancedness_LC[:, 0].mean()
     assert told == pytest.approx(reached(problem, alone), abs=0.01)
     assert reached(problem, alone) >= reached(problem, CraftPlanner().place(problem, (0, 0)))
-
-
-def test_candidates():
-    assert replica_candidates(32, 8) == (0, 1, 2, 4, 8)
-    assert replica_candidates(256, 64) == (0, 1, 2, 4, 8, 12, 16, 32, 64)
-    assert replica_candidates(8, 6, all_counts=True) == (0, 1, 2, 3, 4, 6)
-    assert replica_candidates(1, 3) == (0, 1, 2)
-    assert replica_candidates(5, 1) == (0,)
-    assert set(replica_candidates(256, 64)) < set(replica_candidates(256, 64, all_counts=True))
 
 
 @pytest.mark.skipif(not TRACES.exists(), reason="needs ../shared/traces")

@@ -7,6 +7,7 @@ def test_a_harder_effort_begins_with_the_easier_one():
     low, medium, high = (EFFORTS[name] for name in ("low", "medium", "high"))
     assert medium.stages[: len(low.stages)] == low.stages
     assert high.stages[: len(medium.stages)] == medium.stages
+    assert low.final().stages == medium.final().stages[: len(low.final().stages)]
     assert len(low.stages) < len(medium.stages) < len(high.stages)
 
 
@@ -14,15 +15,12 @@ def test_a_harder_effort_begins_with_the_easier_one():
 def test_the_final_search_goes_on_from_the_curves(name):
     effort = EFFORTS[name]
     assert effort.final().stages[: len(effort.stages)] == effort.stages
+    assert len(effort.final().stages) > len(effort.stages)
 
 
-def test_small_problems_get_more_restarts():
-    stage = SearchStage(8, 16, work=1e9, least=1, most=20)
-    sizes = [(1, 2, 4, 2), (24, 16, 8, 5), (58, 12, 64, 5), (61, 12, 1024, 2)]
-    restarts = [stage.restarts(*size) for size in sizes]
-    assert restarts == sorted(restarts, reverse=True)
-    assert (restarts[0], restarts[-1]) == (20, 1)
-
-
-def test_no_work_no_restarts():
-    assert SearchStage(4, 8).restarts(1, 1, 2, 1) == 0
+def test_small_problems_get_more_proposals_per_slot():
+    stage = SearchStage(1e9, least=20, most=2_000, heat=0.1)
+    sizes = [(1, 2, 8), (24, 16, 40), (58, 12, 320), (61, 32, 2048)]
+    per_slot = [stage.proposals(*size) / size[2] for size in sizes]
+    assert per_slot == sorted(per_slot, reverse=True)
+    assert (per_slot[0], per_slot[-1]) == (2_000, 20)

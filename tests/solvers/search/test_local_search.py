@@ -1,35 +1,56 @@
+import builtins
+import os
+import warnings
+
 import numpy as np
 import pytest
 
-from craftc.solvers.placement.copies import greedy_copies
-from craftc.solvers.placement.greedy import greedy_placements
-from craftc.solvers.placement.slots import layer_slots
+from craftc.solvers.placement.dealt import dealt_placements
 from craftc.solvers.replay import placements_of, replay_batch
+from craftc.solvers.search import local_search
+from craftc.solvers.search.descent import descend
 from craftc.solvers.search.effort import EFFORTS, SearchEffort, SearchStage
-from craftc.solvers.search.local_search import search_placements, search_stages
+from craftc.solvers.search.local_search import search_placements, search_stages, searcher
+from craftc.solvers.search.search_loads import Goal
 from craftc.solvers.search.step_compression import compress_steps
 from craftc.solvers.verifier import PlacedLayer, violations
-from craftc.topology import Topology
+from tests.solvers.search.layers import random_counts
 
-EFFORT = SearchEffort((SearchStage(4, 4), SearchStage(8, 7, least=2, most=2)))
+EFFORT = SearchEffort((SearchStage(1e6, 20, 40, 0.1), SearchStage(1e7, 50, 100, 0.1)))
 
 
 def setting(seed=0, layers=3, experts=24, gpus=8, counts=(0, 3, 8, 9)):
-    rng = np.random.default_rng(seed)
-    counts_SLE = rng.poisson(
-        rng.lognormal(0, 1, (1, layers, experts)) * rng.lognormal(0, 0.5, (6, layers, experts)) * 99
-    )
+    counts_SLE = np.concatenate([random_counts(seed + layer, 6, experts) for layer in range(layers)], axis=1)
     layer_B, replicas_B = np.repeat(np.arange(layers), len(counts)), np.tile(counts, layers)
-    load_BE = counts_SLE.sum(axis=0)[layer_B]
-    copies_BE = greedy_copies(load_BE, replicas_B, gpus)
-    slots_BG = layer_slots((experts + replicas_B).tolist(), Topology(gpus))
-    return counts_SLE, layer_B, replicas_B, greedy_placements(load_BE, copies_BE, slots_BG, Topology(gpus))
+    start_BGC = dealt_placements(counts_SLE.mean(axis=0)[layer_B], replicas_B, gpus)
+    return counts_SLE, layer_B, replicas_B, start_BGC
+
+
+def searched(counts_SLE, layer_B, start_BGC, seed=0, effort=EFFORT):
+    steps = compress_steps(counts_SLE, start_BGC.shape[1], 16)
+    return search_placements(steps, layer_B, start_BGC, effort, seed, Goal())
+
+
+@pytest.fixture
+def without_numba(monkeypatch):
+    """Importing numba fails, as on a machine without it."""
+    imported = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name.startswith(("numba", "craftc.solvers.search.annealing")):
+            raise ImportError("no numba here")
+        return imported(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    searcher.cache_clear()
+    yield
+    searcher.cache_clear()
 
 
 def test_straggles_less_and_stays_sound():
     counts_SLE, layer_B, replicas_B, start_BGC = setting()
-    found_BGC = search_placements(compress_steps(counts_SLE, 8, 16), layer_B, start_BGC, EFFORT, 0)
-    start_B, found_B = (replay_batch(counts_SLE, layer_B, one_BGC) for one_BGC in (start_BGC, found_BGC))
+    found_BGC = searched(counts_SLE, layer_B, start_BGC)
+    start_B, found_B = (replay_batch(counts_SLE, layer_B, each) for each in (start_BGC, found_BGC))
     assert (found_B > start_B + 0.01).all()
     for row, placement in enumerate(placements_of(found_BGC)):
         assert violations([PlacedLayer("layer", 24, 1, int(replicas_B[row]), placement)], 8) == ()
@@ -37,17 +58,23 @@ def test_straggles_less_and_stays_sound():
 
 def test_a_problem_does_not_depend_on_its_batch():
     counts_SLE, layer_B, _, start_BGC = setting(1)
-    steps = compress_steps(counts_SLE, 8, 16)
-    together_BGC = search_placements(steps, layer_B, start_BGC, EFFORT, 5)
+    together_BGC = searched(counts_SLE, layer_B, start_BGC, 5)
     for row in (0, 3, 7, 10):
-        alone_BGC = search_placements(steps, layer_B[[row]], start_BGC[[row]], EFFORT, 5)
+        alone_BGC = searched(counts_SLE, layer_B[[row]], start_BGC[[row]], 5)
         assert (alone_BGC[0] == together_BGC[row]).all()
+
+
+@pytest.mark.parametrize("processors", [1, 2, 7])
+def test_nor_on_the_number_of_threads(monkeypatch, processors):
+    counts_SLE, layer_B, _, start_BGC = setting(2)
+    expected_BGC = searched(counts_SLE, layer_B, start_BGC)
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    assert (searched(counts_SLE, layer_B, start_BGC) == expected_BGC).all()
 
 
 def test_same_seed_same_placement():
     counts_SLE, layer_B, _, start_BGC = setting(2)
-    steps = compress_steps(counts_SLE, 8, 16)
-    first, again, other = (search_placements(steps, layer_B, start_BGC, EFFORT, seed) for seed in (1, 1, 2))
+    first, again, other = (searched(counts_SLE, layer_B, start_BGC, seed) for seed in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).any()
 
@@ -55,18 +82,36 @@ def test_same_seed_same_placement():
 def test_stages_go_on_from_each_other():
     counts_SLE, layer_B, _, start_BGC = setting(3)
     steps = compress_steps(counts_SLE, 8, 16)
-    stages = search_stages(steps, layer_B, start_BGC, EFFORT, 0)
-    first = search_stages(steps, layer_B, start_BGC, SearchEffort(EFFORT.stages[:1]), 0)
+    stages = search_stages(steps, layer_B, start_BGC, EFFORT, 0, Goal())
+    first = search_stages(steps, layer_B, start_BGC, SearchEffort(EFFORT.stages[:1]), 0, Goal())
     assert len(stages) == 2
     assert (stages[0] == first[0]).all()
     assert (stages[1] != stages[0]).any()
 
 
 @pytest.mark.parametrize(
-    ("experts", "gpus", "counts"), [(6, 1, (0,)), (1, 3, (0, 2)), (5, 8, (0, 1, 11)), (4, 2, (4,))]
+    ("experts", "gpus", "counts"), [(6, 1, (0,)), (1, 3, (0, 2)), (5, 8, (0, 1, 11)), (4, 2, (4,)), (3, 40, (0, 50))]
 )
 def test_odd_shapes(experts, gpus, counts):
     counts_SLE, layer_B, replicas_B, start_BGC = setting(4, 2, experts, gpus, counts)
-    found_BGC = search_placements(compress_steps(counts_SLE, gpus, 16), layer_B, start_BGC, EFFORTS["low"], 0)
+    found_BGC = searched(counts_SLE, layer_B, start_BGC, effort=EFFORTS["low"])
     for row, placement in enumerate(placements_of(found_BGC)):
         assert violations([PlacedLayer("layer", experts, 1, int(replicas_B[row]), placement)], gpus) == ()
+
+
+@pytest.mark.usefixtures("without_numba")
+def test_without_numba_numpy_searches_and_a_warning_says_so_once():
+    counts_SLE, layer_B, _, start_BGC = setting(5)
+    with pytest.warns(UserWarning, match=r"numba cannot be used \(no numba here\): placements are searched with numpy"):
+        found_BGC = searched(counts_SLE, layer_B, start_BGC)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (searched(counts_SLE, layer_B, start_BGC) == found_BGC).all()
+    assert searcher() is descend
+    start_B, found_B = (replay_batch(counts_SLE, layer_B, each) for each in (start_BGC, found_BGC))
+    assert (found_B > start_B + 0.01).all()
+
+
+def test_the_compiled_search_is_used_where_it_can_be():
+    assert searcher() is not descend
+    assert local_search.searcher.cache_info().currsize == 1
