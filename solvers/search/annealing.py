@@ -5,8 +5,8 @@ its experts a further copy in place of somebody else's replica. What a proposal 
 GPUs that it touches; nothing else is computed. Proposals that get worse are accepted up to a threshold that falls
 (threshold accepting), and the best placement seen is returned.
 
-All numbers are single precision and are added in a fixed order: the result depends neither on threads nor on how wide a
-processor's vectors are. Only this file imports numba.
+All numbers are in single precision and added in a fixed order: the result depends neither on threads nor on how wide a
+processor's vectors are.
 
 Axes: K steps, padded to a multiple of 8; X experts and one empty slot (no load), G GPUs, C slots of a GPU, H GPUs that
 a proposal touches.
@@ -15,15 +15,13 @@ a proposal touches.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
 
-import numba
 import numpy as np
 
+from craftc.solvers.search.compiled import compiled
 from craftc.solvers.search.search_loads import LANES, SearchLoads
+from craftc.solvers.search.search_state import SearchState, search_state
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 _REBUILD = 32
 """Accepted proposals after which loads are added up afresh, against rounding."""
 _TRIES = 16
@@ -34,74 +32,42 @@ _COOLING = 0.02
 """Last threshold / first threshold."""
 
 
-def _compiled(function: Function) -> Function:
-    """`function` compiled at its first call; kept in a cache folder if there is one that can be written."""
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        compiled: Function = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # numba found no folder for its cache, neither here nor in the user's cache folder
-        compiled = numba.njit(**options)(function)
-    return compiled
-
-
-class _State(NamedTuple):
-    """A placement and its loads; `copy`, `gpu` and `power` are in units of each step's fullest GPU."""
-
-    slot_GC: np.ndarray
-    copies_X: np.ndarray
-    holds_XG: np.ndarray
-    where_XG: np.ndarray
-    """The GPUs that hold an expert: the first `copies_X` of a row."""
-    copy_XK: np.ndarray
-    """Load of one copy."""
-    gpu_GK: np.ndarray
-    power_GK: np.ndarray
-    floor_K: np.ndarray
-    """Power of the floor."""
-    sum_K: np.ndarray
-    """Sum of powers over GPUs, and of the floor."""
-    slope_K: np.ndarray
-    """What one unit of `sum_K` takes from the value."""
-    unit_K: np.ndarray
-    fullest_K: np.ndarray
-    touched_H: np.ndarray
-    """GPUs that a proposal touches, and what their loads and powers would be."""
-    load_HK: np.ndarray
-    power_HK: np.ndarray
-    change_K: np.ndarray
-    loss_K: np.ndarray
-    heavier_K: np.ndarray
-    lighter_K: np.ndarray
-
-
-@_compiled
 def anneal(
     loads: SearchLoads, slot_GC: np.ndarray, squarings: int, falls: bool, proposals: int, heat: float, seed: int
-) -> float:  # pragma: no cover
+) -> float:
     """Improve `slot_GC` (int32, the id after all experts in an empty slot) in place; returns its value.
 
     squarings: the power is 2 ** squarings. falls: the value is the weighted sum over steps of minus the power mean
     (step time); otherwise of 1 / power mean (balancedness). heat: the first threshold, as a part of what one GPU
     contributes to the value.
     """
-    experts, steps = len(loads.risk_X) - 1, len(loads.weight_K)
+    random = np.array([seed * 2654435761 + 88172645463325252], dtype=np.uint64)
+    useful = proposals if len(slot_GC) > 1 and loads.busy else 0
+    value: float = _anneal(loads, search_state(loads, slot_GC), squarings, falls, useful, heat, random)
+    return value
+
+
+@compiled
+def _anneal(
+    loads: SearchLoads, state: SearchState, squarings: int, falls: bool, proposals: int, heat: float, random: np.ndarray
+) -> float:
+    slot_GC, experts = state.slot_GC, len(loads.risk_X) - 1
     gpus, slots = slot_GC.shape
-    state = _start(slot_GC, experts, steps)
-    value = _rebuild(loads, state, squarings, falls)
+    _rebuild(loads, state, squarings)
+    value = _slopes(loads, state, squarings, falls)
     best, best_GC = value, slot_GC.copy()
     replicas = state.copies_X[:experts].sum() - experts
-    random = np.array([np.uint64(seed) * np.uint64(2654435761) + np.uint64(88172645463325252)])
     threshold = np.float32(heat * abs(value) / gpus)
     cooling = np.float32(_COOLING ** (256.0 / max(proposals, 256)))
     worth_a_look = 0.0
     accepted = 0
-    for proposal in range(proposals if loads.busy > 0 and gpus > 1 else 0):
+    for proposal in range(proposals):
         if proposal % 256 == 0:
             threshold *= cooling
             part = abs(value) / (loads.busy * 2.0**squarings)
-            worth_a_look = part * (math.exp(min(threshold / part, 60.0)) - 1)
-        step = loads.busy_K[_below(random, loads.busy)]
-        here, there = state.fullest_K[step], _below(random, gpus)
+            worth_a_look = part * (math.exp(min(float(threshold) / part, 60.0)) - 1)
+        look = loads.busy_K[_below(random, loads.busy)]
+        here, there = state.fullest_K[look], _below(random, gpus)
         first, second = _below(random, slots), _below(random, slots)
         mine = slot_GC[here, first]
         exchanging = replicas > 0 and _below(random, 256) < _EXCHANGES
@@ -119,13 +85,13 @@ def anneal(
             touched = _try_exchange(loads, state, there, other, mine)
         else:
             rival = _below(random, gpus)
-            if state.gpu_GK[rival, step] < state.gpu_GK[there, step]:
+            if state.gpu_GK[rival, look] < state.gpu_GK[there, look]:
                 there = rival
             other = slot_GC[there, second]
             if here == there:
                 continue
-            less = state.copy_XK[mine, step] - state.copy_XK[other, step]
-            if less <= 0 or state.gpu_GK[there, step] + less >= state.gpu_GK[here, step]:
+            less = state.copy_XK[mine, look] - state.copy_XK[other, look]
+            if less <= 0 or state.gpu_GK[there, look] + less >= state.gpu_GK[here, look]:
                 continue
             if state.holds_XG[mine, there] or state.holds_XG[other, here]:
                 continue
@@ -137,60 +103,26 @@ def anneal(
             _exchange(state, there, second, other, mine)
         else:
             _swap(state, here, there, first, second)
-        _take(state, touched)
+        for number in range(touched):
+            gpu = state.touched_H[number]
+            for step in range(len(state.sum_K)):
+                state.gpu_GK[gpu, step] = state.load_HK[number, step]
+                state.power_GK[gpu, step] = state.power_HK[number, step]
         accepted += 1
         if accepted % _REBUILD == 0:
-            value = _rebuild(loads, state, squarings, falls)
-        else:
-            value = _slopes(loads, state, squarings, falls)
+            _rebuild(loads, state, squarings)
+        value = _slopes(loads, state, squarings, falls)
         if value > best:
-            best = value
-            best_GC[:] = slot_GC
+            best, best_GC[:] = value, slot_GC
     slot_GC[:] = best_GC
     return best
 
 
-@_compiled
-def _start(slot_GC: np.ndarray, experts: int, steps: int) -> _State:  # pragma: no cover
-    gpus, slots = slot_GC.shape
-    copies_X = np.zeros(experts + 1, np.int64)
-    holds_XG = np.zeros((experts + 1, gpus), np.bool_)
-    where_XG = np.zeros((experts + 1, gpus), np.int32)
-    for gpu in range(gpus):
-        for slot in range(slots):
-            expert = slot_GC[gpu, slot]
-            where_XG[expert, copies_X[expert]] = gpu
-            copies_X[expert] += 1
-            holds_XG[expert, gpu] = True
-    f = np.float32
-    return _State(
-        slot_GC,
-        copies_X,
-        holds_XG,
-        where_XG,
-        np.zeros((experts + 1, steps), f),
-        np.zeros((gpus, steps), f),
-        np.zeros((gpus, steps), f),
-        np.zeros(steps, f),
-        np.zeros(steps, f),
-        np.zeros(steps, f),
-        np.zeros(steps, f),
-        np.zeros(steps, np.int64),
-        np.zeros(2 * gpus + 1, np.int64),
-        np.zeros((2 * gpus + 1, steps), f),
-        np.zeros((2 * gpus + 1, steps), f),
-        np.zeros(steps, f),
-        np.zeros(steps, f),
-        np.zeros(steps, f),
-        np.zeros(steps, f),
-    )
-
-
-@_compiled
-def _rebuild(loads: SearchLoads, state: _State, squarings: int, falls: bool) -> float:  # pragma: no cover
-    """Add up all loads; returns the value."""
+@compiled
+def _rebuild(loads: SearchLoads, state: SearchState, squarings: int) -> None:
+    """Add up all loads."""
     experts, steps = len(loads.risk_X) - 1, len(loads.weight_K)
-    gpus, slots = state.slot_GC.shape
+    gpus = len(state.slot_GC)
     for expert in range(experts):
         part = np.float32(1) / np.float32(max(state.copies_X[expert], 1))
         risk = loads.risk_X[expert] * part * part
@@ -198,30 +130,26 @@ def _rebuild(loads: SearchLoads, state: _State, squarings: int, falls: bool) -> 
             state.copy_XK[expert, step] = loads.load_XK[expert, step] * part + risk
     state.gpu_GK[:] = 0
     for gpu in range(gpus):
-        for slot in range(slots):
-            expert = state.slot_GC[gpu, slot]
+        for slot in range(state.slot_GC.shape[1]):
             for step in range(steps):
-                state.gpu_GK[gpu, step] += state.copy_XK[expert, step]
+                state.gpu_GK[gpu, step] += state.copy_XK[state.slot_GC[gpu, slot], step]
     for step in range(steps):
         top = loads.floor_K[step]
         for gpu in range(gpus):
             top = max(top, state.gpu_GK[gpu, step])
         state.unit_K[step] = np.float32(1) / top if top > 0 else np.float32(0)
-        state.floor_K[step] = loads.floor_K[step] * state.unit_K[step]
-    _raise(state.floor_K, squarings)
+        state.floor_K[step] = _power(loads.floor_K[step] * state.unit_K[step], squarings)
     for expert in range(experts):
         for step in range(steps):
             state.copy_XK[expert, step] *= state.unit_K[step]
     for gpu in range(gpus):
         for step in range(steps):
             state.gpu_GK[gpu, step] *= state.unit_K[step]
-            state.power_GK[gpu, step] = state.gpu_GK[gpu, step]
-        _raise(state.power_GK[gpu], squarings)
-    return _slopes(loads, state, squarings, falls)
+            state.power_GK[gpu, step] = _power(state.gpu_GK[gpu, step], squarings)
 
 
-@_compiled
-def _slopes(loads: SearchLoads, state: _State, squarings: int, falls: bool) -> float:  # pragma: no cover
+@compiled
+def _slopes(loads: SearchLoads, state: SearchState, squarings: int, falls: bool) -> float:
     """Bring `sum_K`, `slope_K` and `fullest_K` up to date; returns the value."""
     gpus = len(state.gpu_GK)
     state.sum_K[:] = state.floor_K
@@ -243,18 +171,18 @@ def _slopes(loads: SearchLoads, state: _State, squarings: int, falls: bool) -> f
             if state.gpu_GK[gpu, step] > state.gpu_GK[fullest, step]:
                 fullest = gpu
         state.fullest_K[step] = fullest
-    return value
+    return float(value)
 
 
-@_compiled
-def _raise(value_K: np.ndarray, squarings: int) -> None:  # pragma: no cover
+@compiled
+def _power(load: np.float32, squarings: int) -> np.float32:
     for _ in range(squarings):
-        for step in range(len(value_K)):
-            value_K[step] *= value_K[step]
+        load *= load
+    return load
 
 
-@_compiled
-def _try_swap(state: _State, here: int, there: int, mine: int, other: int) -> int:  # pragma: no cover
+@compiled
+def _try_swap(state: SearchState, here: int, there: int, mine: int, other: int) -> int:
     """Loads if two GPUs swapped `mine` and `other`; returns the number of GPUs touched."""
     state.touched_H[0], state.touched_H[1] = here, there
     for step in range(len(state.sum_K)):
@@ -264,70 +192,54 @@ def _try_swap(state: _State, here: int, there: int, mine: int, other: int) -> in
     return 2
 
 
-@_compiled
-def _swap(state: _State, here: int, there: int, first: int, second: int) -> None:  # pragma: no cover
-    mine, other = state.slot_GC[here, first], state.slot_GC[there, second]
-    state.slot_GC[here, first], state.slot_GC[there, second] = other, mine
-    for expert, old, new in ((mine, here, there), (other, there, here)):
-        state.holds_XG[expert, old], state.holds_XG[expert, new] = False, True
-        for number in range(state.copies_X[expert]):
-            if state.where_XG[expert, number] == old:
-                state.where_XG[expert, number] = new
-
-
-@_compiled
-def _try_exchange(loads: SearchLoads, state: _State, there: int, loser: int, winner: int) -> int:  # pragma: no cover
+@compiled
+def _try_exchange(loads: SearchLoads, state: SearchState, there: int, loser: int, winner: int) -> int:
     """Loads if a copy of `winner` replaced the one of `loser` on GPU `there`; returns the number of GPUs touched."""
-    steps = len(state.sum_K)
     f = np.float32
     fewer, more = f(1) / f(state.copies_X[loser] - 1), f(1) / f(state.copies_X[winner] + 1)
-    for step in range(steps):
-        unit = state.unit_K[step]
-        one = (loads.load_XK[loser, step] * fewer + loads.risk_X[loser] * fewer * fewer) * unit
-        state.heavier_K[step] = one - state.copy_XK[loser, step]
-        one = (loads.load_XK[winner, step] * more + loads.risk_X[winner] * more * more) * unit
-        state.lighter_K[step] = one - state.copy_XK[winner, step]
-        change = state.copy_XK[winner, step] + state.lighter_K[step] - state.copy_XK[loser, step]
-        state.load_HK[0, step] = state.gpu_GK[there, step] + change
-    state.touched_H[0] = there
-    touched = 1
-    for number in range(state.copies_X[winner]):
-        gpu = state.where_XG[winner, number]
-        state.touched_H[touched] = gpu
-        both = f(1) if state.holds_XG[loser, gpu] else f(0)
-        for step in range(steps):
-            change = state.lighter_K[step] + both * state.heavier_K[step]
-            state.load_HK[touched, step] = state.gpu_GK[gpu, step] + change
-        touched += 1
-    for number in range(state.copies_X[loser]):
-        gpu = state.where_XG[loser, number]
-        if gpu == there or state.holds_XG[winner, gpu]:
+    for step in range(len(state.sum_K)):
+        load = loads.load_XK[loser, step] * fewer + loads.risk_X[loser] * fewer * fewer
+        state.heavier_K[step] = load * state.unit_K[step] - state.copy_XK[loser, step]
+        load = loads.load_XK[winner, step] * more + loads.risk_X[winner] * more * more
+        state.lighter_K[step] = load * state.unit_K[step] - state.copy_XK[winner, step]
+    touched = 0
+    for gpu in range(len(state.gpu_GK)):
+        if not (state.holds_XG[loser, gpu] or state.holds_XG[winner, gpu]):
             continue
         state.touched_H[touched] = gpu
-        for step in range(steps):
-            state.load_HK[touched, step] = state.gpu_GK[gpu, step] + state.heavier_K[step]
+        losers, winners = f(state.holds_XG[loser, gpu]), f(state.holds_XG[winner, gpu])
+        for step in range(len(state.sum_K)):
+            load = state.gpu_GK[gpu, step] + winners * state.lighter_K[step]
+            if gpu == there:
+                load += state.copy_XK[winner, step] + state.lighter_K[step] - state.copy_XK[loser, step]
+            else:
+                load += losers * state.heavier_K[step]
+            state.load_HK[touched, step] = load
         touched += 1
     return touched
 
 
-@_compiled
-def _exchange(state: _State, there: int, slot: int, loser: int, winner: int) -> None:  # pragma: no cover
+@compiled
+def _swap(state: SearchState, here: int, there: int, first: int, second: int) -> None:
+    mine, other = state.slot_GC[here, first], state.slot_GC[there, second]
+    state.slot_GC[here, first], state.slot_GC[there, second] = other, mine
+    state.holds_XG[mine, here], state.holds_XG[mine, there] = False, True
+    state.holds_XG[other, there], state.holds_XG[other, here] = False, True
+
+
+@compiled
+def _exchange(state: SearchState, there: int, slot: int, loser: int, winner: int) -> None:
     state.slot_GC[there, slot] = winner
+    state.holds_XG[loser, there], state.holds_XG[winner, there] = False, True
+    state.copies_X[loser] -= 1
+    state.copies_X[winner] += 1
     for step in range(len(state.sum_K)):
         state.copy_XK[loser, step] += state.heavier_K[step]
         state.copy_XK[winner, step] += state.lighter_K[step]
-    state.holds_XG[loser, there], state.holds_XG[winner, there] = False, True
-    state.copies_X[loser] -= 1
-    last = state.where_XG[loser, state.copies_X[loser]]
-    for number in range(state.copies_X[loser]):
-        if state.where_XG[loser, number] == there:
-            state.where_XG[loser, number] = last
-    state.where_XG[winner, state.copies_X[winner]] = there
-    state.copies_X[winner] += 1
 
 
-@_compiled
-def _first_order_loss(state: _State, touched: int, squarings: int) -> float:  # pragma: no cover
+@compiled
+def _first_order_loss(state: SearchState, touched: int, squarings: int) -> float:
     """What the value loses if the touched GPUs took their new loads, to first order in `sum_K`: never too little."""
     steps = len(state.sum_K)
     state.change_K[:] = 0
@@ -347,11 +259,11 @@ def _first_order_loss(state: _State, touched: int, squarings: int) -> float:  # 
     total = np.float32(0)
     for lane in range(LANES):
         total += state.loss_K[lane]
-    return total
+    return float(total)
 
 
-@_compiled
-def _loss(loads: SearchLoads, state: _State, squarings: int, falls: bool) -> float:  # pragma: no cover
+@compiled
+def _loss(loads: SearchLoads, state: SearchState, squarings: int, falls: bool) -> float:
     """What the value loses by the changes that `_first_order_loss` has left in `change_K`."""
     total = np.float32(0)
     for number in range(loads.busy):
@@ -359,31 +271,20 @@ def _loss(loads: SearchLoads, state: _State, squarings: int, falls: bool) -> flo
         before, after = state.sum_K[step], max(state.sum_K[step] + state.change_K[step], np.float32(1e-30))
         for _ in range(squarings):
             before, after = np.sqrt(before), np.sqrt(after)
-        if falls:
-            total += loads.weight_K[step] * (after - before) / state.unit_K[step]
-        else:
-            total += loads.weight_K[step] * (1 / before - 1 / after) * state.unit_K[step]
-    return total
+        unit = state.unit_K[step]
+        total += loads.weight_K[step] * ((after - before) / unit if falls else (1 / before - 1 / after) * unit)
+    return float(total)
 
 
-@_compiled
-def _take(state: _State, touched: int) -> None:  # pragma: no cover
-    for number in range(touched):
-        gpu = state.touched_H[number]
-        for step in range(len(state.sum_K)):
-            state.gpu_GK[gpu, step] = state.load_HK[number, step]
-            state.power_GK[gpu, step] = state.power_HK[number, step]
-
-
-@_compiled
-def _below(random: np.ndarray, end: int) -> int:  # pragma: no cover
+@compiled
+def _below(random: np.ndarray, end: int) -> int:
     """A random number in 0..end-1 (xorshift), the next of the sequence in `random`."""
     word = random[0]
     word ^= word << np.uint64(13)
     word ^= word >> np.uint64(7)
     word ^= word << np.uint64(17)
     random[0] = word
-    return np.int64(((word >> np.uint64(32)) * np.uint64(end)) >> np.uint64(32))
+    return np.int64(((word >> np.uint64(32)) * np.uint64(end)) >> np.uint64(32))  # type: ignore[return-value]
 
 
 def warm_up() -> None:

@@ -70,7 +70,8 @@ def searcher() -> Search:
     except Exception as error:  # whatever keeps numba from compiling here
         from craftc.solvers.search.descent import descend
 
-        warnings.warn(f"numba cannot be used ({error}): placements are searched with numpy, slower", stacklevel=2)
+        reason = str(error).partition("\n")[0][:200]
+        warnings.warn(f"numba cannot be used ({reason}): placements are searched with numpy, slower", stacklevel=2)
         return descend
     search: Search = anneal
     return search

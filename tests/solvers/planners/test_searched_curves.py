@@ -37,8 +37,8 @@ def test_candidates_keep_to_the_gpus_of_a_node():
 
 
 def test_counts_that_cannot_pay_are_not_searched():
-    problem = problem_of(64, 16, layers=2, budget=40)
-    asked = []
+    problem = problem_of(64, 16, layers=6, budget=18)
+    asked: list = []
 
     def judge(layer_B, replicas_B):
         asked.extend(zip(layer_B.tolist(), replicas_B.tolist(), strict=True))
@@ -49,14 +49,14 @@ def test_counts_that_cannot_pay_are_not_searched():
     counts_0 = {count for layer, count in asked if layer == 0}
     counts_1 = {count for layer, count in asked if layer == 1}
     assert max(counts_0) == 4, "a balanced layer gains nothing"
-    assert 24 in counts_1
+    assert max(counts_1) == 18
     assert curves.balancedness_LC[0].tolist() == [0.999] * len(curves.candidates_C)
     assert (np.diff(curves.balancedness_LC[1]) >= 0).all()
 
 
 def test_everything_is_searched_where_the_budget_is_not_scarce():
     problem = problem_of(8, 4, layers=1)
-    asked = []
+    asked: list = []
 
     def judge(layer_B, replicas_B):
         asked.extend(replicas_B.tolist())
