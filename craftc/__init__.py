@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from craftc.api import Inspection, Optimized, inspect, optimize, plan, profile
+    from craftc.api import Inspection, Optimized, PhasePlan, inspect, optimize, plan, plan_per_phase, profile
     from craftc.deployment.load_model import load_model
     from craftc.deployment.prepare_model import prepare
     from craftc.errors import BadInput, CraftcError, Infeasible, Unsupported, VerificationFailed
@@ -34,6 +34,7 @@ __all__ = [
     "LoadProfile",
     "MoELayer",
     "Optimized",
+    "PhasePlan",
     "PlanningOptions",
     "ReplicationPlan",
     "Topology",
@@ -45,6 +46,7 @@ __all__ = [
     "load_model",
     "optimize",
     "plan",
+    "plan_per_phase",
     "prepare",
     "profile",
     "read_loads",
@@ -62,6 +64,7 @@ _MODULE_OF = {
     "LoadProfile": "craftc.loads.load_profile",
     "MoELayer": "craftc.models.moe_layer",
     "Optimized": "craftc.api",
+    "PhasePlan": "craftc.api",
     "PlanningOptions": "craftc.planning_options",
     "ReplicationPlan": "craftc.plans.replication_plan",
     "Topology": "craftc.topology",
@@ -72,6 +75,7 @@ _MODULE_OF = {
     "load_model": "craftc.deployment.load_model",
     "optimize": "craftc.api",
     "plan": "craftc.api",
+    "plan_per_phase": "craftc.api",
     "prepare": "craftc.deployment.prepare_model",
     "profile": "craftc.api",
     "read_loads": "craftc.loads.read_loads",

@@ -1,4 +1,4 @@
-"""The Python API: `craftc.inspect`, `craftc.profile`, `craftc.plan`, `craftc.optimize`. Frozen values, no files."""
+"""The Python API: `craftc.inspect`, `craftc.profile`, `craftc.plan`, `craftc.plan_per_phase`, `craftc.optimize`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import Pass, Progress
 from craftc.passes.compilation import NearMiss, PassTiming, Verification
-from craftc.passes.pipelines import analysed, optimizing, planned, profiled, run_on_model
+from craftc.passes.pipelines import analysed, optimizing, phases_found, planned, profiled, run_on_model
 from craftc.planning_options import PlanningOptions, PlanningRequest
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.topology import Topology
@@ -38,6 +38,20 @@ class Inspection:
     """By ordinal."""
     near_misses: tuple[NearMiss, ...]
     """Modules that are almost an MoE layer, each with the reason why not."""
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """A plan for one phase of the loads, such as prefill or decode, for servers of its own."""
+
+    name: str
+    """What the names of its steps have in common, or `phase-1`, `phase-2`, ..."""
+    steps: tuple[int, ...]
+    """Numbers of its steps from 0, ascending; the plan is made from these alone."""
+    plan: ReplicationPlan
+    """Copies and placement."""
+    gain: float
+    """Balancedness that a plan of its own gains over one plan for all, on its steps left out of planning."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +135,40 @@ def plan(
     """
     known = layers_of_loads(loads, expert_bytes) if layers is None else layers
     return planned(PlanningRequest(topology, parse_budget(budget), options), loads, known, on_pass=on_pass).plan
+
+
+def plan_per_phase(
+    loads: LoadProfile,
+    topology: Topology,
+    budget: str,
+    *,
+    expert_bytes: int | None = None,
+    layers: Sequence[MoELayer] | None = None,
+    options: PlanningOptions = DEFAULTS,
+    on_pass: Progress | None = None,
+) -> tuple[PhasePlan, ...]:
+    """Plan each phase of the loads for servers of its own: prefill and decode route differently.
+
+    loads: tokens per step, layer and expert. Steps are told apart by their names (`prefill_0`, `decode_0`, ...), or by
+    their loads.
+    topology: GPUs and nodes of the servers of each phase.
+    budget: memory for the replicas of each plan, as in `craftc.plan`.
+    expert_bytes: bytes of one expert, if all layers' experts have the same size.
+    layers: the MoE layers, instead of `expert_bytes`, if sizes differ or names matter.
+    options: how to plan.
+    on_pass: called with the name of every pass as it starts.
+
+    Raises BadInput on input that cannot be used or has no phases, Unsupported if options cannot be combined, Infeasible
+    if no plan fits.
+    """
+    known = layers_of_loads(loads, expert_bytes) if layers is None else layers
+    request = PlanningRequest(topology, parse_budget(budget), options)
+    found = phases_found(request, loads, known, on_pass=on_pass)
+    plans = [planned(request, loads, known, phase=phase, on_pass=on_pass).plan for phase in found.phases]
+    return tuple(
+        PhasePlan(phase.name, phase.steps, made, gain)
+        for phase, made, gain in zip(found.phases, plans, found.gain_P, strict=True)
+    )
 
 
 def optimize(

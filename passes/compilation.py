@@ -12,6 +12,7 @@ from craftc.models.workload import WorkloadInputs
 from craftc.planning_options import PlanningRequest
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.solvers.allocation.auto_budget import BudgetCurve
+from craftc.solvers.phases import PhaseGain
 from craftc.solvers.problem import Allocation, BenefitCurves, PlanningProblem
 
 if TYPE_CHECKING:  # planning from loads alone must not pay for importing torch
@@ -118,6 +119,8 @@ class Compilation:
     """Replicas per layer."""
     plan: Fact[ReplicationPlan] = Fact("place_replicas")
     """Copies and placement."""
+    phases: Fact[PhaseGain | None] = Fact("find_phases")
+    """What a plan for each phase of the steps would gain; None if all steps are alike."""
     verification: Fact[Verification] = Fact("verify_rewrite")
     """Measured equality of original and rewritten model."""
     timings: tuple[PassTiming, ...] = ()

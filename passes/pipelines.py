@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
@@ -18,6 +19,7 @@ from craftc.passes.planning.choose_budget import ChooseBudget
 from craftc.passes.planning.choose_shares import ChooseShares
 from craftc.passes.planning.cross_validate import CrossValidate
 from craftc.passes.planning.estimate_benefit import EstimateBenefit
+from craftc.passes.planning.find_phases import FindPhases
 from craftc.passes.planning.match_loads import MatchLoads
 from craftc.passes.planning.place_replicas import PlaceReplicas
 from craftc.passes.planning.pose_problem import PoseProblem
@@ -27,7 +29,9 @@ from craftc.passes.planning.validate_curves import ValidateCurves
 from craftc.passes.planning.weigh_workloads import WeighWorkloads
 from craftc.planning_options import PlanningOptions, PlanningRequest
 from craftc.plans.replication_plan import ReplicationPlan
+from craftc.solvers.phases import Phase, PhaseGain
 from craftc.solvers.planners.registry import planner_named
+from craftc.solvers.step_clusters import FEWEST_STEPS
 
 if TYPE_CHECKING:  # planning from loads must not import torch
     from torch import nn
@@ -51,11 +55,34 @@ def planned(
     layers: Sequence[MoELayer],
     *,
     model: nn.Module | None = None,
+    phase: Phase | None = None,
     on_pass: Progress | None = None,
 ) -> Compilation:
-    """What `request` asks for, planned from `loads` for `layers`; `model` only names the origin of the plan."""
+    """What `request` asks for, planned from `loads` for `layers`; `model` only names the origin of the plan.
+
+    phase: plan from its steps alone, and look for no phases within it. Raises BadInput if a layer has no tokens in it.
+    """
+    start = Compilation(loads=loads if phase is None else loads.select_steps(phase.steps), layers=tuple(layers))
+    pipeline = planning(request, phases=phase is None)
+    return pipeline.run(start if model is None else updated(start, model=model), on_pass)
+
+
+def phases_found(
+    request: PlanningRequest, loads: LoadProfile, layers: Sequence[MoELayer], *, on_pass: Progress | None = None
+) -> PhaseGain:
+    """The phases of `loads`, and what a plan for each would gain. Raises BadInput if there are none."""
+    if request.options.current_plan is not None:
+        raise BadInput("plans per phase are made from scratch: drop the plan in use, or replan each phase's plan alone")
+    budget = (EstimateBenefit(), ChooseBudget()) if request.budget.kind == "auto" else ()
+    passes = (MatchLoads(), ResolveBudget(), PoseProblem(), *budget, FindPhases())
     start = Compilation(loads=loads, layers=tuple(layers))
-    return planning(request).run(start if model is None else updated(start, model=model), on_pass)
+    found = Pipeline(passes, request).run(start, on_pass).phases
+    if found is None:
+        raise BadInput(
+            f"no phases in {loads.steps} steps: neither their names nor their loads fall into groups of at least "
+            f"{FEWEST_STEPS} steps that route differently; make one plan, or name the steps of the loads (step_names)"
+        )
+    return found
 
 
 def rewritten(
@@ -94,8 +121,11 @@ def analysis() -> Pipeline:
     return Pipeline((Trace(), FindMoELayers()))
 
 
-def planning(request: PlanningRequest) -> Pipeline:
-    """From layers and loads to a plan; no model needed. Raises BadInput on an unknown planner."""
+def planning(request: PlanningRequest, *, phases: bool = True) -> Pipeline:
+    """From layers and loads to a plan; no model needed. Raises BadInput on an unknown planner.
+
+    phases: whether to look for phases among the steps.
+    """
     options = request.options
     planner_named(options.planner)
     return Pipeline(
@@ -110,6 +140,7 @@ def planning(request: PlanningRequest) -> Pipeline:
             AllocateReplicas(),
             _placing(options),
             *((ChooseShares(),) if options.shares == "lp" else ()),
+            *((FindPhases(),) if phases and options.current_plan is None else ()),
             # A plan in use limits what may move, which planning from scratch on other steps would not reflect.
             *((CrossValidate(),) if options.current_plan is None else ()),
         ),

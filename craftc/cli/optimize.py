@@ -130,6 +130,7 @@ def _written(done: Compilation, name: str, spec: str, out: Path, progress: Shown
     from craftc.deployment.optimized_folder import write_optimized
     from craftc.plans.file import plan_document
     from craftc.report.optimize_report import files_list, optimize_report
+    from craftc.report.phases_report import phases_document, phases_hint
     from craftc.report.plan_report import comparison_table, validation_text
     from craftc.report.verification_report import verification_document, verification_text
 
@@ -140,11 +141,13 @@ def _written(done: Compilation, name: str, spec: str, out: Path, progress: Shown
         "verification": verification_document(done.verification),
         "files": [str(out / file) for file in files],
         "warnings": list(done.plan.warnings),
+        **({} if done.phases is None else {"phases": phases_document(done.phases)}),
     }
     parts = (
         verification_text(done.verification),
         comparison_table(done.plan),
         validation_text(done.plan),
+        phases_hint(done.phases),
         files_list(out, files),
     )
     return Result(document, "\n\n".join(filter(None, parts)), format, warnings=done.plan.warnings)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from craftc.cli.command_help import BUDGET, INPUT, OUTPUT, REPLANNING
+from craftc.cli.command_help import BUDGET, INPUT, OUTPUT
 from craftc.cli.options import (
     DEFAULT_PLANNER,
     Budget,
@@ -34,7 +35,9 @@ from craftc.cli.options import (
     Validate,
 )
 from craftc.cli.outcome import Format, Result
+from craftc.cli.plan_phases import PerPhase, check_per_phase, plan_phases
 from craftc.cli.progress import ShownProgress, shown_progress
+from craftc.cli.replanning import MaxMove, Old, PlacementFormat, plan_in_use
 from craftc.topology import Topology
 
 if TYPE_CHECKING:
@@ -45,7 +48,6 @@ if TYPE_CHECKING:
     from craftc.models.moe_layer import MoELayer
     from craftc.passes.compilation import Compilation
     from craftc.planning_options import PlanningOptions, PlanningRequest
-    from craftc.plans.replication_plan import ReplicationPlan
 
 Output = Annotated[
     Path,
@@ -68,36 +70,6 @@ Uniform = Annotated[
         help="Give every layer the same number of replicas and every GPU the same number of slots: most servers need "
         "that.",
         rich_help_panel=BUDGET,
-    ),
-]
-Old = Annotated[
-    Path | None,
-    typer.Option(
-        "--from",
-        metavar="OLD.json",
-        help="The plan in use, to start from. Experts that stay on a GPU keep their slot.",
-        show_default=False,
-        rich_help_panel=REPLANNING,
-    ),
-]
-PlacementFormat = Annotated[
-    str | None,
-    typer.Option(
-        "--as",
-        metavar="FORMAT",
-        help="Format of --from, if it is a server's placement (as in craftc export --to); needs --model-config.",
-        show_default=False,
-        rich_help_panel=REPLANNING,
-    ),
-]
-MaxMove = Annotated[
-    str | None,
-    typer.Option(
-        "--max-move",
-        metavar="SIZE",
-        help="Total bytes of weights that may move.",
-        show_default=False,
-        rich_help_panel=REPLANNING,
     ),
 ]
 Curve = Annotated[
@@ -128,6 +100,7 @@ def plan(
     placement_format: PlacementFormat = None,
     max_move: MaxMove = None,
     curve: Curve = None,
+    per_phase: PerPhase = False,
     objective: ObjectiveChoice = Objective.balancedness,
     slot_tokens: TokensPerSlot = 0.0,
     effort: EffortChoice = Effort.medium,
@@ -157,24 +130,28 @@ def plan(
     options = PlanningOptions(
         planner, solver.value, time_limit, shares.value, groups, validate, objective.value, effort.value, slot_tokens
     )
-    in_use = _in_use(old, placement_format, config, topology)
+    in_use = plan_in_use(old, placement_format, config, topology)
     options = replace(options, current_plan=in_use, max_move_bytes=_bytes(max_move))
     request = PlanningRequest(topology, parse_budget(budget), options)
-    _check_before_work(request, output, curve)
-    size = _bytes(expert_bytes)
+    _check_before_work(request, output, curve, per_phase)
+    size, show = _bytes(expert_bytes), partial(_result, config=config, format=format)
     with shown_progress("read loads") as progress:
         measured, layers, built = _layers(read_loads(loads, loads_format), model, config, size, options, progress)
+        if per_phase:
+            return plan_phases(request, measured, layers, built, output, progress, show)
         done = planned(request, measured, layers, model=built, on_pass=progress)
-        return _result(done, config, _write(done, output, curve, progress), format)
+        return show(done, _write(done, output, curve, progress))
 
 
-def _check_before_work(request: PlanningRequest, output: Path, curve: Path | None) -> None:
+def _check_before_work(request: PlanningRequest, output: Path, curve: Path | None, per_phase: bool) -> None:
     """Refuse what can be refused before the loads are read."""
     from craftc.errors import BadInput
     from craftc.files.atomic_write import check_writable
     from craftc.solvers.planners.registry import planner_named
 
     planner_named(request.options.planner)
+    if per_phase:
+        check_per_phase(request, curve)
     if curve is not None and request.budget.kind != "auto":
         raise BadInput("--curve draws how --budget auto chose: give both, or neither")
     for path in (output, curve):
@@ -198,24 +175,6 @@ def _bytes(size: str | None) -> int | None:
     from craftc.units import parse_size
 
     return None if size is None else parse_size(size)
-
-
-def _in_use(
-    old: Path | None, placement_format: str | None, config: Config | None, topology: Topology
-) -> ReplicationPlan | None:
-    """The plan to replan from: a plan file, or a server's placement."""
-    from craftc.errors import BadInput
-    from craftc.manifests.read_placement import read_placement
-    from craftc.plans.file import read_plan
-    from craftc.plans.verifier import require_sound
-
-    if placement_format is None:
-        return None if old is None else read_plan(old)
-    if old is None or config is None:
-        raise BadInput("--as goes with --from PLACEMENT and --model-config config.json: the file holds no expert sizes")
-    plan = read_placement(old, placement_format, topology, config.layers, config.hidden_layers)
-    require_sound(plan)
-    return plan
 
 
 def _layers(
@@ -263,13 +222,14 @@ def _write(done: Compilation, output: Path, curve: Path | None, progress: ShownP
     return [str(output), str(curve)]
 
 
-def _result(done: Compilation, config: Config | None, files: list[str], format: Format) -> Result:
+def _result(done: Compilation, files: list[str], config: Config | None, format: Format) -> Result:
     """The plan; with `--budget auto` also the curve behind its budget, and with `--from` the changes."""
     from craftc.models.model_config import groups_hint
     from craftc.plans.diff import diff_plans
     from craftc.plans.file import plan_document
     from craftc.report.budget_report import budget_document, budget_text
     from craftc.report.diff_report import diff_document, diff_summary
+    from craftc.report.phases_report import phases_document, phases_hint
     from craftc.report.plan_report import comparison_table, plan_summary, validation_text
 
     options, topology = done.request.options, done.request.topology
@@ -284,5 +244,8 @@ def _result(done: Compilation, config: Config | None, files: list[str], format: 
         changes = diff_plans(options.current_plan, done.plan)
         document["diff"] = diff_document(changes)
         parts.append(diff_summary(changes))
+    if done.knows("phases") and done.phases is not None:
+        document["phases"] = phases_document(done.phases)
+        parts.extend(filter(None, [phases_hint(done.phases)]))
     parts.append(f"wrote {', '.join(files)}")
     return Result(document, "\n\n".join(parts), format, warnings=warnings)

@@ -6,6 +6,7 @@ Axes: S steps, L MoE layers (by ordinal), E logical experts.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -82,9 +83,12 @@ class LoadProfile:
         digest.update(np.ascontiguousarray(self.counts_SLE, dtype="<i8").data)
         return digest.hexdigest()
 
-    def select_steps(self, steps: slice) -> LoadProfile:
-        """The profile of some steps: `profile.select_steps(slice(0, None, 2))` has the even ones."""
-        return replace(self, counts_SLE=self.counts_SLE[steps], step_names=self.step_names[steps])
+    def select_steps(self, steps: slice | Sequence[int]) -> LoadProfile:
+        """The profile of some steps, by number: `profile.select_steps(slice(0, None, 2))` has the even ones."""
+        chosen = range(self.steps)[steps] if isinstance(steps, slice) else steps
+        names = tuple(self.step_names[step] for step in chosen) if self.step_names else ()
+        counts_SLE = self.counts_SLE[steps if isinstance(steps, slice) else list(steps)]
+        return replace(self, counts_SLE=counts_SLE, step_names=names)
 
 
 def _checked_counts(counts: np.ndarray, layer_names: tuple[str, ...]) -> np.ndarray:

@@ -12,6 +12,7 @@ from craftc.report.budget_report import budget_document, budget_text
 from craftc.report.curve_report import curve_table
 from craftc.report.inspection_report import layers_table
 from craftc.report.loads_report import loads_document, loads_text
+from craftc.report.phases_report import phases_document, phases_hint
 from craftc.report.plan_report import comparison_table, layer_table, plan_summary, validation_text
 from craftc.report.verification_report import verification_document, verification_text
 from craftc.solvers.problem import BenefitCurves
@@ -44,6 +45,8 @@ def compilation_text(compilation: Compilation) -> str:
         if validation := validation_text(known.plan):
             parts.append("\n".join((validation, *(f"warning: {warning}" for warning in known.plan.warnings))))
         parts.append(layer_table(known.plan))
+    if known.knows("phases") and (hint := phases_hint(known.phases)):
+        parts.append(hint)
     if known.knows("verification"):
         parts.append(verification_text(known.verification))
     return "\n\n".join(parts)
@@ -66,6 +69,7 @@ def compilation_document(compilation: Compilation) -> dict[str, Any]:
         "budget_curve": stated("budget_curve", lambda: budget_document(known.budget_curve)),
         "replicas": stated("allocation", lambda: list(known.allocation.replicas_L)),
         "plan": stated("plan", lambda: plan_document(known.plan)),
+        "phases": phases_document(known.phases) if known.knows("phases") and known.phases is not None else None,
         "verification": stated("verification", lambda: verification_document(known.verification)),
         "warnings": list(known.plan.warnings) if known.knows("plan") else [],
     }

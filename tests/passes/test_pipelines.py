@@ -46,7 +46,7 @@ def test_options_choose_the_passes():
         (request(objective="worst-workload"), {"weigh_workloads"}, set()),
         (request(cross_validate=True), {"validate_curves"}, set()),
         (request(shares="lp"), {"choose_shares"}, set()),
-        (request(current_plan=old), {"replan_replicas"}, {"place_replicas", "cross_validate"}),
+        (request(current_plan=old), {"replan_replicas"}, {"place_replicas", "find_phases", "cross_validate"}),
     ):
         passes = set(names(planning(asked)))
         assert (passes - set(usual), set(usual) - passes) == (more, fewer)
