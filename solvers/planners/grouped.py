@@ -16,7 +16,6 @@ import numpy as np
 
 from craftc.solvers.objectives import replay_and_score, slot_floor, step_weights
 from craftc.solvers.placement.copies import greedy_copies
-from craftc.solvers.placement.dealt import dealt_placements
 from craftc.solvers.placement.node_slots import assign_node_slots, wanted_extras
 from craftc.solvers.planners.eplb import eplb_placements_without_duplicates
 from craftc.solvers.planners.searched_curves import replica_candidates, searched_curves
@@ -132,9 +131,10 @@ class _Groups:
         load_LKM = steps.load_LKE.reshape(layers, -1, problem.groups, size).sum(axis=3) * per_gpu
         risk_LM = steps.risk_LE.reshape(layers, problem.groups, size).sum(axis=2) * per_gpu**2
         by_group = RepresentativeSteps(load_LKM, steps.weight_LK, risk_LM, np.zeros_like(steps.floor_LK))
-        start_LNM = dealt_placements(load_LKM.mean(axis=1), np.zeros(layers, dtype=int), topology.nodes)
-        goal = _goal(problem, topology.nodes)
-        group_LNM = search_placements(by_group, np.arange(layers), start_LNM, EFFORTS["medium"], problem.seed, goal)
+        none_L, goal = np.zeros(layers, dtype=np.int64), _goal(problem, topology.nodes)
+        group_LNM = search_placements(
+            by_group, np.arange(layers), none_L, topology.nodes, EFFORTS["medium"], problem.seed, goal
+        )
         expert_LNX = (group_LNM[..., None] * size + np.arange(size)).reshape(layers, topology.nodes, -1)
         return cls(problem, expert_LNX, steps)
 
@@ -163,11 +163,10 @@ class _Groups:
         which_P = (layer_B[:, None] * nodes + np.arange(nodes)).ravel()
         expert_PX = self.expert_LNX.reshape(-1, self.expert_LNX.shape[2])[which_P]
         steps = self._steps_of_nodes()
-        start_PGS = dealt_placements(steps.load_LKE.mean(axis=1)[which_P], slots_P - expert_PX.shape[1], per_node)
-        goal = _goal(problem, per_node)
+        replicas_P, goal = slots_P - expert_PX.shape[1], _goal(problem, per_node)
         stages = [
             _together(found_PGS, expert_PX, topology)
-            for found_PGS in search_stages(steps, which_P, start_PGS, effort, problem.seed, goal)
+            for found_PGS in search_stages(steps, which_P, replicas_P, per_node, effort, problem.seed, goal)
         ]
         score_TB = np.stack([replay_and_score(problem, layer_B, found_BGS)[1] for found_BGS in stages])
         best_BGS: np.ndarray = np.stack(stages)[score_TB.argmax(axis=0), np.arange(len(layer_B))]

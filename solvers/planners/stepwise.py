@@ -12,7 +12,6 @@ import numpy as np
 
 from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.objectives import replay_and_score, slot_floor, step_weights
-from craftc.solvers.placement.dealt import dealt_placements
 from craftc.solvers.placement.exact import exact_placements
 from craftc.solvers.placement.node_spread import spread_over_nodes
 from craftc.solvers.placement.slots import assign_slots
@@ -31,12 +30,10 @@ from craftc.solvers.replay import placements_of
 from craftc.solvers.search.effort import EFFORTS, SearchEffort
 from craftc.solvers.search.local_search import search_stages
 from craftc.solvers.search.search_loads import Goal, squarings_for
-from craftc.solvers.search.step_compression import RepresentativeSteps, compress_steps
+from craftc.solvers.search.step_compression import compress_steps
 
 _MOST_STEPS = 256
 """Most steps, evenly spaced, on which placements are searched and curves made; reported figures cover all steps."""
-_PEAKINESS = 4
-"""Exponent of the mean over steps by which copies are first handed out: a copy is worth most where a load peaks."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +88,7 @@ def _search(problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarra
     counts_SLE, gpus = problem.counts_SLE, problem.topology.gpus
     steps = compress_steps(counts_SLE, gpus, effort.most_steps, step_weights(problem), slot_floor(problem))
     goal = Goal(problem.objective == "step-time", problem.squarings or squarings_for(gpus))
-    start_BGK = dealt_placements(_peak_mean(steps)[layer_B], replicas_B, gpus)
-    best_BGK, *rivals = search_stages(steps, layer_B, start_BGK, effort, problem.seed, goal)
+    best_BGK, *rivals = search_stages(steps, layer_B, replicas_B, gpus, effort, problem.seed, goal)
     rivals.append(_with_eplb(problem, layer_B, replicas_B, best_BGK))
     rivals.append(exact_placements(counts_SLE, layer_B, replicas_B, best_BGK))
     best_B = replay_and_score(problem, layer_B, best_BGK)[1]
@@ -108,12 +104,6 @@ def _search(problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarra
 def _thinned(problem: PlanningProblem) -> PlanningProblem:
     """The problem on at most 256 of its steps, evenly spaced."""
     return problem.on_steps(slice(None, None, -(-len(problem.counts_SLE) // _MOST_STEPS)))
-
-
-def _peak_mean(steps: RepresentativeSteps) -> np.ndarray:
-    """`load_LE`: power mean of the loads over steps."""
-    weighted_LKE = steps.load_LKE.astype(np.float64) ** _PEAKINESS * steps.weight_LK[:, :, None]
-    return weighted_LKE.sum(axis=1) ** (1 / _PEAKINESS)
 
 
 def _with_eplb(

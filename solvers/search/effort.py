@@ -29,6 +29,8 @@ class SearchStage:
 
     heat: float
     """How much worse a placement may get at first, as a part of what one GPU contributes to the value."""
+    sharper: int = 0
+    """Squarings of the power mean beyond those of the goal; fewer count more GPUs as stragglers."""
 
     def proposals(self, layers: int, steps: int, slots: int) -> int:
         """Number of proposals for each placement, with `slots` slots on all GPUs, of problems with `layers` layers."""
@@ -54,13 +56,16 @@ class SearchEffort:
 
 _HOT = SearchStage(3e7, least=0, most=500, heat=0.5)
 """For small problems, which the other stages leave in local optima; the larger the problem, the less of it."""
-_LOW = SearchStage(1e8, least=10, most=200, heat=0.04)
-_MEDIUM = SearchStage(8e8, least=40, most=1_000, heat=0.04)
-_FINAL = SearchStage(5e9, least=200, most=4_000, heat=0.08)
+_LOW = SearchStage(1e8, least=10, most=200, heat=0.04, sharper=-1)
+_MEDIUM = SearchStage(6e8, least=30, most=800, heat=0.04)
+_FINAL = (
+    SearchStage(3e9, least=120, most=2_500, heat=0.08),
+    SearchStage(1e9, least=40, most=800, heat=0.02, sharper=1),
+)
 _HIGH = SearchStage(2e10, least=500, most=10_000, heat=0.08)
-_HIGHEST = SearchStage(2e11, least=5_000, most=50_000, heat=0.08)
+_HIGHEST = SearchStage(2e11, least=5_000, most=50_000, heat=0.08, sharper=1)
 EFFORTS: dict[EffortName, SearchEffort] = {
     "low": SearchEffort((_HOT, _LOW), (_MEDIUM,)),
-    "medium": SearchEffort((_HOT, _LOW, _MEDIUM), (_FINAL,)),
-    "high": SearchEffort((_HOT, _LOW, _MEDIUM, _HIGH), (_FINAL, _HIGHEST)),
+    "medium": SearchEffort((_HOT, _LOW, _MEDIUM), _FINAL),
+    "high": SearchEffort((_HOT, _LOW, _MEDIUM, _HIGH), (*_FINAL, _HIGHEST)),
 }

@@ -13,8 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from craftc.solvers.placement.dealt import dealt_placements
 from craftc.solvers.search.effort import SearchEffort
 from craftc.solvers.search.search_loads import Goal, SearchLoads, loads_for_slots, loads_of_layers
+from craftc.solvers.search.settling import settle
 from craftc.solvers.search.step_compression import RepresentativeSteps
 
 Search = Callable[[SearchLoads, np.ndarray, int, bool, int, float, int], float]
@@ -22,37 +24,52 @@ Search = Callable[[SearchLoads, np.ndarray, int, bool, int, float, int], float]
 
 
 def search_placements(
-    steps: RepresentativeSteps, layer_B: np.ndarray, expert_BGC: np.ndarray, effort: SearchEffort, seed: int, goal: Goal
+    steps: RepresentativeSteps,
+    layer_B: np.ndarray,
+    replicas_B: np.ndarray,
+    gpus: int,
+    effort: SearchEffort,
+    seed: int,
+    goal: Goal,
 ) -> np.ndarray:
     """The placements of `search_stages` after the last stage."""
-    return search_stages(steps, layer_B, expert_BGC, effort, seed, goal)[-1]
+    return search_stages(steps, layer_B, replicas_B, gpus, effort, seed, goal)[-1]
 
 
 def search_stages(
-    steps: RepresentativeSteps, layer_B: np.ndarray, expert_BGC: np.ndarray, effort: SearchEffort, seed: int, goal: Goal
+    steps: RepresentativeSteps,
+    layer_B: np.ndarray,
+    replicas_B: np.ndarray,
+    gpus: int,
+    effort: SearchEffort,
+    seed: int,
+    goal: Goal,
 ) -> list[np.ndarray]:
-    """Placements that straggle less than `expert_BGC` (padded with -1), with as many slots, after every stage.
+    """Placements `expert_BGC` (padded with -1) with few stragglers, after every stage of the search.
 
-    layer_B: the layer of every placement. Which GPUs have one slot more than others may change. The result for a
-    placement depends only on `steps`, its layer, its start, effort, seed and goal, not on other placements or threads.
+    layer_B: the layer of every placement; replicas_B: its copies beyond the first of every expert. The result for a
+    placement depends only on these, on `steps`, effort, seed and goal, not on other placements or threads.
     """
-    if expert_BGC.shape[1] == 1:
-        return [expert_BGC] * len(effort.stages)
-    loads_L = loads_of_layers(steps)
-    experts, search = steps.load_LKE.shape[2], searcher()
-    found = [np.full_like(expert_BGC, -1) for _ in effort.stages]
+    start_BGC = dealt_placements(steps.peak_LE[layer_B], replicas_B, gpus)
+    if gpus == 1:
+        return [start_BGC] * len(effort.stages)
+    experts, search, loads_L = steps.load_LKE.shape[2], searcher(), loads_of_layers(steps)
+    found = [np.full_like(start_BGC, -1) for _ in effort.stages]
 
     def improve(row: int) -> None:
-        layer = int(layer_B[row])
-        slot_GC = _slots(expert_BGC[row], experts)
+        layer, slots = int(layer_B[row]), -(-(experts + int(replicas_B[row])) // gpus)
+        slot_GC = np.ascontiguousarray(start_BGC[row, :, :slots])
+        slot_GC[slot_GC < 0] = experts
+        copies_X = np.bincount(slot_GC.ravel(), minlength=experts + 1)
+        settle(slot_GC, np.append(steps.peak_LE[layer] / copies_X[:experts], 0.0))
         loads = loads_for_slots(loads_L[layer], slot_GC)
         for stage, improved in zip(effort.stages, found, strict=True):
             proposals = stage.proposals(len(loads_L), steps.load_LKE.shape[1], slot_GC.size)
-            search(loads, slot_GC, goal.squarings, goal.step_time, proposals, stage.heat, seed + layer)
-            improved[row, :, : slot_GC.shape[1]] = np.where(slot_GC == experts, -1, slot_GC)
+            search(loads, slot_GC, goal.squarings + stage.sharper, goal.step_time, proposals, stage.heat, seed + layer)
+            improved[row, :, :slots] = np.where(slot_GC == experts, -1, slot_GC)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as threads:
-        for _ in threads.map(improve, range(len(expert_BGC))):
+        for _ in threads.map(improve, range(len(start_BGC))):
             pass
     return found
 
@@ -75,10 +92,3 @@ def searcher() -> Search:
         return descend
     search: Search = anneal
     return search
-
-
-def _slots(expert_GC: np.ndarray, experts: int) -> np.ndarray:
-    """`slot_GC` int32 with as many columns as the fullest GPU has slots; the id after all experts in empty slots."""
-    most = int((expert_GC >= 0).sum(axis=1).max())
-    packed_GC = np.sort(expert_GC, axis=1)[:, ::-1][:, :most]
-    return np.ascontiguousarray(np.where(packed_GC < 0, experts, packed_GC), dtype=np.int32)

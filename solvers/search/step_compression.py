@@ -6,10 +6,13 @@ Axes: S steps, L layers, E experts, K representative steps.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 _ROUNDS = 6
+_PEAKINESS = 4
+"""Exponent of the power mean by which copies are first handed out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +27,12 @@ class RepresentativeSteps:
     """Variance of an expert's load within the steps that share a representative, float32."""
     floor_LK: np.ndarray
     """Time that a GPU takes for each of its slots, however few the tokens, in the same units."""
+
+    @cached_property
+    def peak_LE(self) -> np.ndarray:
+        """Power mean of every expert's loads over steps: a copy is worth most where a load peaks."""
+        weighted_LKE = self.load_LKE.astype(np.float64) ** _PEAKINESS * self.weight_LK[:, :, None]
+        return weighted_LKE.sum(axis=1) ** (1 / _PEAKINESS)
 
 
 def compress_steps(

@@ -1,0 +1,47 @@
+"""A start for a search: copies settle one after the other, heaviest first, on the least loaded GPU.
+
+Axes: X experts and one empty slot, G GPUs, C slots of a GPU.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from craftc.solvers.search.compiled import compiled
+
+
+@compiled
+def settle(slot_GC: np.ndarray, weight_X: np.ndarray) -> None:
+    """Rearrange the copies in `slot_GC` (int32, dealt heaviest first over GPUs) in place, by CRAFT's greedy rule.
+
+    weight_X: load of one copy, 0 for the empty slot. If a copy finds no GPU with room that lacks its expert, nothing
+    changes: a search untangles what was dealt, too.
+    """
+    gpus, slots = slot_GC.shape
+    empty = len(weight_X) - 1
+    further = (slot_GC[:, slots - 1] != empty).sum()
+    settled_GC = np.full((gpus, slots), empty, dtype=np.int32)
+    load_G, held_G = np.zeros(gpus), np.zeros(gpus, dtype=np.int64)
+    for slot in range(slots):
+        for dealt in range(gpus):
+            expert = slot_GC[dealt, slot]
+            if expert == empty:
+                continue
+            best = -1
+            for gpu in range(gpus):
+                room = slots if further > 0 else slots - 1
+                if held_G[gpu] >= room or (best >= 0 and load_G[gpu] >= load_G[best]):
+                    continue
+                twice = False
+                for other in range(held_G[gpu]):
+                    twice |= settled_GC[gpu, other] == expert
+                if not twice:
+                    best = gpu
+            if best < 0:
+                return
+            settled_GC[best, held_G[best]] = expert
+            held_G[best] += 1
+            load_G[best] += weight_X[expert]
+            if held_G[best] == slots:
+                further -= 1
+    slot_GC[:] = settled_GC
