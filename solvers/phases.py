@@ -33,7 +33,7 @@ class Phase:
     """Steps that route alike."""
 
     name: str
-    """What their names have in common, or `phase-1`, `phase-2`, ...; fit for a file's name."""
+    """What the names of (almost) all of them have in common, or `phase-1`, `phase-2`, ...; fit for a file's name."""
     steps: tuple[int, ...]
     """Numbers of the steps from 0, ascending."""
 
@@ -60,6 +60,12 @@ class PhaseGain:
         return sum(self.gain_P) / len(self.phases)
 
     @property
+    def name_S(self) -> tuple[str, ...]:
+        """The phase of every step."""
+        names = {step: phase.name for phase in self.phases for step in phase.steps}
+        return tuple(names[step] for step in range(len(names)))
+
+    @property
     def pays(self) -> bool:
         """Whether the gain is worth a plan, and servers, for each phase."""
         return self.gain >= WORTHWHILE
@@ -78,10 +84,11 @@ def find_phases(counts_SLE: np.ndarray, step_names: Sequence[str] = ()) -> tuple
         phase_S = cluster_steps(counts_SLE)
     if phase_S is None:
         return ()
-    phase_S = join_nearest(counts_SLE, phase_S)
-    order = list(dict.fromkeys(phase_S.tolist()))
-    steps_P = [tuple(np.flatnonzero(phase_S == phase).tolist()) for phase in order]
-    return tuple(map(Phase, _names(steps_P, step_names), steps_P))
+    joined_S = join_nearest(counts_SLE, phase_S)
+    order = list(dict.fromkeys(joined_S.tolist()))
+    names = _names([np.flatnonzero(phase_S == phase).tolist() for phase in order], step_names)
+    steps_P = [tuple(np.flatnonzero(joined_S == phase).tolist()) for phase in order]
+    return tuple(map(Phase, names, steps_P))
 
 
 def phase_gain(problem: PlanningProblem, planner: Planner, phases: Sequence[Phase]) -> PhaseGain:

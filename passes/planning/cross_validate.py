@@ -29,7 +29,9 @@ class CrossValidate(Pass):
         if loads.steps < 2 or plan.estimate is None:
             return compilation
         planner = planner_for(compilation.request.options.planner, problem).at_effort("low")
-        fold_S = deal_steps(loads.steps, _FOLDS, loads.step_names)
+        phases = compilation.phases if compilation.knows("phases") else None
+        # Phases in turn, dealt in turn, would each be planned by the other alone.
+        fold_S = deal_steps(loads.steps, _FOLDS, loads.step_names if phases is None else phases.name_S)
         without = seen_and_unseen(problem, planner, (0,) * problem.layers, fold_S)
         planned = seen_and_unseen(problem, planner, [layer.replicas for layer in plan.layers], fold_S)
         checked = CrossValidation(

@@ -3,12 +3,10 @@
 Axes: S steps, L layers, E experts, P phases.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 
-def loads_in_phases(phase_S: Sequence[int], layers=4, experts=32, seed=0, spread=0.1, tokens=(500, 60, 200)):
+def loads_in_phases(phase_S, layers=4, experts=32, seed=0, spread=0.1, tokens=(500, 60, 200)):
     """`counts_SLE`: every phase has popular experts of its own, and its own number of tokens per expert."""
     rng = np.random.default_rng(seed)
     phase_S = np.array(phase_S)

@@ -65,7 +65,7 @@ def test_too_few_steps_to_judge():
 
 
 def test_a_few_steps_unlike_all_others_join_the_nearest_phase():
-    counts_SLE = loads_in_phases(IN_TURN + (2, 2))
+    counts_SLE = loads_in_phases((*IN_TURN, 2, 2))
     phases = find_phases(counts_SLE)
     assert len(phases) == 2
     assert {16, 17} <= {step for phase in phases for step in phase.steps}
@@ -157,7 +157,7 @@ def test_it_gains_nothing_where_names_differ_and_loads_do_not():
 
 
 def test_both_plans_are_judged_on_steps_they_were_not_made_from():
-    """With as many replicas as wanted, a phase planned from its even steps is judged on its odd ones, and vice versa."""
+    """A phase planned from its even steps is judged on its odd ones, and the other way round."""
     counts_SLE = loads_in_phases(HALVES)
     problem, planner = problem_of(counts_SLE), planner_named("craft")
     found = phase_gain(problem, planner, find_phases(counts_SLE))
@@ -190,6 +190,11 @@ def test_the_gain_is_a_mean_over_phases():
     phases = (Phase("a", (0, 1, 2, 3)), Phase("b", (4, 5, 6, 7)))
     assert PhaseGain(phases, (0.5, 0.6), (0.54, 0.58)).gain == pytest.approx(0.01)
     assert not PhaseGain(phases, (0.5, 0.6), (0.53, 0.58)).pays
+
+
+def test_every_step_has_the_name_of_its_phase():
+    found = PhaseGain((Phase("a", (0, 2, 5, 6)), Phase("b", (1, 3, 4, 7))), (0.5, 0.6), (0.5, 0.6))
+    assert found.name_S == ("a", "b", "a", "b", "b", "a", "a", "b")
 
 
 def test_looking_for_phases_is_cheap():
