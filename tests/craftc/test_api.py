@@ -18,6 +18,7 @@ from craftc.plans.replication_plan import ReplicationPlan
 from craftc.topology import Topology
 from tests.golden.model import build_model, calibration_inputs, example_inputs
 from tests.places import ROOT
+from tests.solvers.loads_in_phases import loads_in_phases
 
 LOADS = LoadProfile.from_counts(np.arange(1, 65).reshape(2, 4, 8))
 
@@ -53,6 +54,18 @@ def test_inspect_and_profile():
     loads = craftc.profile(build_model(), example_inputs(), calibration_inputs, max_steps=2)
     assert loads.counts_SLE.shape == (2, 2, 8)
     assert loads.layer_names == ("layers.0.experts", "layers.1.experts")
+
+
+def test_each_phase_has_its_plan():
+    names = tuple(f"{('prefill', 'decode')[step % 2]}_{step}" for step in range(16))
+    loads = craftc.LoadProfile.from_counts(loads_in_phases((0, 1) * 8), step_names=names)
+    prefill, decode = craftc.plan_per_phase(loads, Topology(4), "1replica/gpu", expert_bytes=64)
+    assert (prefill.name, decode.name) == ("prefill", "decode")
+    assert decode.steps == tuple(range(1, 16, 2))
+    own = craftc.plan(loads.select_steps(decode.steps), Topology(4), "1replica/gpu", expert_bytes=64)
+    assert decode.plan == own
+    with pytest.raises(craftc.BadInput, match="no phases in 8 steps"):
+        craftc.plan_per_phase(loads.select_steps(decode.steps), Topology(4), "1replica/gpu", expert_bytes=64)
 
 
 def test_optimize_computes_the_same_and_leaves_the_model_alone():

@@ -93,6 +93,10 @@ def test_selecting_steps_keeps_their_names():
     even = LoadProfile.from_counts(COUNTS_SLE, step_names=("a", "b", "c", "d")).select_steps(slice(0, None, 2))
     assert even.step_names == ("a", "c")
     assert (even.counts_SLE == COUNTS_SLE[::2]).all()
+    some = LoadProfile.from_counts(COUNTS_SLE, step_names=("a", "b", "c", "d")).select_steps((1, 3))
+    assert some.step_names == ("b", "d")
+    assert (some.counts_SLE == COUNTS_SLE[1::2]).all()
+    assert LoadProfile.from_counts(COUNTS_SLE).select_steps([0]).step_names == ()
 
 
 def test_fingerprint_depends_on_counts_and_shape_only():
