@@ -27,8 +27,8 @@ class PlanningOptions:
     """How copies share an expert's tokens: evenly, or by linear programming in the layers where unseen steps gain."""
     expert_groups: int = 1
     """Groups of contiguous experts that each stay on one node; 1 means no grouping."""
-    cross_validate: bool = False
-    """Allocate replicas by what they gain on steps left out of planning, not on the steps planned from."""
+    cross_validate: bool = True
+    """With four steps or more: let steps left out of planning decide which replica counts pay, where that gains."""
     objective: PlanObjective = "balancedness"
     """What to optimise the plan for."""
     effort: EffortName = "medium"

@@ -111,8 +111,8 @@ class Compilation:
     """What to plan, in numbers: all that planners read."""
     curves: Fact[BenefitCurves] = Fact("estimate_benefit")
     """Benefit of replicas per layer."""
-    validated_curves: Fact[BenefitCurves] = Fact("validate_curves")
-    """Benefit on steps left out of planning, if replicas are to be allocated by it."""
+    validated_curves: Fact[BenefitCurves | None] = Fact("validate_curves")
+    """Benefit on steps left out of planning, if replicas are allocated by it; None if not."""
     budget_curve: Fact[BudgetCurve] = Fact("choose_budget")
     """What every budget would reach, if the budget was chosen by it."""
     allocation: Fact[Allocation] = Fact("allocate_replicas")
@@ -133,7 +133,8 @@ class Compilation:
     @property
     def deciding_curves(self) -> BenefitCurves:
         """The curves by which replicas are allocated."""
-        return self.validated_curves if self.knows("validated_curves") else self.curves
+        validated = self.validated_curves if self.knows("validated_curves") else None
+        return validated or self.curves
 
     def __repr__(self) -> str:
         return f"Compilation(knows {', '.join(name for name in vars(self) if self.knows(name))})"

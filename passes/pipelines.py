@@ -17,6 +17,7 @@ from craftc.passes.compilation import Compilation, updated
 from craftc.passes.planning.allocate_replicas import AllocateReplicas
 from craftc.passes.planning.choose_budget import ChooseBudget
 from craftc.passes.planning.choose_shares import ChooseShares
+from craftc.passes.planning.compile_search import CompileSearch
 from craftc.passes.planning.cross_validate import CrossValidate
 from craftc.passes.planning.estimate_benefit import EstimateBenefit
 from craftc.passes.planning.find_phases import FindPhases
@@ -133,6 +134,7 @@ def planning(request: PlanningRequest, *, phases: bool = True) -> Pipeline:
             MatchLoads(),
             ResolveBudget(),
             PoseProblem(),
+            CompileSearch(),
             *((WeighWorkloads(),) if options.objective == "worst-workload" else ()),
             EstimateBenefit(),
             *((ValidateCurves(),) if options.cross_validate else ()),

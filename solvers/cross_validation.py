@@ -2,7 +2,7 @@
 
 Steps are dealt into folds in turn. Each fold is left out once: the planner plans on the others and is judged on it.
 
-Axes: S steps, F folds, L layers, C candidate replica counts.
+Axes: S steps, F folds, L layers, C replica counts, B pairs of a count and a layer, X things that have factors.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import numpy as np
 
 from craftc.errors import BadInput
 from craftc.solvers.problem import BenefitCurves, Planner, PlanningProblem
-from craftc.solvers.replay import replay
+from craftc.solvers.replay import placement_array, replay_batch, replay_steps
 
 _MOST_STEPS = 256
 """Most steps that are planned on and judged; if there are more, that many, evenly spaced."""
-_MOST_COUNTS = 4
-"""Most replica counts above 0 at which curves are validated."""
+_MOST_LAYERS = 12
+"""Most layers in which replica counts are judged on steps left out."""
+_MOST_COUNTS = 24
+"""Most replica counts, including 0, that are judged; between them retention is interpolated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,7 @@ def deal_steps(steps: int, folds: int, step_names: Sequence[str] = ()) -> np.nda
 def seen_and_unseen(
     problem: PlanningProblem, planner: Planner, replicas_L: Sequence[int], fold_S: np.ndarray
 ) -> SeenAndUnseen:
-    """What `planner` reaches with `replicas_L` replicas, placed afresh for every fold that is left out.
+    """What `planner` reaches with `replicas_L` replicas, placed (or sketched) afresh for every fold that is left out.
 
     fold_S: the fold of every step, from `deal_steps`. Raises BadInput if there are fewer than two folds.
     """
@@ -62,57 +64,85 @@ def seen_and_unseen(
     unseen_FL = np.empty((len(folds), problem.layers))
     for row, fold in enumerate(folds):
         left_out_S = fold_S == fold
-        placements = planner.place(problem.on_steps(~left_out_S), tuple(replicas_L))
-        reached_SL = replay(problem.counts_SLE, placements)
+        expert_LGK = _placed(problem.on_steps(~left_out_S), planner, replicas_L)
+        reached_SL = replay_steps(problem.counts_SLE, np.arange(problem.layers), expert_LGK)
         unseen_FL[row] = reached_SL[left_out_S].mean(axis=0)
         seen_L += reached_SL[~left_out_S].mean(axis=0) / len(folds)
     return SeenAndUnseen(seen_L, unseen_FL)
 
 
-def cross_validated_curves(
+def _placed(problem: PlanningProblem, planner: Planner, replicas_L: Sequence[int]) -> np.ndarray:
+    """`expert_LGK` of what the planner sketches, or places if it does not sketch."""
+    if planner.sketches:
+        return planner.sketch(problem, np.arange(problem.layers), np.array(replicas_L))
+    return placement_array(planner.place(problem, tuple(replicas_L)))
+
+
+def retained_curves(
     problem: PlanningProblem, planner: Planner, own: BenefitCurves, fold_S: np.ndarray
 ) -> BenefitCurves:
-    """`own` corrected on steps left out: balancedness without replicas is measured there, and each layer's benefits are
-    scaled to those found there.
+    """`own` as far as it holds on steps left out: the benefit of every replica count times what is retained of it.
 
-    own: the planner's curves on all steps. At most four of its counts are planned without each fold and judged on it.
-    Single points judged on few steps scatter by more than neighbouring counts differ: choosing the best of them would
-    be luck. So they only give one factor per layer, which also scales the layer's score.
+    own: the planner's curves on all steps. Every count is planned without each fold, in at most 12 layers, evenly
+    spaced, and judged on the fold. What a single layer gains on a few steps is luck; retention is of a count, pooled
+    over layers and folds, and drawn towards that of all counts as far as the scatter between folds explains the
+    difference. It is at most 1, and negative where replicas harm. `planner` must be one that sketches.
     """
-    last = len(own.candidates_C) - 1
-    tried = np.unique(np.linspace(min(1, last), last, _MOST_COUNTS).round().astype(int))
-    unseen_CFL = np.stack(
-        [
-            seen_and_unseen(problem, planner, (own.candidates_C[number],) * problem.layers, fold_S).unseen_FL
-            for number in (0, *tried.tolist())
-        ]
-    )
-    benefit_LC = own.balancedness_LC - own.balancedness_LC[:, :1]
-    factor_L1 = _factors(benefit_LC[:, tried], unseen_CFL[1:] - unseen_CFL[0])[:, None]
-    without_L1 = unseen_CFL[0].mean(axis=0)[:, None]
-    score_LC = None if own.score_LC is None else own.score_LC[:, :1] + factor_L1 * own.benefit_LC
-    return BenefitCurves(own.candidates_C, without_L1 + factor_L1 * benefit_LC, score_LC)
+    problem, fold_S = _thinned(problem, fold_S)
+    chosen = np.unique(np.linspace(0, problem.layers - 1, min(problem.layers, _MOST_LAYERS)).round().astype(int))
+    problem = problem.on_layers(chosen)
+    tried_C = np.unique(np.linspace(0, len(own.candidates_C) - 1, _MOST_COUNTS).round().astype(int))
+    count_C = np.array(own.candidates_C)[tried_C]
+    layer_B = np.tile(np.arange(problem.layers), len(count_C))
+    shape = (len(count_C), problem.layers)
+    seen_FCL, unseen_FCL = [], []
+    for fold in np.unique(fold_S):
+        left_out_S = fold_S == fold
+        seen = problem.on_steps(~left_out_S)
+        expert_BGK = planner.sketch(seen, layer_B, np.repeat(count_C, problem.layers))
+        seen_FCL.append(replay_batch(seen.counts_SLE, layer_B, expert_BGK).reshape(shape))
+        unseen_FCL.append(replay_batch(problem.counts_SLE[left_out_S], layer_B, expert_BGK).reshape(shape))
+    seen_CL = np.mean(seen_FCL, axis=0)
+    unseen_CFL = np.stack(unseen_FCL, axis=1)
+    retention_C = _factors(seen_CL - seen_CL[0], unseen_CFL - unseen_CFL[0])
+    retention_C = np.interp(own.candidates_C, count_C[1:], retention_C[1:]) if len(count_C) > 1 else np.ones(1)
+    # Without replicas, layers reach less on steps left out: in the layers that were not judged, as much less.
+    lost = float((seen_CL[0] - unseen_CFL[0].mean(axis=0)).mean())
+    without_L1 = own.balancedness_LC[:, :1] - lost
+    gained_LC = own.balancedness_LC - own.balancedness_LC[:, :1]
+    score_LC = None
+    if own.score_LC is not None:
+        score_LC = own.score_LC[:, :1] - lost * _score_per_balancedness(own) + retention_C * own.benefit_LC
+    return BenefitCurves(own.candidates_C, without_L1 + retention_C * gained_LC, score_LC)
 
 
-def _factors(benefit_LC: np.ndarray, unseen_CFL: np.ndarray) -> np.ndarray:
-    """`factor_L`, at least 0: unseen over own benefit by least squares, drawn towards the factor of all layers.
+def _factors(benefit_XC: np.ndarray, unseen_XFC: np.ndarray) -> np.ndarray:
+    """`factor_X` in -1..1: unseen over own benefit by least squares, drawn towards the factor of all.
 
-    Empirical Bayes: the pull is stronger the more scatter between folds explains the difference between layers.
+    Empirical Bayes: the pull is stronger the more scatter between folds explains the difference.
     """
-    squared_L = np.square(benefit_LC).sum(axis=1)
-    product_FL = np.einsum("lc,cfl->fl", benefit_LC, unseen_CFL)
-    known = squared_L > 0
+    squared_X = np.square(benefit_XC).sum(axis=1)
+    product_FX = np.einsum("xc,xfc->fx", benefit_XC, unseen_XFC)
+    known = squared_X > 0
     if not known.any():
-        return np.zeros(len(squared_L))
-    overall = product_FL.mean(axis=0).sum() / squared_L.sum()
-    size_L = np.where(known, squared_L, 1.0)
-    own_FL = np.where(known, product_FL / size_L, overall)
-    own_L = own_FL.mean(axis=0)
-    scatter = float((own_FL.var(axis=0, ddof=1) / len(own_FL) * squared_L).mean())
-    between = max(0.0, float((np.square(own_L - overall) * squared_L).mean()) - scatter) / float(squared_L.mean())
-    trust_L = between * squared_L / np.maximum(between * squared_L + scatter, 1e-300)
-    factor_L: np.ndarray = np.maximum(overall + trust_L * (own_L - overall), 0.0)
-    return factor_L
+        return np.zeros(len(squared_X))
+    overall = product_FX.mean(axis=0).sum() / squared_X.sum()
+    size_X = np.where(known, squared_X, 1.0)
+    own_FX = np.where(known, product_FX / size_X, overall)
+    own_X = own_FX.mean(axis=0)
+    scatter = float((own_FX.var(axis=0, ddof=1) / len(own_FX) * squared_X).mean())
+    between = max(0.0, float((np.square(own_X - overall) * squared_X).mean()) - scatter) / float(squared_X.mean())
+    trust_X = between * squared_X / np.maximum(between * squared_X + scatter, 1e-300)
+    factor_X: np.ndarray = np.clip(overall + trust_X * (own_X - overall), -1.0, 1.0)
+    return factor_X
+
+
+def _score_per_balancedness(own: BenefitCurves) -> np.ndarray:
+    """`rate_L1`: score gained per balancedness gained, by a layer's own curve; 0 where the curve is flat."""
+    assert own.score_LC is not None
+    span_L = own.balancedness_LC.max(axis=1) - own.balancedness_LC.min(axis=1)
+    rate_L = np.divide(np.ptp(own.score_LC, axis=1), span_L, out=np.zeros_like(span_L), where=span_L > 1e-9)
+    return rate_L[:, None]
 
 
 def _thinned(problem: PlanningProblem, fold_S: np.ndarray) -> tuple[PlanningProblem, np.ndarray]:

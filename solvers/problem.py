@@ -103,6 +103,11 @@ class PlanningProblem:
         weight_S = None if self.step_weight_S is None else self.step_weight_S[chosen]
         return replace(self, counts_SLE=self.counts_SLE[chosen], step_weight_S=weight_S)
 
+    def on_layers(self, chosen: np.ndarray) -> PlanningProblem:
+        """The same problem on some of its layers, given by number, with the same budget."""
+        sizes_L = tuple(self.expert_bytes_L[layer] for layer in chosen.tolist())
+        return replace(self, counts_SLE=self.counts_SLE[:, chosen], expert_bytes_L=sizes_L)
+
 
 @dataclass(frozen=True, eq=False)
 class BenefitCurves:
@@ -172,6 +177,17 @@ class Planner(ABC):
     def per_layer(self) -> bool:
         """Whether it may give layers different numbers of replicas."""
         return True
+
+    @property
+    def sketches(self) -> bool:
+        """Whether it has `sketch`; its curves can then be judged on steps left out of planning."""
+        return False
+
+    def sketch(self, problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray) -> np.ndarray:
+        """`expert_BGK`, padded with -1: placements of single layers, found quickly, for many replica counts at once.
+
+        layer_B: the layer of every placement; replicas_B: its copies beyond the first of every expert."""
+        raise NotImplementedError(f"planner {self.name} does not sketch")
 
     def at_effort(self, effort: EffortName) -> Planner:
         """The same planner, searching as hard as `effort` says; `self` if it does not search."""

@@ -11,6 +11,7 @@ from craftc.cli.command_help import OUTPUT
 from craftc.cli.options import (
     DEFAULT_PLANNER,
     Budget,
+    CrossValidate,
     Effort,
     EffortChoice,
     Gpus,
@@ -29,7 +30,6 @@ from craftc.cli.options import (
     SolverChoice,
     TimeLimit,
     TokensPerSlot,
-    Validate,
 )
 from craftc.cli.outcome import Format, Result
 from craftc.cli.progress import ShownProgress, shown_progress
@@ -72,7 +72,7 @@ def optimize(
     slot_tokens: TokensPerSlot = 0.0,
     effort: EffortChoice = Effort.medium,
     shares: SharesChoice = Shares.even,
-    validate: Validate = False,
+    cross_validate: CrossValidate = True,
     planner: Planner = DEFAULT_PLANNER,
     solver: SolverChoice = Solver.highs,
     time_limit: TimeLimit = 30.0,
@@ -99,7 +99,15 @@ def optimize(
     from craftc.topology import Topology
 
     options = PlanningOptions(
-        planner, solver.value, time_limit, shares.value, groups, validate, objective.value, effort.value, slot_tokens
+        planner,
+        solver.value,
+        time_limit,
+        shares.value,
+        groups,
+        cross_validate,
+        objective.value,
+        effort.value,
+        slot_tokens,
     )
     request = PlanningRequest(Topology(gpus, nodes), parse_budget(budget), options)
     if (out is None) == (stop_after is None):

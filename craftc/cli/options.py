@@ -187,11 +187,12 @@ TokensPerSlot = Annotated[
         rich_help_panel=SEARCH,
     ),
 ]
-Validate = Annotated[
+CrossValidate = Annotated[
     bool,
     typer.Option(
-        "--validate",
-        help="Allocate replicas by what they gain on steps left out of planning.",
+        "--cross-validate/--no-cross-validate",
+        help="With four steps or more: let steps left out of planning decide which numbers of replicas pay, where that "
+        "gains.",
         rich_help_panel=SEARCH,
     ),
 ]

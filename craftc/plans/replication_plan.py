@@ -123,11 +123,6 @@ class CrossValidation:
         """Balancedness gained by replicas on the steps left out."""
         return self.unseen - self.placement_only_unseen
 
-    @property
-    def overfits(self) -> bool:
-        """Whether replicas gain less than half as much on the steps left out, and at least 0.01 balancedness less."""
-        return self.gain_unseen < self.gain_seen / 2 and self.gain_seen - self.gain_unseen >= LEAST_LOSS
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -206,13 +201,26 @@ class ReplicationPlan:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know before relying on this plan, one line each."""
         checked = None if self.estimate is None else self.estimate.cross_validation
-        if checked is None or not checked.overfits:
+        if checked is None or self.estimate is None:
             return ()
-        return (
-            f"over-fitting: replicas gain {checked.gain_seen:.3f} balancedness on the steps planned from, but only "
-            f"{checked.gain_unseen:.3f} on steps left out ({checked.folds} folds): record more steps like the ones to "
-            f"come, or spend less",
+        in_order = next((row.balancedness for row in self.estimate.planners if row.planner == "contiguous"), 0.0)
+        gains = (
+            ("placing experts gains", "over experts in order", checked.placement_only_seen - in_order,
+             checked.placement_only_unseen - in_order),
+            ("replicas gain", "", checked.gain_seen, checked.gain_unseen),
+        )  # fmt: skip
+        return tuple(
+            f"over-fitting: {what} {seen:.3f} balancedness {over + ' ' if over else ''}on the steps planned from, but "
+            f"only {unseen:.3f} on steps left out ({checked.folds} folds): record more steps like the ones to come"
+            + ("" if over else ", or spend less")
+            for what, over, seen, unseen in gains
+            if overfits(seen, unseen)
         )
+
+
+def overfits(seen: float, unseen: float) -> bool:
+    """Whether less than half of a gain in balancedness is left on unseen steps, and at least 0.01 is lost."""
+    return unseen < seen / 2 and seen - unseen >= LEAST_LOSS
 
 
 def layer_plan(layer: MoELayer, placement: Placement) -> LayerPlan:

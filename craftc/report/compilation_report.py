@@ -33,7 +33,7 @@ def compilation_text(compilation: Compilation) -> str:
         parts.append(f"budget {known.request.budget.text} = {format_size(_budget_bytes(known))}")
     if known.knows("curves"):
         parts.append(curve_table(known.curves, known.loads.layer_names))
-    if known.knows("validated_curves"):
+    if known.knows("validated_curves") and known.validated_curves is not None:
         parts.append(f"on steps left out:\n{curve_table(known.validated_curves, known.loads.layer_names)}")
     if known.knows("budget_curve"):
         parts.append(budget_text(known.budget_curve))
@@ -65,7 +65,9 @@ def compilation_document(compilation: Compilation) -> dict[str, Any]:
         "loads": stated("loads", lambda: loads_document(known.loads)),
         "budget_bytes": stated("budget_bytes", lambda: _budget_bytes(known)),
         "curves": stated("curves", lambda: _curves_document(known.curves)),
-        "validated_curves": stated("validated_curves", lambda: _curves_document(known.validated_curves)),
+        "validated_curves": stated(
+            "validated_curves", lambda: known.validated_curves and _curves_document(known.validated_curves)
+        ),
         "budget_curve": stated("budget_curve", lambda: budget_document(known.budget_curve)),
         "replicas": stated("allocation", lambda: list(known.allocation.replicas_L)),
         "plan": stated("plan", lambda: plan_document(known.plan)),

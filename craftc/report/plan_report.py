@@ -25,6 +25,7 @@ def plan_summary(plan: ReplicationPlan) -> str:
         f"budget {plan.budget.requested} = {format_size(plan.budget.bytes)}, spent "
         f"{format_size(plan.budget.spent_bytes)} on {plan.replicas:,} replicas "
         f"({plan.replicas / gpus:.4g} per GPU, {format_size(plan.budget.spent_bytes / gpus)} per GPU)",
+        *_unspent_lines(plan),
         *_option_lines(plan),
         _solver_line(plan),
     ]
@@ -109,6 +110,21 @@ def _step_time(row: PlannerEstimate, plan: ReplicationPlan) -> str:
 def _slot_time(plan: ReplicationPlan) -> str:
     tokens = plan.provenance.tokens_per_slot
     return f"; reading the weights of one expert takes as long as {tokens:g} tokens" if tokens else ""
+
+
+def _unspent_lines(plan: ReplicationPlan) -> list[str]:
+    """Why budget is left that would pay for another replica."""
+    left = plan.budget.bytes - plan.budget.spent_bytes
+    further = [layer for layer in plan.layers if layer.replicas < layer.experts * (plan.topology.gpus - 1)]
+    if left < min((layer.expert_bytes for layer in further), default=1):
+        return []
+    if not further:
+        reason = "every GPU holds every expert"
+    elif plan.provenance.curves == "cross-validated":
+        reason = "on steps left out of planning, other or more replicas gain less"
+    else:
+        reason = f"planner {plan.provenance.planner} found no more replicas that gain on these loads"
+    return [f"unspent: {format_size(left)}, because {reason}"]
 
 
 def _option_lines(plan: ReplicationPlan) -> list[str]:

@@ -1,17 +1,20 @@
-"""For `--validate`: benefit curves on steps left out of planning; replicas are then allocated by them."""
+"""Judge benefit curves on steps left out of planning, and let these decide about replicas where they would gain."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from craftc.errors import BadInput
 from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation, updated
-from craftc.solvers.cross_validation import cross_validated_curves, deal_steps
+from craftc.solvers.cross_validation import deal_steps, retained_curves
 from craftc.solvers.planners.registry import planner_for
+from craftc.solvers.problem import Allocation, BenefitCurves
 
 _FOLDS = 4
+_LEAST_STEPS = 4
+_LEAST_GAIN = 0.002
+"""Balancedness, or its like for other objectives, that another allocation must gain on steps left out: less is luck."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,25 @@ class ValidateCurves(Pass):
     gives: ClassVar[tuple[str, ...]] = ("validated_curves",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        """Planned at the lowest search effort. Raises BadInput for a single step, which cannot be left out."""
-        loads, problem = compilation.loads, compilation.problem
-        if loads.steps < 2:
-            raise BadInput("loads have a single step: to validate on steps left out, record more, or drop --validate")
-        planner = planner_for(compilation.request.options.planner, problem).at_effort("low")
-        fold_S = deal_steps(loads.steps, _FOLDS, loads.step_names)
-        validated = cross_validated_curves(problem, planner, compilation.curves, fold_S)
-        return updated(compilation, validated_curves=validated)
+        """None if there are fewer than four steps, if the planner follows a published rule, or if the allocation by
+        the plan's own loads is as good on steps left out."""
+        loads, problem, own = compilation.loads, compilation.problem, compilation.curves
+        planner = planner_for(compilation.request.options.planner, problem)
+        if loads.steps < _LEAST_STEPS or not planner.sketches or len(own.candidates_C) == 1:
+            return updated(compilation, validated_curves=None)
+        retained = retained_curves(problem, planner, own, deal_steps(loads.steps, _FOLDS, loads.step_names))
+        if compilation.request.budget.kind == "auto":
+            return updated(compilation, validated_curves=retained)
+        better, usual = (_value(retained, planner.allocate(problem, curves)) for curves in (retained, own))
+        gains = better - usual >= _LEAST_GAIN * problem.layers
+        return updated(compilation, validated_curves=retained if gains else None)
+
+
+def _value(curves: BenefitCurves, allocation: Allocation) -> float:
+    """The benefit of an allocation by other curves than it was made from."""
+    return float(
+        sum(
+            benefit_C[curves.candidates_C.index(count)]
+            for benefit_C, count in zip(curves.benefit_LC, allocation.replicas_L, strict=True)
+        )
+    )

@@ -17,7 +17,7 @@ import numpy as np
 from craftc.solvers.objectives import replay_and_score, slot_floor, step_weights
 from craftc.solvers.placement.copies import greedy_copies
 from craftc.solvers.placement.node_slots import assign_node_slots, wanted_extras
-from craftc.solvers.planners.eplb import eplb_placements_without_duplicates
+from craftc.solvers.planners.rivals import better_than_eplb
 from craftc.solvers.planners.searched_curves import replica_candidates, searched_curves
 from craftc.solvers.planners.stepwise import StepwisePlanner
 from craftc.solvers.problem import (
@@ -30,7 +30,7 @@ from craftc.solvers.problem import (
     PlanningProblem,
 )
 from craftc.solvers.replay import placements_of
-from craftc.solvers.search.effort import EFFORTS, SearchEffort
+from craftc.solvers.search.effort import EFFORTS, SKETCH, SearchEffort
 from craftc.solvers.search.local_search import search_placements, search_stages
 from craftc.solvers.search.search_loads import Goal, squarings_for
 from craftc.solvers.search.step_compression import RepresentativeSteps, compress_steps
@@ -47,6 +47,7 @@ class GroupedPlanner(Planner):
     inner: StepwisePlanner
     """Plans without groups, allocates replicas over layers, and sets how hard placements are searched."""
     keeps_groups = True
+    sketches = True
 
     @property
     def name(self) -> str:
@@ -76,6 +77,13 @@ class GroupedPlanner(Planner):
 
         return searched_curves(problem, replica_candidates(problem, problem.topology.gpus_per_node), judge)
 
+    def sketch(self, problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray) -> np.ndarray:
+        """With little effort, whatever the planner's own."""
+        if not problem.has_groups_to_keep:
+            return self.inner.sketch(problem, layer_B, replicas_B)
+        groups = _Groups.of(problem)
+        return groups.search(layer_B, replicas_B, groups.extras(layer_B, replicas_B), SKETCH)
+
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
         """The knapsack's optimum, as without groups."""
         return self.inner.allocate(problem, curves)
@@ -97,12 +105,7 @@ class GroupedPlanner(Planner):
         extra_LN = (slots_LG - fewest_B[:, None]).reshape(problem.layers, topology.nodes, -1).sum(axis=2)
         expert_LGS = groups.with_contents(content_LN).search(layers, replicas_B, extra_LN, self.inner.effort.final())
         expert_LGS = _rename_within_nodes(expert_LGS, slots_LG, topology)
-        if len(set(replicas_L)) == 1 and not slots_LG.sum(axis=1)[0] % topology.gpus:
-            load_LE = problem.counts_SLE.sum(axis=0)
-            eplb_LGS = eplb_placements_without_duplicates(load_LE, replicas_L[0], topology, problem.groups)
-            ours_L = replay_and_score(problem, layers, expert_LGS)[1]
-            eplb_L = replay_and_score(problem, layers, eplb_LGS)[1]
-            expert_LGS = np.where((ours_L >= eplb_L)[:, None, None], expert_LGS, eplb_LGS)
+        expert_LGS = better_than_eplb(problem, replicas_L, expert_LGS)
         return placements_of(expert_LGS)
 
 

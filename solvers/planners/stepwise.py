@@ -15,7 +15,7 @@ from craftc.solvers.objectives import replay_and_score, slot_floor, step_weights
 from craftc.solvers.placement.exact import exact_placements
 from craftc.solvers.placement.node_spread import spread_over_nodes
 from craftc.solvers.placement.slots import assign_slots
-from craftc.solvers.planners.eplb import eplb_placements_without_duplicates
+from craftc.solvers.planners.rivals import better_than_craft, better_than_eplb
 from craftc.solvers.planners.searched_curves import replica_candidates, searched_curves
 from craftc.solvers.problem import (
     Allocation,
@@ -27,7 +27,7 @@ from craftc.solvers.problem import (
     PlanningProblem,
 )
 from craftc.solvers.replay import placements_of
-from craftc.solvers.search.effort import EFFORTS, SearchEffort
+from craftc.solvers.search.effort import EFFORTS, SKETCH, SearchEffort
 from craftc.solvers.search.local_search import search_stages
 from craftc.solvers.search.search_loads import Goal, squarings_for
 from craftc.solvers.search.step_compression import compress_steps
@@ -45,6 +45,7 @@ class StepwisePlanner(Planner):
     """How hard each placement is searched."""
     objectives = frozenset(get_args(ObjectiveName))
     weighs_steps = True
+    sketches = True
 
     def at_effort(self, effort: EffortName) -> StepwisePlanner:
         """The same planner with that effort's stages of search."""
@@ -61,6 +62,10 @@ class StepwisePlanner(Planner):
 
         return searched_curves(problem, replica_candidates(problem), judge)
 
+    def sketch(self, problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray) -> np.ndarray:
+        """With little effort, whatever the planner's own."""
+        return _search(_thinned(problem), layer_B, replicas_B, SKETCH)
+
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
         """The knapsack's optimum, proven unless the time limit stops it."""
         return solve_allocation(
@@ -72,24 +77,24 @@ class StepwisePlanner(Planner):
         )
 
     def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
-        """Placements as good as those of the curves or better.
+        """Placements as good as those of the curves or better, and than CRAFT's and EPLB's with these replicas.
 
         GPUs of a layer are renamed so that memory is even over all layers and copies of an expert are on many nodes.
         """
         layers = np.arange(problem.layers)
         expert_LGK = _search(_thinned(problem), layers, np.array(replicas_L), self.effort.final())
+        expert_LGK = better_than_craft(problem, replicas_L, better_than_eplb(problem, replicas_L, expert_LGK))
         slots_L = [problem.experts + replicas for replicas in replicas_L]
         slots_LG = assign_slots(slots_L, problem.expert_bytes_L, problem.topology)
         return placements_of(spread_over_nodes(_rename_gpus(expert_LGK, slots_LG), problem.topology))
 
 
 def _search(problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray, effort: SearchEffort) -> np.ndarray:
-    """`expert_BGK` with the best score of the search's stages, of EPLB's, and of all placements if they are few."""
+    """`expert_BGK` with the best score of the search's stages, and of all placements if they are few."""
     counts_SLE, gpus = problem.counts_SLE, problem.topology.gpus
     steps = compress_steps(counts_SLE, gpus, effort.most_steps, step_weights(problem), slot_floor(problem))
     goal = Goal(problem.objective == "step-time", problem.squarings or squarings_for(gpus))
     best_BGK, *rivals = search_stages(steps, layer_B, replicas_B, gpus, effort, problem.seed, goal)
-    rivals.append(_with_eplb(problem, layer_B, replicas_B, best_BGK))
     rivals.append(exact_placements(counts_SLE, layer_B, replicas_B, best_BGK))
     best_B = replay_and_score(problem, layer_B, best_BGK)[1]
     for rival_BGK in rivals:
@@ -104,21 +109,6 @@ def _search(problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarra
 def _thinned(problem: PlanningProblem) -> PlanningProblem:
     """The problem on at most 256 of its steps, evenly spaced."""
     return problem.on_steps(slice(None, None, -(-len(problem.counts_SLE) // _MOST_STEPS)))
-
-
-def _with_eplb(
-    problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray, expert_BGK: np.ndarray
-) -> np.ndarray:
-    """`expert_BGK` with EPLB's placements at the counts that EPLB can do."""
-    placed_BGK = expert_BGK.copy()
-    possible_B = (problem.experts + replicas_B) % problem.topology.gpus == 0
-    for replicas in np.unique(replicas_B[possible_B]).tolist():
-        rows = np.flatnonzero(replicas_B == replicas)
-        load_RE = problem.counts_SLE.sum(axis=0)[layer_B[rows]]
-        placed_RGK = eplb_placements_without_duplicates(load_RE, replicas, problem.topology)
-        placed_BGK[rows] = -1
-        placed_BGK[rows, :, : placed_RGK.shape[2]] = placed_RGK
-    return placed_BGK
 
 
 def _rename_gpus(expert_LGK: np.ndarray, slots_LG: np.ndarray) -> np.ndarray:

@@ -38,6 +38,14 @@ class UniformPlanner(Planner):
     def per_layer(self) -> bool:
         return False
 
+    @property
+    def sketches(self) -> bool:
+        return self.inner.sketches
+
+    def sketch(self, problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray) -> np.ndarray:
+        """Those of `inner`."""
+        return self.inner.sketch(problem, layer_B, replicas_B)
+
     def at_effort(self, effort: EffortName) -> UniformPlanner:
         """The same planner with `inner` at that effort."""
         return UniformPlanner(self.inner.at_effort(effort))

@@ -64,6 +64,8 @@ _FINAL = (
 )
 _HIGH = SearchStage(2e10, least=500, most=10_000, heat=0.08)
 _HIGHEST = SearchStage(2e11, least=5_000, most=50_000, heat=0.08, sharper=1)
+SKETCH = SearchEffort((SearchStage(2e7, least=10, most=200, heat=0.04),))
+"""For placements that only have to show how replica counts compare."""
 EFFORTS: dict[EffortName, SearchEffort] = {
     "low": SearchEffort((_HOT, _LOW), (_MEDIUM,)),
     "medium": SearchEffort((_HOT, _LOW, _MEDIUM), _FINAL),

@@ -98,12 +98,13 @@ def with_planned(estimate: Estimate, planned_SL: np.ndarray, step_time: float) -
 
 
 def _plan(problem: PlanningProblem, name: str) -> tuple[Placement, ...]:
-    """Planned by another planner, without groups or an objective that it does not know."""
+    """Planned by another planner at its lowest effort, without groups or an objective that it does not know."""
+    problem = replace(problem, effort="low")
     try:
         planner = planner_for(name, problem)
     except Unsupported:
         problem = replace(problem, groups=1, objective="balancedness", step_weight_S=None)
-        planner = PLANNERS[name]
+        planner = PLANNERS[name].at_effort("low")
     allocation = planner.allocate(problem, planner.estimate(problem))
     return planner.place(problem, allocation.replicas_L)
 

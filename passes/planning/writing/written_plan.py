@@ -51,7 +51,7 @@ def written_plan(
             gap=None if allocation.status == "heuristic" else allocation.gap,
             objective=objective,
             tokens_per_slot=problem.tokens_per_slot,
-            curves="cross-validated" if compilation.knows("validated_curves") else "own",
+            curves="own" if compilation.deciding_curves is compilation.curves else "cross-validated",
         ),
         groups=problem.groups,
     )

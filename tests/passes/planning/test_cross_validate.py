@@ -31,11 +31,19 @@ def test_replicas_that_fit_nothing_but_the_steps_seen_are_warned_of():
     plan = checked(drifting_loads()).plan
     figures = plan.estimate.cross_validation
     assert figures.folds == 2
-    assert figures.overfits
     assert figures.gain_unseen < figures.gain_seen / 2
-    (warning,) = plan.warnings
-    assert f"{figures.gain_seen:.3f}" in warning
+    placing, warning = plan.warnings
+    assert f"replicas gain {figures.gain_seen:.3f} balancedness on the steps planned from" in warning
     assert f"{figures.gain_unseen:.3f}" in warning
+    assert "placing experts gains" in placing, "placements without replicas fit nothing but these steps, too"
+
+
+def test_a_placement_without_replicas_that_fits_only_the_steps_seen_is_warned_of():
+    plan = checked(drifting_loads(), budget="0B").plan
+    in_order = plan.estimate.planners[0].balancedness
+    (warning,) = plan.warnings
+    gained = plan.estimate.cross_validation.placement_only_seen - in_order
+    assert f"placing experts gains {gained:.3f} balancedness over experts in order" in warning
 
 
 @pytest.mark.parametrize("planner", ["craftc", "craft", "eplb"])
@@ -43,7 +51,7 @@ def test_replicas_that_help_unseen_steps_as_much_are_not(planner: str):
     plan = checked(steady_loads(), planner, budget="4replicas/gpu").plan
     figures = plan.estimate.cross_validation
     assert plan.warnings == ()
-    assert figures.gain_unseen == pytest.approx(figures.gain_seen, abs=0.03)
+    assert figures.gain_unseen == pytest.approx(figures.gain_seen, abs=0.05)
     assert figures.unseen <= figures.seen + 0.01
 
 
