@@ -1,9 +1,10 @@
 """Replicas per layer as an integer program: a multiple-choice knapsack, solved by HiGHS or CBC through PuLP.
 
-One binary per layer and candidate count, one choice per layer, replica bytes within the budget, maximise the benefit.
-The only module that imports PuLP.
+One binary per layer and candidate count, one choice per layer, replica bytes within the budget, maximise the benefit. If
+a least number of bytes must be spent too, solvers take seconds, so a dynamic program over the bytes is used if it is
+small. The only module that imports PuLP.
 
-Axes: L layers, C candidate replica counts.
+Axes: L layers, C candidate replica counts, U units of budget.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import pulp
 
 from craftc.errors import BadInput
@@ -26,6 +28,8 @@ from craftc.solvers.problem import Allocation, BenefitCurves, SolverName, Status
 
 _TOLERANCE = 1e-7
 """Largest relative gap that still counts as proven: the solvers compute in floating point."""
+_MOST_CELLS = 20_000_000
+"""Largest table, layers times units of budget, for a least number of bytes."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class _Solution:
     candidate_L: tuple[int, ...] | None
     proven: bool
     bound: float
+    infeasible: bool
+    """Whether it claims that there is nothing to find."""
 
 
 def solve_allocation(
@@ -42,34 +48,78 @@ def solve_allocation(
     expert_bytes_L: Sequence[int],
     budget_bytes: int,
     *,
+    least_bytes: int = 0,
     solver: SolverName = "highs",
     time_limit_s: float = 30.0,
 ) -> Allocation:
-    """Replicas per layer with the largest summed benefit within `budget_bytes`.
+    """Replicas per layer with the largest summed benefit that take `least_bytes` to `budget_bytes`.
 
     `status` is `optimal` only if proven; if the time limit stops the solver first, it is `feasible`, with the better of
-    the solver's and the greedy allocation and a valid bound. Raises BadInput for an unknown solver, a time limit that
-    is not positive, or curves that do not match the layers.
+    the solver's and the greedy allocation and a valid bound. If it stops before an allocation of `least_bytes` is
+    found, the allocation takes fewer. Raises BadInput for an unknown solver, a time limit that is not positive, curves
+    that do not match the layers, or if no candidates take `least_bytes` to `budget_bytes`.
     """
     _check(curves, expert_bytes_L, solver, time_limit_s)
+    started = time.perf_counter()
+    best = _solve_within(curves, expert_bytes_L, budget_bytes, solver, time_limit_s)
+    if _bytes(best.replicas_L, expert_bytes_L) >= least_bytes:
+        return best
+    # Candidates that buy nothing, or less than a cheaper one, may be needed now: none is left out.
+    spending = (least_bytes, budget_bytes)
+    if len(expert_bytes_L) * (budget_bytes // math.gcd(*expert_bytes_L) + 1) <= _MOST_CELLS:
+        label = "dynamic program"
+        solution = _tabulate(curves, expert_bytes_L, spending)
+    else:
+        label = best.solver
+        every_LC = [list(range(len(curves.candidates_C)))] * len(expert_bytes_L)
+        left_s = max(0.01, time_limit_s - (time.perf_counter() - started))
+        solution = _solve(curves, every_LC, expert_bytes_L, spending, solver, left_s)
+    if solution.infeasible:
+        raise BadInput(f"no replica counts of the curves take {least_bytes} to {budget_bytes} bytes")
+    seconds = time.perf_counter() - started
+    if solution.candidate_L is not None:
+        found_L, value = _found(curves, solution.candidate_L)
+        if least_bytes <= _bytes(found_L, expert_bytes_L) <= budget_bytes:
+            bound = max(value, min(solution.bound, best.bound))
+            return Allocation(found_L, _status(solution, value, bound), value, bound, label, seconds)
+    return Allocation(best.replicas_L, "feasible", best.objective, best.bound, best.solver, seconds)
+
+
+def _solve_within(
+    curves: BenefitCurves, expert_bytes_L: Sequence[int], budget_bytes: int, solver: SolverName, time_limit_s: float
+) -> Allocation:
+    """The best allocation of any number of bytes up to the budget."""
     started = time.perf_counter()
     greedy = greedy_allocation(curves, expert_bytes_L, budget_bytes)
     label = f"{solver} {version('highspy' if solver == 'highs' else 'pulp')}"
     if greedy.status == "optimal":
         return Allocation(greedy.replicas_L, "optimal", greedy.objective, greedy.objective, label, greedy.seconds)
     matter_LC = candidates_that_matter(curves, expert_bytes_L, budget_bytes, greedy.objective)
-    solution = _solve(curves, matter_LC, expert_bytes_L, budget_bytes, solver, time_limit_s)
+    solution = _solve(curves, matter_LC, expert_bytes_L, (0, budget_bytes), solver, time_limit_s)
     replicas_L, objective = greedy.replicas_L, greedy.objective
     if solution.candidate_L is not None:
-        found_L = tuple(curves.candidates_C[candidate] for candidate in solution.candidate_L)
-        value = math.fsum(curves.benefit_LC[layer, candidate] for layer, candidate in enumerate(solution.candidate_L))
-        fits = sum(count * size for count, size in zip(found_L, expert_bytes_L, strict=True)) <= budget_bytes
-        if fits and value >= objective:
+        found_L, value = _found(curves, solution.candidate_L)
+        if _bytes(found_L, expert_bytes_L) <= budget_bytes and value >= objective:
             replicas_L, objective = found_L, value
     bound = max(objective, min(solution.bound, greedy.bound))
-    closed = bound - objective <= _TOLERANCE * max(1.0, abs(objective))
-    status: Status = "optimal" if solution.proven and closed else "feasible"
+    status = _status(solution, objective, bound)
     return Allocation(replicas_L, status, objective, bound, label, time.perf_counter() - started)
+
+
+def _found(curves: BenefitCurves, candidate_L: Sequence[int]) -> tuple[tuple[int, ...], float]:
+    """Replicas per layer, and their summed benefit."""
+    benefit_LC = curves.benefit_LC
+    value = math.fsum(benefit_LC[layer, candidate] for layer, candidate in enumerate(candidate_L))
+    return tuple(curves.candidates_C[candidate] for candidate in candidate_L), value
+
+
+def _bytes(replicas_L: Sequence[int], expert_bytes_L: Sequence[int]) -> int:
+    return sum(count * size for count, size in zip(replicas_L, expert_bytes_L, strict=True))
+
+
+def _status(solution: _Solution, objective: float, bound: float) -> Status:
+    closed = bound - objective <= _TOLERANCE * max(1.0, abs(objective))
+    return "optimal" if solution.proven and closed else "feasible"
 
 
 def _check(curves: BenefitCurves, expert_bytes_L: Sequence[int], solver: str, time_limit_s: float) -> None:
@@ -88,10 +138,11 @@ def _solve(
     curves: BenefitCurves,
     matter_LC: list[list[int]],
     expert_bytes_L: Sequence[int],
-    budget_bytes: int,
+    least_and_most_bytes: tuple[int, int],
     solver: SolverName,
     time_limit_s: float,
 ) -> _Solution:
+    least_bytes, most_bytes = least_and_most_bytes
     # Bytes in units of their greatest common divisor keep the coefficients small and the solver's tolerances sharp.
     unit = math.gcd(*expert_bytes_L)
     # Minimise the negative: PuLP turns maximisation into that for HiGHS anyway, and then reports bounds of that sign.
@@ -102,7 +153,7 @@ def _solve(
         binaries: dict[int, Any] = {}
         for candidate in matter_LC[layer]:
             count = curves.candidates_C[candidate]
-            if count * size > budget_bytes:
+            if count * size > most_bytes:
                 break
             binary = program.add_variable(f"x_{layer}_{count}", cat="Binary")
             binaries[candidate] = binary
@@ -112,7 +163,9 @@ def _solve(
     program += pulp.LpAffineExpression(lost)
     for layer, binaries in enumerate(chosen):
         program += pulp.LpAffineExpression([(binary, 1) for binary in binaries.values()]) == 1, f"one_of_layer_{layer}"
-    program += pulp.LpAffineExpression(used) <= budget_bytes // unit, "budget"
+    program += pulp.LpAffineExpression(used) <= most_bytes // unit, "budget"
+    if least_bytes > 0:
+        program += pulp.LpAffineExpression(used) >= -(-least_bytes // unit), "least"
     with _silent_stdout():
         program.solve(_engine(solver, time_limit_s))
     found = program.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
@@ -121,7 +174,8 @@ def _solve(
     )
     # `status` is Optimal even after a time-out; only `sol_status` shows the difference.
     proven = program.sol_status == pulp.LpSolutionOptimal
-    return _Solution(candidate_L, proven, _bound(program, solver, proven))
+    infeasible = program.sol_status == pulp.LpSolutionInfeasible
+    return _Solution(candidate_L, proven, _bound(program, solver, proven), infeasible)
 
 
 def _engine(solver: SolverName, time_limit_s: float) -> Any:
@@ -137,6 +191,37 @@ def _bound(program: Any, solver: SolverName, proven: bool) -> float:
     if solver == "highs":
         return -float(program.solverModel.getInfo().mip_dual_bound)
     return -float(pulp.value(program.objective)) if proven else math.inf
+
+
+def _tabulate(curves: BenefitCurves, expert_bytes_L: Sequence[int], least_and_most_bytes: tuple[int, int]) -> _Solution:
+    """The optimum by a table of the best benefit at exactly every number of units, layer by layer."""
+    unit = math.gcd(*expert_bytes_L)
+    least, most = -(-least_and_most_bytes[0] // unit), least_and_most_bytes[1] // unit
+    best_U = np.full(most + 1, -np.inf)
+    best_U[0] = 0.0
+    chosen_LU = np.zeros((len(expert_bytes_L), most + 1), dtype=np.int16)
+    filled, benefit_LC = 0, curves.benefit_LC
+    for layer, size in enumerate(expert_bytes_L):
+        before_U, best_U = best_U, np.full(most + 1, -np.inf)
+        before = filled
+        for candidate, count in enumerate(curves.candidates_C):
+            used = count * (size // unit)
+            if used > most:
+                break
+            end = min(most, used + before) + 1
+            value_U = before_U[: end - used] + benefit_LC[layer, candidate]
+            better_U = value_U > best_U[used:end]
+            np.copyto(best_U[used:end], value_U, where=better_U)
+            chosen_LU[layer, used:end][better_U] = candidate
+            filled = max(filled, end - 1)
+    spent = least + int(np.argmax(best_U[least:])) if least <= most else 0
+    if least > most or best_U[spent] == -np.inf:
+        return _Solution(None, True, -math.inf, True)
+    bound, candidates = float(best_U[spent]), []
+    for layer in reversed(range(len(expert_bytes_L))):
+        candidates.append(int(chosen_LU[layer, spent]))
+        spent -= curves.candidates_C[candidates[-1]] * (expert_bytes_L[layer] // unit)
+    return _Solution(tuple(reversed(candidates)), True, bound, False)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ Axes: S steps, L layers, C candidate replica counts, E experts, G GPUs, B = L x 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,9 @@ from craftc.solvers.placement.greedy import greedy_placements
 from craftc.solvers.placement.slots import assign_slots, layer_slots
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, Planner, PlanningProblem
 from craftc.solvers.replay import placements_of, replay_batch
+
+_MOST_UNITS = 100_000
+"""Larger budgets, in units of the sizes' greatest common divisor, are spent as far as that pays: see `most_bytes`."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,15 @@ class CraftPlanner(Planner):
         return BenefitCurves(candidates, balancedness_B.reshape(problem.layers, len(candidates)))
 
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
-        """The knapsack's optimum, proven unless the time limit stops it."""
+        """The knapsack's optimum, proven unless the time limit stops it; as in the paper, the whole budget is spent.
+
+        Of a budget that the candidates cannot make up, the most that they can; see `most_bytes`.
+        """
         return solve_allocation(
             curves,
             problem.expert_bytes_L,
             problem.budget_bytes,
+            least_bytes=most_bytes(curves.candidates_C, problem.expert_bytes_L, problem.budget_bytes),
             solver=problem.solver,
             time_limit_s=problem.time_limit_s,
         )
@@ -52,6 +61,25 @@ class CraftPlanner(Planner):
         slots_L = [problem.experts + replicas for replicas in replicas_L]
         slots_LG = assign_slots(slots_L, problem.expert_bytes_L, problem.topology)
         return placements_of(greedy_placements(load_LE, copies_LE, slots_LG, problem.topology))
+
+
+def most_bytes(candidates_C: Sequence[int], expert_bytes_L: Sequence[int], budget_bytes: int) -> int:
+    """The most bytes within the budget that one candidate per layer can take; 0 if there are too many sums to look at.
+
+    Bit n of a number stands for a sum of n units, the greatest common divisor of the sizes.
+    """
+    unit = math.gcd(*expert_bytes_L)
+    units = min(budget_bytes, candidates_C[-1] * sum(expert_bytes_L)) // unit
+    if units > _MOST_UNITS:
+        return 0
+    kept, sums = (1 << (units + 1)) - 1, 1
+    for size in expert_bytes_L:
+        before, sums = sums, 0
+        for count in candidates_C:
+            if count * size // unit <= units:
+                sums |= before << (count * size // unit)
+        sums &= kept
+    return (sums.bit_length() - 1) * unit
 
 
 def doubling_candidates(experts: int, gpus: int) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The integer program against the dynamic program; honest about time-outs; silent on stdout."""
 
+import itertools
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import BadInput
+from craftc.solvers.allocation import integer_program
 from craftc.solvers.allocation.dynamic_program import allocate_exactly
 from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.problem import BenefitCurves
@@ -34,6 +36,44 @@ def test_equals_the_dynamic_program(instance, solver):
         curves.benefit_LC[layer, curves.candidates_C.index(count)] for layer, count in enumerate(solved.replicas_L)
     )
     assert realised == pytest.approx(solved.objective, abs=1e-12)
+
+
+def best_spending(curves, expert_bytes_L, least, most):
+    """The largest benefit of all choices that take `least` to `most` bytes, or None."""
+    layers = range(len(expert_bytes_L))
+    return max(
+        (
+            sum(curves.benefit_LC[layer, choice[layer]] for layer in layers)
+            for choice in itertools.product(range(len(curves.candidates_C)), repeat=len(layers))
+            if least <= sum(curves.candidates_C[choice[layer]] * expert_bytes_L[layer] for layer in layers) <= most
+        ),
+        default=None,
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 5), st.floats(0, 1.1)),
+    st.integers(0, 12),
+    st.sampled_from(["table", "highs", "cbc"]),
+)
+def test_a_least_spending_is_kept(instance, slack, way):
+    curves, expert_bytes_L, budget = random_instance(instance)
+    least = max(0, budget - slack)
+    best = best_spending(curves, expert_bytes_L, least, budget)
+    with pytest.MonkeyPatch.context() as patch:
+        if way != "table":
+            patch.setattr(integer_program, "_MOST_CELLS", 0)
+        options = {"least_bytes": least, "solver": "cbc" if way == "cbc" else "highs"}
+        if best is None:
+            with pytest.raises(BadInput, match="no replica counts of the curves take"):
+                solve_allocation(curves, expert_bytes_L, budget, **options)
+            return
+        solved = solve_allocation(curves, expert_bytes_L, budget, **options)
+    assert least <= sum(n * size for n, size in zip(solved.replicas_L, expert_bytes_L, strict=True)) <= budget
+    assert solved.status == "optimal"
+    assert solved.objective == pytest.approx(best, abs=1e-6)
+    assert solved.bound >= best - 1e-9
 
 
 def test_real_expert_sizes_keep_the_budget_exactly():

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from craftc.solvers.planners.craft import CraftPlanner, doubling_candidates
+from craftc.solvers.planners.craft import CraftPlanner, doubling_candidates, most_bytes
 from craftc.solvers.planners.eplb import EplbPlanner
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replay import replay
@@ -57,12 +57,40 @@ def test_the_allocation_is_the_best_of_all_for_its_curves():
     counts_SLE = (rng.lognormal(0, 1.5, (4, 3, 8)) * 100).astype(int)
     problem = PlanningProblem(counts_SLE, Topology(4, 2), (10, 25, 10), 95)
     curves, allocation, _ = run(CraftPlanner(), problem)
-    best = max(
-        sum(curves.benefit_LC[layer, choice[layer]] for layer in range(3))
+    spent, best = max(
+        (
+            sum(curves.candidates_C[c] * size for c, size in zip(choice, problem.expert_bytes_L, strict=True)),
+            sum(curves.benefit_LC[layer, choice[layer]] for layer in range(3)),
+        )
         for choice in itertools.product(range(len(curves.candidates_C)), repeat=3)
         if sum(curves.candidates_C[c] * size for c, size in zip(choice, problem.expert_bytes_L, strict=True)) <= 95
     )
+    assert sum(n * size for n, size in zip(allocation.replicas_L, problem.expert_bytes_L, strict=True)) == spent
     assert allocation.objective == pytest.approx(best)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (10, 25, 10), (6, 4, 9), (7, 11, 13)])
+def test_most_bytes_is_the_largest_sum_of_candidates(sizes):
+    candidates = (0, 1, 2, 4)
+    sums = {sum(map(int.__mul__, choice, sizes)) for choice in itertools.product(candidates, repeat=3)}
+    for budget in range(max(sums) + 5):
+        assert most_bytes(candidates, sizes, budget) == max(taken for taken in sums if taken <= budget)
+
+
+def test_sizes_with_too_many_sums_are_not_spent_to_the_last_byte():
+    assert most_bytes((0, 1, 2), (1_000_003, 1_000_033), 10**12) == 0
+    assert most_bytes((0, 1, 2), (10**12, 2 * 10**12), 5 * 10**12) == 5 * 10**12
+
+
+def test_the_whole_budget_is_spent():
+    """The knapsack's total is the budget, even where copies buy nothing: balanced layers, as many as must be."""
+    even, hot = [4] * 8, [16, 6, 1, 1, 2, 2, 2, 2]
+    counts_SLE = np.array([[even, hot, even]])
+    planner = CraftPlanner()
+    for replicas in range(13):
+        problem = PlanningProblem(counts_SLE, Topology(4, 2), (100,) * 3, replicas * 100)
+        allocation = planner.allocate(problem, planner.estimate(problem))
+        assert (sum(allocation.replicas_L), allocation.status) == (min(replicas, 12) - (replicas == 11), "optimal")
 
 
 def test_comes_near_the_best_of_all_allocations_and_placements():
