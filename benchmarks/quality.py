@@ -151,18 +151,20 @@ def planned(trace: Trace, problem: PlanningProblem, make: Callable[[], Planner])
     """A planner at every budget; `make` belongs to its time."""
     started = time.perf_counter()
     planner = make()
-    curves = planner.estimate(problem)
-    estimated_s = time.perf_counter() - started
-    gpus = trace.topology.gpus
-    chosen = budget_curve(curves, problem.expert_bytes_L, gpus).chosen
-    points, plans, seconds = {}, {}, {}
+    made_s = time.perf_counter() - started
+    gpus, layers = trace.topology.gpus, problem.layers
+    everything = replace(problem, budget_bytes=layers * gpus)
+    chosen = budget_curve(planner.estimate(everything), problem.expert_bytes_L, gpus).chosen
+    points, plans, seconds, curves_of = {}, {}, {}, {}
     for budget in budgets(problem, chosen):
         started = time.perf_counter()
         allowed = replace(problem, budget_bytes=budget * gpus)
+        curves = curves_of[budget] = planner.estimate(allowed)
         plans[budget] = planner.place(allowed, planner.allocate(allowed, curves).replicas_L)
-        seconds[budget] = estimated_s + time.perf_counter() - started
+        seconds[budget] = made_s + time.perf_counter() - started
         points[budget] = judged(trace, plans[budget])
     full = _IN_TABLE[-1]
+    curves = curves_of[full]
     promised_L = [
         np.interp(count, curves.candidates_C, balancedness_C)
         for count, balancedness_C in zip(points[full].replicas_L, curves.balancedness_LC, strict=True)

@@ -18,7 +18,7 @@ from craftc.solvers.replay import placement_array, replay_batch, replay_steps
 
 _MOST_STEPS = 256
 """Most steps that are planned on and judged; if there are more, that many, evenly spaced."""
-_MOST_LAYERS = 12
+MOST_LAYERS = 12
 """Most layers in which replica counts are judged on steps left out."""
 _MOST_COUNTS = 24
 """Most replica counts, including 0, that are judged; between them retention is interpolated."""
@@ -89,7 +89,7 @@ def retained_curves(
     difference. It is at most 1, and negative where replicas harm. `planner` must be one that sketches.
     """
     problem, fold_S = _thinned(problem, fold_S)
-    chosen = np.unique(np.linspace(0, problem.layers - 1, min(problem.layers, _MOST_LAYERS)).round().astype(int))
+    chosen = np.unique(np.linspace(0, problem.layers - 1, min(problem.layers, MOST_LAYERS)).round().astype(int))
     problem = problem.on_layers(chosen)
     tried_C = np.unique(np.linspace(0, len(own.candidates_C) - 1, _MOST_COUNTS).round().astype(int))
     count_C = np.array(own.candidates_C)[tried_C]
@@ -139,9 +139,8 @@ def _factors(benefit_XC: np.ndarray, unseen_XFC: np.ndarray) -> np.ndarray:
 
 def _score_per_balancedness(own: BenefitCurves) -> np.ndarray:
     """`rate_L1`: score gained per balancedness gained, by a layer's own curve; 0 where the curve is flat."""
-    assert own.score_LC is not None
     span_L = own.balancedness_LC.max(axis=1) - own.balancedness_LC.min(axis=1)
-    rate_L = np.divide(np.ptp(own.score_LC, axis=1), span_L, out=np.zeros_like(span_L), where=span_L > 1e-9)
+    rate_L = np.divide(np.ptp(own.value_LC, axis=1), span_L, out=np.zeros_like(span_L), where=span_L > 1e-9)
     return rate_L[:, None]
 
 

@@ -121,10 +121,14 @@ class BenefitCurves:
     """What allocation maximises if not balancedness: `craftc.solvers.objectives.score`."""
 
     @property
+    def value_LC(self) -> np.ndarray:
+        """Score, or balancedness if there is no score."""
+        return self.balancedness_LC if self.score_LC is None else self.score_LC
+
+    @property
     def benefit_LC(self) -> np.ndarray:
-        """T[l][r]: score, or balancedness if there is no score, gained over no replicas."""
-        value_LC = self.balancedness_LC if self.score_LC is None else self.score_LC
-        return value_LC - value_LC[:, :1]
+        """T[l][r]: value gained over no replicas."""
+        return self.value_LC - self.value_LC[:, :1]
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def optimize(
     slot_tokens: TokensPerSlot = 0.0,
     effort: EffortChoice = Effort.medium,
     shares: SharesChoice = Shares.even,
-    cross_validate: CrossValidate = True,
+    validate: CrossValidate = True,
     planner: Planner = DEFAULT_PLANNER,
     solver: SolverChoice = Solver.highs,
     time_limit: TimeLimit = 30.0,
@@ -99,15 +99,7 @@ def optimize(
     from craftc.topology import Topology
 
     options = PlanningOptions(
-        planner,
-        solver.value,
-        time_limit,
-        shares.value,
-        groups,
-        cross_validate,
-        objective.value,
-        effort.value,
-        slot_tokens,
+        planner, solver.value, time_limit, shares.value, groups, validate, objective.value, effort.value, slot_tokens
     )
     request = PlanningRequest(Topology(gpus, nodes), parse_budget(budget), options)
     if (out is None) == (stop_after is None):

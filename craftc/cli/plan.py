@@ -105,7 +105,7 @@ def plan(
     slot_tokens: TokensPerSlot = 0.0,
     effort: EffortChoice = Effort.medium,
     shares: SharesChoice = Shares.even,
-    cross_validate: CrossValidate = True,
+    validate: CrossValidate = True,
     planner: Planner = DEFAULT_PLANNER,
     solver: SolverChoice = Solver.highs,
     time_limit: TimeLimit = 30.0,
@@ -128,15 +128,7 @@ def plan(
     config = _config(model, model_config, expert_bytes)
     planner = uniform_name(planner) if uniform else planner
     options = PlanningOptions(
-        planner,
-        solver.value,
-        time_limit,
-        shares.value,
-        groups,
-        cross_validate,
-        objective.value,
-        effort.value,
-        slot_tokens,
+        planner, solver.value, time_limit, shares.value, groups, validate, objective.value, effort.value, slot_tokens
     )
     in_use = plan_in_use(old, placement_format, config, topology)
     options = replace(options, current_plan=in_use, max_move_bytes=_bytes(max_move))

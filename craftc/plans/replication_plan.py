@@ -204,23 +204,25 @@ class ReplicationPlan:
         if checked is None or self.estimate is None:
             return ()
         in_order = next((row.balancedness for row in self.estimate.planners if row.planner == "contiguous"), 0.0)
-        gains = (
-            ("placing experts gains", "over experts in order", checked.placement_only_seen - in_order,
-             checked.placement_only_unseen - in_order),
-            ("replicas gain", "", checked.gain_seen, checked.gain_unseen),
-        )  # fmt: skip
-        return tuple(
-            f"over-fitting: {what} {seen:.3f} balancedness {over + ' ' if over else ''}on the steps planned from, but "
-            f"only {unseen:.3f} on steps left out ({checked.folds} folds): record more steps like the ones to come"
-            + ("" if over else ", or spend less")
-            for what, over, seen, unseen in gains
-            if overfits(seen, unseen)
-        )
+        placed_seen, placed_unseen = checked.placement_only_seen - in_order, checked.placement_only_unseen - in_order
+        steps = f"on steps left out ({checked.folds} folds): record more steps like the ones to come"
+        warnings = []
+        if overfits(placed_seen, placed_unseen, 1 / 4):
+            warnings.append(
+                f"over-fitting: placing experts gains {placed_seen:.3f} balancedness over experts in order on the "
+                f"steps planned from, but only {placed_unseen:.3f} {steps}"
+            )
+        if overfits(checked.gain_seen, checked.gain_unseen, 1 / 2):
+            warnings.append(
+                f"over-fitting: replicas gain {checked.gain_seen:.3f} balancedness on the steps planned from, but only "
+                f"{checked.gain_unseen:.3f} {steps}, or spend less"
+            )
+        return tuple(warnings)
 
 
-def overfits(seen: float, unseen: float) -> bool:
-    """Whether less than half of a gain in balancedness is left on unseen steps, and at least 0.01 is lost."""
-    return unseen < seen / 2 and seen - unseen >= LEAST_LOSS
+def overfits(seen: float, unseen: float, part: float) -> bool:
+    """Whether less than `part` of a gain in balancedness is left on unseen steps, and at least 0.01 is lost."""
+    return unseen < seen * part and seen - unseen >= LEAST_LOSS
 
 
 def layer_plan(layer: MoELayer, placement: Placement) -> LayerPlan:

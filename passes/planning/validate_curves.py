@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation, updated
-from craftc.solvers.cross_validation import deal_steps, retained_curves
+from craftc.solvers.cross_validation import MOST_LAYERS, deal_steps, retained_curves
 from craftc.solvers.planners.registry import planner_for
 from craftc.solvers.problem import Allocation, BenefitCurves
 
 _FOLDS = 4
 _LEAST_STEPS = 4
-_LEAST_GAIN = 0.002
-"""Balancedness, or its like for other objectives, that another allocation must gain on steps left out: less is luck."""
+_LUCK = 0.1
+"""About twice what the gain of a count scatters by, in balancedness, on one fold of one layer."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ValidateCurves(Pass):
 
     def run(self, compilation: Compilation) -> Compilation:
         """None if there are fewer than four steps, if the planner follows a published rule, or if the allocation by
-        the plan's own loads is as good on steps left out."""
+        the plan's own loads is as good on steps left out, but for luck."""
         loads, problem, own = compilation.loads, compilation.problem, compilation.curves
         planner = planner_for(compilation.request.options.planner, problem)
         if loads.steps < _LEAST_STEPS or not planner.sketches or len(own.candidates_C) == 1:
@@ -36,7 +37,8 @@ class ValidateCurves(Pass):
         if compilation.request.budget.kind == "auto":
             return updated(compilation, validated_curves=retained)
         better, usual = (_value(retained, planner.allocate(problem, curves)) for curves in (retained, own))
-        gains = better - usual >= _LEAST_GAIN * problem.layers
+        luck = _LUCK / math.sqrt(_FOLDS * min(problem.layers, MOST_LAYERS))
+        gains = better - usual >= luck * problem.layers
         return updated(compilation, validated_curves=retained if gains else None)
 
 

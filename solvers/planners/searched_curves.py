@@ -64,7 +64,6 @@ def _can_matter(problem: PlanningProblem, known: BenefitCurves, count_C: np.ndar
     """`matters_LC`: whether perfect balance with so many replicas would be worth their price beside what is known."""
     size_L = np.array(problem.expert_bytes_L, dtype=np.float64)
     price = price_per_byte(known, problem.expert_bytes_L, problem.budget_bytes)
-    assert known.score_LC is not None
-    worth_L = (known.score_LC - price * np.outer(size_L, known.candidates_C)).max(axis=1)
+    worth_L = (known.value_LC - price * np.outer(size_L, known.candidates_C)).max(axis=1)
     matters_LC: np.ndarray = best_score(problem)[:, None] - price * np.outer(size_L, count_C) > worth_L[:, None] + 1e-9
     return matters_LC

@@ -10,6 +10,7 @@ from typing import get_args
 
 import numpy as np
 
+from craftc.errors import Infeasible
 from craftc.solvers.allocation.integer_program import solve_allocation
 from craftc.solvers.objectives import replay_and_score, slot_floor, step_weights
 from craftc.solvers.placement.exact import exact_placements
@@ -17,6 +18,7 @@ from craftc.solvers.placement.node_spread import spread_over_nodes
 from craftc.solvers.placement.slots import assign_slots
 from craftc.solvers.planners.rivals import better_than_craft, better_than_eplb
 from craftc.solvers.planners.searched_curves import replica_candidates, searched_curves
+from craftc.solvers.planners.uniform import uniform_counts
 from craftc.solvers.problem import (
     Allocation,
     BenefitCurves,
@@ -26,12 +28,14 @@ from craftc.solvers.problem import (
     Planner,
     PlanningProblem,
 )
-from craftc.solvers.replay import placements_of
+from craftc.solvers.replay import placement_array, placements_of
 from craftc.solvers.search.effort import EFFORTS, SKETCH, SearchEffort
 from craftc.solvers.search.local_search import search_stages
 from craftc.solvers.search.search_loads import Goal, squarings_for
 from craftc.solvers.search.step_compression import compress_steps
 
+_CLOSE = 0.02
+"""Benefit per layer by which a search of the final plan may overtake what curves say."""
 _MOST_STEPS = 256
 """Most steps, evenly spaced, on which placements are searched and curves made; reported figures cover all steps."""
 
@@ -67,14 +71,37 @@ class StepwisePlanner(Planner):
         return _search(_thinned(problem), layer_B, replicas_B, SKETCH)
 
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
-        """The knapsack's optimum, proven unless the time limit stops it."""
-        return solve_allocation(
+        """The knapsack's optimum, proven unless the time limit stops it; or a uniform count that is placed better.
+
+        Curves are searched less than plans: where a uniform count comes close, both are placed and compared.
+        """
+        allocation = solve_allocation(
             curves,
             problem.expert_bytes_L,
             problem.budget_bytes,
             solver=problem.solver,
             time_limit_s=problem.time_limit_s,
         )
+        close = self._close(problem, curves, allocation)
+        return allocation if len(close) == 1 else max(close, key=lambda each: self._reached(problem, each))
+
+    def _close(self, problem: PlanningProblem, curves: BenefitCurves, best: Allocation) -> list[Allocation]:
+        """`best`, and the uniform allocations whose benefit comes close to it."""
+        try:
+            counts = uniform_counts(problem)
+        except Infeasible:
+            return [best]
+        close = [best]
+        for count in set(counts) - {best.replicas_L[0]} if len(set(best.replicas_L)) == 1 else counts:
+            benefit = sum(float(np.interp(count, curves.candidates_C, benefit_C)) for benefit_C in curves.benefit_LC)
+            if benefit > best.objective - _CLOSE * problem.layers:
+                close.append(replace(best, replicas_L=(count,) * problem.layers, status="feasible", objective=benefit))
+        return close
+
+    def _reached(self, problem: PlanningProblem, allocation: Allocation) -> float:
+        """The score of the plan with these replicas."""
+        placed = placement_array(self.place(problem, allocation.replicas_L))
+        return float(replay_and_score(problem, np.arange(problem.layers), placed)[1].sum())
 
     def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
         """Placements as good as those of the curves or better, and than CRAFT's and EPLB's with these replicas.

@@ -52,7 +52,7 @@ class UniformPlanner(Planner):
 
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
         """No replicas and every uniform count within the budget, planned like the final plan and replayed."""
-        candidates = (0, *(count for count in self._counts(problem) if count))
+        candidates = (0, *(count for count in uniform_counts(problem) if count))
         balancedness_CL = [
             replay(problem.counts_SLE, self.inner.place(problem, (count,) * problem.layers)).mean(axis=0)
             for count in candidates
@@ -61,7 +61,7 @@ class UniformPlanner(Planner):
 
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
         """The uniform count with the largest benefit, the smallest among equals. Raises Infeasible if none fits."""
-        counts = self._counts(problem)
+        counts = uniform_counts(problem)
         benefit_C = [float(curves.benefit_LC[:, curves.candidates_C.index(count)].sum()) for count in counts]
         best = int(np.argmax(benefit_C))
         return Allocation(
@@ -77,19 +77,23 @@ class UniformPlanner(Planner):
         """The inner planner's placement."""
         return self.inner.place(problem, replicas_L)
 
-    def _counts(self, problem: PlanningProblem) -> tuple[int, ...]:
-        """Replicas per layer that fit the budget and make slots a multiple of the GPUs, ascending."""
-        gpus, bytes_of_one = problem.topology.gpus, sum(problem.expert_bytes_L)
-        least = -problem.experts % gpus
-        most = min(problem.budget_bytes // bytes_of_one, problem.experts * (gpus - 1))
-        if most < least:
-            raise Infeasible(
-                f"uniform plan: {problem.experts} experts on {gpus} GPUs need {least} replicas in every layer to fill "
-                f"equal slots, {least * bytes_of_one} bytes; the budget is {problem.budget_bytes} bytes: "
-                f"give {least * bytes_of_one}B or more"
-            )
-        counts = range(least, most + 1, gpus)
-        if len(counts) <= _MOST_CANDIDATES:
-            return tuple(counts)
-        chosen = np.unique(np.linspace(0, len(counts) - 1, _MOST_CANDIDATES).round().astype(int))
-        return tuple(counts[int(number)] for number in chosen)
+
+def uniform_counts(problem: PlanningProblem) -> tuple[int, ...]:
+    """Replicas per layer that fit the budget and make slots a multiple of the GPUs, ascending, at most 8.
+
+    Raises Infeasible if none fits.
+    """
+    gpus, bytes_of_one = problem.topology.gpus, sum(problem.expert_bytes_L)
+    least = -problem.experts % gpus
+    most = min(problem.budget_bytes // bytes_of_one, problem.experts * (gpus - 1))
+    if most < least:
+        raise Infeasible(
+            f"uniform plan: {problem.experts} experts on {gpus} GPUs need {least} replicas in every layer to fill "
+            f"equal slots, {least * bytes_of_one} bytes; the budget is {problem.budget_bytes} bytes: "
+            f"give {least * bytes_of_one}B or more"
+        )
+    counts = range(least, most + 1, gpus)
+    if len(counts) <= _MOST_CANDIDATES:
+        return tuple(counts)
+    chosen = np.unique(np.linspace(0, len(counts) - 1, _MOST_CANDIDATES).round().astype(int))
+    return tuple(counts[int(number)] for number in chosen)

@@ -66,10 +66,10 @@ OPTIONS = {
     "shares": ("--shares", "lp"),
     "from": ("--from", "{old}", "--max-move", "2MiB"),
     "groups": ("--groups", "4", "--nodes", "2"),
-    "validate": ("--validate",),
+    "validate": ("--no-cross-validate",),
     "tokens per slot": ("--tokens-per-slot", "50"),
     "everything": (
-        "--budget", "auto", "--shares", "lp", "--from", "{old}", "--groups", "4", "--nodes", "2", "--validate",
+        "--budget", "auto", "--shares", "lp", "--from", "{old}", "--groups", "4", "--nodes", "2", "--no-cross-validate",
         "--tokens-per-slot", "5",
     ),
 }  # fmt: skip

@@ -108,8 +108,9 @@ def test_warnings_name_their_phase(capfd: pytest.CaptureFixture[str], tmp_path: 
         capfd, tmp_path / "p.json", "--per-phase", loads=str(tmp_path / "loads.npz"), gpus="8", budget="4replicas/gpu"
     )
     assert ran.code == 0, ran.err
-    (warning,) = [line for line in ran.err.splitlines() if line.startswith("warning: ")]
-    assert warning.startswith("warning: drifting: over-fitting")
+    warnings = [line for line in ran.err.splitlines() if line.startswith("warning: ")]
+    assert warnings
+    assert all(warning.startswith("warning: drifting: over-fitting") for warning in warnings)
 
 
 def test_no_phases_no_plans(capfd: pytest.CaptureFixture[str], tmp_path: Path, alike: str):

@@ -1,4 +1,4 @@
-"""`craftc plan`: over-fitting is warned of, and `--validate`."""
+"""`craftc plan`: over-fitting is warned of, and steps left out decide unless they are told not to."""
 
 import json
 from pathlib import Path
@@ -21,15 +21,15 @@ def test_replicas_that_fit_only_the_steps_seen_are_warned_of(capfd: pytest.Captu
     np.savez(tmp_path / "drifting.npz", counts=drifting_loads())
     output = tmp_path / "plan.json"
     ran = plan(capfd, output, loads=str(tmp_path / "drifting.npz"), gpus="8", budget="4replicas/gpu")
-    (warning,) = warnings_of(ran)
-    (own,) = read_plan(output).warnings
-    assert warning == f"warning: {own}"
+    warnings, own = warnings_of(ran), read_plan(output).warnings
+    assert warnings == [f"warning: {each}" for each in own]
+    assert "replicas gain" in own[-1]
     assert "gained by replicas" in ran.out
-    assert warnings_of(run(capfd, "show", str(output))) == [warning]
+    assert warnings_of(run(capfd, "show", str(output))) == warnings
     as_json = plan(
         capfd, output, "--format", "json", loads=str(tmp_path / "drifting.npz"), gpus="8", budget="4replicas/gpu"
     )
-    assert json.loads(as_json.out)["warnings"] == [own]
+    assert json.loads(as_json.out)["warnings"] == list(own)
 
 
 def test_replicas_that_hold_are_not(capfd: pytest.CaptureFixture[str], tmp_path: Path):
@@ -40,23 +40,29 @@ def test_replicas_that_hold_are_not(capfd: pytest.CaptureFixture[str], tmp_path:
     assert "gained by replicas" in ran.out
 
 
-def test_validate_allocates_by_steps_left_out(capfd: pytest.CaptureFixture[str], tmp_path: Path):
-    ran = plan(capfd, tmp_path / "plan.json", "--validate")
-    assert ran.code == 0, ran.err
-    assert read_plan(tmp_path / "plan.json").provenance.curves == "cross-validated"
-    assert "benefit curves cross-validated" in ran.out
-    np.savez(tmp_path / "one.npz", counts=steady_loads(steps=1))
-    ran = plan(capfd, tmp_path / "one.json", "--validate", loads=str(tmp_path / "one.npz"), gpus="8")
-    assert ran.code == 2
-    assert "single step" in ran.error_line
+def test_left_out_steps_are_not_asked_if_they_are_told_not_to(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    def retained(problem, planner, own, fold_S):
+        asked.append(fold_S)
+        return own
+
+    monkeypatch.setattr("craftc.passes.planning.validate_curves.retained_curves", retained)
+    np.savez(tmp_path / "steady.npz", counts=steady_loads())
+    for options, times in ((("--no-cross-validate",), 0), ((), 1)):
+        ran = plan(capfd, tmp_path / "plan.json", *options, loads=str(tmp_path / "steady.npz"), gpus="8")
+        assert ran.code == 0, ran.err
+        assert len(asked) == times
 
 
 @pytest.mark.skipif(not TRACES.is_dir(), reason="needs ../shared/traces")
 def test_unlike_domains_are_warned_of(capfd: pytest.CaptureFixture[str], tmp_path: Path):
     trace = str(TRACES / "glm-5.2-domains.npz")
     options = {"loads": trace, "gpus": "64", "nodes": "8", "budget": "8replicas/gpu", "size": "84MiB"}
-    (warning,) = warnings_of(plan(capfd, tmp_path / "plan.json", "--planner", "craft", **options))
-    assert "over-fitting: replicas gain 0." in warning
+    warnings = warnings_of(plan(capfd, tmp_path / "plan.json", "--planner", "craft", **options))
+    assert "over-fitting: replicas gain 0." in warnings[-1]
 
 
 @pytest.mark.skipif(not TRACES.is_dir(), reason="needs ../shared/traces")
