@@ -1,7 +1,7 @@
 """Replicas per layer as an integer program: a multiple-choice knapsack, solved by HiGHS or CBC through PuLP.
 
-One binary per layer and candidate count, one choice per layer, replica bytes within the budget, maximise the benefit. If
-a least number of bytes must be spent too, solvers take seconds, so a dynamic program over the bytes is used if it is
+One binary per layer and candidate count, one choice per layer, replica bytes within the budget, maximise the benefit.
+If a least number of bytes must be spent too, solvers take seconds, so a dynamic program over the bytes is used if it is
 small. The only module that imports PuLP.
 
 Axes: L layers, C candidate replica counts, U units of budget.
@@ -174,7 +174,7 @@ def _solve(
     )
     # `status` is Optimal even after a time-out; only `sol_status` shows the difference.
     proven = program.sol_status == pulp.LpSolutionOptimal
-    infeasible = program.sol_status == pulp.LpSolutionInfeasible
+    infeasible = program.status == pulp.LpStatusInfeasible
     return _Solution(candidate_L, proven, _bound(program, solver, proven), infeasible)
 
 
