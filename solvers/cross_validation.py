@@ -91,7 +91,10 @@ def retained_curves(
     problem, fold_S = _thinned(problem, fold_S)
     chosen = np.unique(np.linspace(0, problem.layers - 1, min(problem.layers, MOST_LAYERS)).round().astype(int))
     problem = problem.on_layers(chosen)
-    tried_C = np.unique(np.linspace(0, len(own.candidates_C) - 1, _MOST_COUNTS).round().astype(int))
+    # A count at which no layer's curve moves was not searched: it cannot be chosen.
+    moves_C = np.flatnonzero((np.diff(own.value_LC, axis=1) != 0).any(axis=0)) + 1
+    tried_C = np.unique(np.linspace(0, len(moves_C), _MOST_COUNTS).round().astype(int))
+    tried_C = np.concatenate([[0], moves_C])[tried_C]
     count_C = np.array(own.candidates_C)[tried_C]
     layer_B = np.tile(np.arange(problem.layers), len(count_C))
     shape = (len(count_C), problem.layers)

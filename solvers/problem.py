@@ -23,6 +23,8 @@ ObjectiveName = Literal["balancedness", "step-time"]
 """What a planner optimises over steps: a large mean / max GPU load, or a small max GPU load."""
 EffortName = Literal["low", "medium", "high"]
 """How hard a planner searches, if it searches; the stages of each name are in `craftc.solvers.search.effort`."""
+MOST_GPUS = 4096
+"""Most GPUs of a planning run: far more than share the experts of one model, and few enough to plan in a minute."""
 DEFAULT_PLANNER = "craftc"
 """Name of the planner used by default; all planners are in `craftc.solvers.planners.registry`."""
 SolverName = Literal["highs", "cbc"]
@@ -69,6 +71,11 @@ class PlanningProblem:
             raise BadInput(f"counts must be [steps, layers, experts], got shape {list(self.counts_SLE.shape)}")
         if len(self.expert_bytes_L) != self.layers:
             raise BadInput(f"{len(self.expert_bytes_L)} expert sizes for {self.layers} layers")
+        if self.topology.gpus > MOST_GPUS:
+            raise BadInput(
+                f"{self.topology.gpus} GPUs: at most {MOST_GPUS} are planned for; give the GPUs that share the experts "
+                f"of one copy of the model"
+            )
         if self.budget_bytes < 0:
             raise BadInput(f"budget must not be negative, got {self.budget_bytes} bytes")
         if self.step_weight_S is not None and self.step_weight_S.shape != self.counts_SLE.shape[:1]:

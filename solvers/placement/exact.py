@@ -12,6 +12,8 @@ import math
 import numpy as np
 
 _MOST_PLACEMENTS = 30_000
+_MOST_EXPERTS = 64
+"""With more, there are too many placements, and counting them takes long."""
 _MAX_CELLS = 4_000_000
 
 
@@ -22,7 +24,7 @@ def exact_placements(
     experts, gpus = counts_SLE.shape[2], expert_BGK.shape[1]
     best_BGK = expert_BGK.copy()
     for replicas in np.unique(replicas_B).tolist():
-        if not 1 < _placements(experts, gpus, replicas) <= _MOST_PLACEMENTS:
+        if experts > _MOST_EXPERTS or not 1 < _placements(experts, gpus, replicas) <= _MOST_PLACEMENTS:
             continue
         holds_PGE = _all_placements(experts, gpus, replicas)
         for row in np.flatnonzero(replicas_B == replicas):

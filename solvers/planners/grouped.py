@@ -85,8 +85,9 @@ class GroupedPlanner(Planner):
         return groups.search(layer_B, replicas_B, groups.extras(layer_B, replicas_B), SKETCH)
 
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
-        """The knapsack's optimum, as without groups."""
-        return self.inner.allocate(problem, curves)
+        """As without groups, or the knapsack's optimum if there are groups to keep."""
+        allocate = self.inner.knapsack if problem.has_groups_to_keep else self.inner.allocate
+        return allocate(problem, curves)
 
     def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
         """Placements that keep groups on nodes, with slots assigned so that memory is even over all layers.

@@ -1,6 +1,6 @@
 """craftc's own planner: copies and placement searched against individual steps, for the curves too.
 
-Axes: S steps, L layers, E experts, G GPUs, B problems (a layer and a replica count), K slots of a GPU.
+Axes: S steps, L layers, E experts, G GPUs, B problems (a layer and a replica count), R some of them, K slots of a GPU.
 """
 
 from __future__ import annotations
@@ -32,10 +32,14 @@ from craftc.solvers.replay import placement_array, placements_of
 from craftc.solvers.search.effort import EFFORTS, SKETCH, SearchEffort
 from craftc.solvers.search.local_search import search_stages
 from craftc.solvers.search.search_loads import Goal, squarings_for
-from craftc.solvers.search.step_compression import compress_steps
+from craftc.solvers.search.step_compression import RepresentativeSteps, compress_steps
 
 _CLOSE = 0.02
 """Benefit per layer by which a search of the final plan may overtake what curves say."""
+_MOST_COMPARED = 512
+"""With more experts, the search comes so close to its best that curves tell what plans reach."""
+_MOST_SEARCHED = 32
+"""Most representative steps in a search."""
 _MOST_STEPS = 256
 """Most steps, evenly spaced, on which placements are searched and curves made; reported figures cover all steps."""
 
@@ -56,37 +60,41 @@ class StepwisePlanner(Planner):
         return replace(self, effort=EFFORTS[effort])
 
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
-        """Candidates of every layer, searched like the final plan and replayed over all steps."""
-
-        problem = _thinned(problem)
+        """Candidates of every layer, searched like the final plan and replayed over at most 256 steps."""
+        searchable = _Searchable.of(problem)
 
         def judge(layer_B: np.ndarray, replicas_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            expert_BGK = _search(problem, layer_B, replicas_B, self.effort)
-            return replay_and_score(problem, layer_B, expert_BGK)
+            found = searchable.search(layer_B, replicas_B, self.effort)
+            return found.balancedness_B, found.score_B
 
         return searched_curves(problem, replica_candidates(problem), judge)
 
     def sketch(self, problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray) -> np.ndarray:
         """With little effort, whatever the planner's own."""
-        return _search(_thinned(problem), layer_B, replicas_B, SKETCH)
+        return _Searchable.of(problem).search(layer_B, replicas_B, SKETCH).expert_BGK
 
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
-        """The knapsack's optimum, proven unless the time limit stops it; or a uniform count that is placed better.
+        """The knapsack's optimum, or a uniform count that is placed better.
 
         Curves are searched less than plans: where a uniform count comes close, both are placed and compared.
         """
-        allocation = solve_allocation(
+        close = self._close(problem, curves, self.knapsack(problem, curves))
+        return close[0] if len(close) == 1 else max(close, key=lambda each: self._reached(problem, each))
+
+    def knapsack(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
+        """The largest benefit within the budget, proven unless the time limit stops the solver."""
+        return solve_allocation(
             curves,
             problem.expert_bytes_L,
             problem.budget_bytes,
             solver=problem.solver,
             time_limit_s=problem.time_limit_s,
         )
-        close = self._close(problem, curves, allocation)
-        return allocation if len(close) == 1 else max(close, key=lambda each: self._reached(problem, each))
 
     def _close(self, problem: PlanningProblem, curves: BenefitCurves, best: Allocation) -> list[Allocation]:
         """`best`, and the uniform allocations whose benefit comes close to it."""
+        if problem.experts > _MOST_COMPARED:
+            return [best]
         try:
             counts = uniform_counts(problem)
         except Infeasible:
@@ -109,33 +117,53 @@ class StepwisePlanner(Planner):
         GPUs of a layer are renamed so that memory is even over all layers and copies of an expert are on many nodes.
         """
         layers = np.arange(problem.layers)
-        expert_LGK = _search(_thinned(problem), layers, np.array(replicas_L), self.effort.final())
+        expert_LGK = _Searchable.of(problem).search(layers, np.array(replicas_L), self.effort.final()).expert_BGK
         expert_LGK = better_than_craft(problem, replicas_L, better_than_eplb(problem, replicas_L, expert_LGK))
         slots_L = [problem.experts + replicas for replicas in replicas_L]
         slots_LG = assign_slots(slots_L, problem.expert_bytes_L, problem.topology)
         return placements_of(spread_over_nodes(_rename_gpus(expert_LGK, slots_LG), problem.topology))
 
 
-def _search(problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray, effort: SearchEffort) -> np.ndarray:
-    """`expert_BGK` with the best score of the search's stages, and of all placements if they are few."""
-    counts_SLE, gpus = problem.counts_SLE, problem.topology.gpus
-    steps = compress_steps(counts_SLE, gpus, effort.most_steps, step_weights(problem), slot_floor(problem))
-    goal = Goal(problem.objective == "step-time", problem.squarings or squarings_for(gpus))
-    best_BGK, *rivals = search_stages(steps, layer_B, replicas_B, gpus, effort, problem.seed, goal)
-    rivals.append(exact_placements(counts_SLE, layer_B, replicas_B, best_BGK))
-    best_B = replay_and_score(problem, layer_B, best_BGK)[1]
-    for rival_BGK in rivals:
-        rows = np.flatnonzero((rival_BGK != best_BGK).any(axis=(1, 2)))
-        rival_R = replay_and_score(problem, layer_B[rows], rival_BGK[rows])[1]
-        better = rows[rival_R > best_B[rows]]
-        best_BGK[better] = rival_BGK[better]
-        best_B[rows] = np.maximum(rival_R, best_B[rows])
-    return best_BGK
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Placements of single layers, and what they are worth."""
+
+    expert_BGK: np.ndarray
+    balancedness_B: np.ndarray
+    score_B: np.ndarray
 
 
-def _thinned(problem: PlanningProblem) -> PlanningProblem:
-    """The problem on at most 256 of its steps, evenly spaced."""
-    return problem.on_steps(slice(None, None, -(-len(problem.counts_SLE) // _MOST_STEPS)))
+@dataclass(frozen=True, eq=False)
+class _Searchable:
+    """A problem as the search sees it."""
+
+    problem: PlanningProblem
+    steps: RepresentativeSteps
+    goal: Goal
+
+    @classmethod
+    def of(cls, problem: PlanningProblem) -> _Searchable:
+        """The problem on at most 256 of its steps, evenly spaced."""
+        problem = problem.on_steps(slice(None, None, -(-len(problem.counts_SLE) // _MOST_STEPS)))
+        counts_SLE, gpus = problem.counts_SLE, problem.topology.gpus
+        steps = compress_steps(counts_SLE, gpus, _MOST_SEARCHED, step_weights(problem), slot_floor(problem))
+        goal = Goal(problem.objective == "step-time", problem.squarings or squarings_for(gpus))
+        return cls(problem, steps, goal)
+
+    def search(self, layer_B: np.ndarray, replicas_B: np.ndarray, effort: SearchEffort) -> _Found:
+        """The placements with the best score of the search's stages, and of all placements if they are few."""
+        problem, gpus = self.problem, self.problem.topology.gpus
+        best, *rivals = search_stages(self.steps, layer_B, replicas_B, gpus, effort, problem.seed, self.goal)
+        found = _Found(best, *replay_and_score(problem, layer_B, best))
+        rivals.append(exact_placements(problem.counts_SLE, layer_B, replicas_B, best))
+        for rival_BGK in rivals:
+            rows = np.flatnonzero((rival_BGK != found.expert_BGK).any(axis=(1, 2)))
+            balancedness_R, score_R = replay_and_score(problem, layer_B[rows], rival_BGK[rows])
+            better_R = score_R > found.score_B[rows]
+            better = rows[better_R]
+            found.expert_BGK[better] = rival_BGK[better]
+            found.balancedness_B[better], found.score_B[better] = balancedness_R[better_R], score_R[better_R]
+        return found
 
 
 def _rename_gpus(expert_LGK: np.ndarray, slots_LG: np.ndarray) -> np.ndarray:

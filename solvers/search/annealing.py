@@ -1,9 +1,8 @@
 """The compiled search: one placement at a time is annealed against representative steps, by swaps and exchanges.
 
 A proposal looks at the fullest GPU of a random step and swaps one of its copies with a copy elsewhere, or gives one of
-its experts a further copy in place of somebody else's replica. What a proposal is worth follows from the loads of the
-GPUs that it touches; nothing else is computed. Proposals that get worse are accepted up to a threshold that falls
-(threshold accepting), and the best placement seen is returned.
+its experts a further copy in place of another's replica. Its worth follows from the loads of the GPUs that it touches.
+Losses are accepted up to a threshold that falls (threshold accepting), and the best placement seen is returned.
 
 All numbers are in single precision and added in a fixed order: the result depends neither on threads nor on how wide a
 processor's vectors are.
@@ -23,7 +22,7 @@ from craftc.solvers.search.search_loads import LANES, SearchLoads
 from craftc.solvers.search.search_state import SearchState, search_state
 
 _REBUILD = 32
-"""Accepted proposals after which loads are added up afresh, against rounding."""
+"""Accepted proposals, besides one for every 8 slots, after which loads are added up afresh, against rounding."""
 _TRIES = 16
 """Slots looked at to find somebody's replica."""
 _EXCHANGES = 24
@@ -54,7 +53,7 @@ def _anneal(
     slot_GC, experts = state.slot_GC, len(loads.risk_X) - 1
     gpus, slots = slot_GC.shape
     _rebuild(loads, state, squarings)
-    value = _slopes(loads, state, squarings, falls)
+    value = _slopes(loads, state, 0, squarings, falls)
     best, best_GC = value, slot_GC.copy()
     replicas = state.copies_X[:experts].sum() - experts
     threshold = np.float32(heat * abs(value) / gpus)
@@ -109,9 +108,10 @@ def _anneal(
                 state.gpu_GK[gpu, step] = state.load_HK[number, step]
                 state.power_GK[gpu, step] = state.power_HK[number, step]
         accepted += 1
-        if accepted % _REBUILD == 0:
+        if accepted % (_REBUILD + slot_GC.size // 8) == 0:
             _rebuild(loads, state, squarings)
-        value = _slopes(loads, state, squarings, falls)
+            touched = 0
+        value = _slopes(loads, state, touched, squarings, falls)
         if value > best:
             best, best_GC[:] = value, slot_GC
     slot_GC[:] = best_GC
@@ -149,16 +149,15 @@ def _rebuild(loads: SearchLoads, state: SearchState, squarings: int) -> None:
 
 
 @compiled
-def _slopes(loads: SearchLoads, state: SearchState, squarings: int, falls: bool) -> float:
-    """Bring `sum_K`, `slope_K` and `fullest_K` up to date; returns the value."""
+def _slopes(loads: SearchLoads, state: SearchState, touched: int, squarings: int, falls: bool) -> float:
+    """Bring all that depends on GPU loads up to date, of which the touched ones (0: all) changed; returns the value."""
     gpus = len(state.gpu_GK)
     state.sum_K[:] = state.floor_K
     for gpu in range(gpus):
         for step in range(len(state.sum_K)):
             state.sum_K[step] += state.power_GK[gpu, step]
     value = np.float32(0)
-    for number in range(loads.busy):
-        step = loads.busy_K[number]
+    for step in loads.busy_K[: loads.busy]:
         mean = state.sum_K[step]
         for _ in range(squarings):
             mean = np.sqrt(mean)
@@ -166,11 +165,13 @@ def _slopes(loads: SearchLoads, state: SearchState, squarings: int, falls: bool)
         term = loads.weight_K[step] * (mean if falls else np.float32(1) / mean)
         state.slope_K[step] = term / (np.float32(2**squarings) * state.sum_K[step])
         value += -term if falls else term
-        fullest = state.fullest_K[step]
-        for gpu in range(gpus):
-            if state.gpu_GK[gpu, step] > state.gpu_GK[fullest, step]:
-                fullest = gpu
-        state.fullest_K[step] = fullest
+        again = touched == 0
+        for other in range(touched):
+            again |= state.touched_H[other] == state.fullest_K[step]
+        for other in range(gpus if again else touched):
+            gpu = other if again else state.touched_H[other]
+            if state.gpu_GK[gpu, step] > state.gpu_GK[state.fullest_K[step], step]:
+                state.fullest_K[step] = gpu
     return float(value)
 
 
@@ -243,8 +244,7 @@ def _first_order_loss(state: SearchState, touched: int, squarings: int) -> float
     """What the value loses if the touched GPUs took their new loads, to first order in `sum_K`: never too little."""
     steps = len(state.sum_K)
     state.change_K[:] = 0
-    for number in range(touched):
-        gpu = state.touched_H[number]
+    for number, gpu in enumerate(state.touched_H[:touched]):
         for step in range(steps):
             power = state.load_HK[number, step]
             for _ in range(squarings):
@@ -266,8 +266,7 @@ def _first_order_loss(state: SearchState, touched: int, squarings: int) -> float
 def _loss(loads: SearchLoads, state: SearchState, squarings: int, falls: bool) -> float:
     """What the value loses by the changes that `_first_order_loss` has left in `change_K`."""
     total = np.float32(0)
-    for number in range(loads.busy):
-        step = loads.busy_K[number]
+    for step in loads.busy_K[: loads.busy]:
         before, after = state.sum_K[step], max(state.sum_K[step] + state.change_K[step], np.float32(1e-30))
         for _ in range(squarings):
             before, after = np.sqrt(before), np.sqrt(after)

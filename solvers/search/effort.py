@@ -12,6 +12,8 @@ from craftc.solvers.problem import EffortName
 
 _COUNTS = 16
 """Approximate number of replica counts searched per layer."""
+_LARGE = 500
+"""Slots beyond which a placement gets no more proposals, unless there is work left for them."""
 _SLOT, _STEP = 16, 2
 """Approximate cost of a proposal, and of every step in it, in nanoseconds of a processor of 2024."""
 
@@ -31,11 +33,13 @@ class SearchStage:
     """How much worse a placement may get at first, as a part of what one GPU contributes to the value."""
     sharper: int = 0
     """Squarings of the power mean beyond those of the goal; fewer count more GPUs as stragglers."""
+    judged: bool = True
+    """Whether its placements are among those that are compared; if not, only the next stage starts from them."""
 
     def proposals(self, layers: int, steps: int, slots: int) -> int:
         """Number of proposals for each placement, with `slots` slots on all GPUs, of problems with `layers` layers."""
         affordable = self.work / (layers * _COUNTS * (_SLOT + _STEP * steps))
-        return max(1, round(min(max(affordable, self.least * slots), self.most * slots)))
+        return max(1, round(min(max(affordable, self.least * min(slots, _LARGE)), self.most * slots)))
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,13 @@ class SearchEffort:
     """Of every placement, in order, at least one."""
     last: tuple[SearchStage, ...] = ()
     """Further stages for the chosen replica counts: the plan reaches a little more than the curves say, never less."""
-    most_steps: int = 32
-    """Most representative steps."""
 
     def final(self) -> SearchEffort:
         """The effort for the final plan."""
-        return SearchEffort((*self.stages, *self.last), (), self.most_steps)
+        return SearchEffort((*self.stages, *self.last))
 
 
-_HOT = SearchStage(3e7, least=0, most=500, heat=0.5)
+_HOT = SearchStage(5e7, least=0, most=5_000, heat=0.5, judged=False)
 """For small problems, which the other stages leave in local optima; the larger the problem, the less of it."""
 _LOW = SearchStage(1e8, least=10, most=200, heat=0.04, sharper=-1)
 _MEDIUM = SearchStage(6e8, least=30, most=800, heat=0.04)

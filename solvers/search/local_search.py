@@ -45,16 +45,16 @@ def search_stages(
     seed: int,
     goal: Goal,
 ) -> list[np.ndarray]:
-    """Placements `expert_BGC` (padded with -1) with few stragglers, after every stage of the search.
+    """Placements `expert_BGC` (padded with -1) with few stragglers, after every judged stage.
 
     layer_B: the layer of every placement; replicas_B: its copies beyond the first of every expert. The result for a
     placement depends only on these, on `steps`, effort, seed and goal, not on other placements or threads.
     """
     start_BGC = dealt_placements(steps.peak_LE[layer_B], replicas_B, gpus)
     if gpus == 1:
-        return [start_BGC] * len(effort.stages)
+        return [start_BGC]
     experts, search, loads_L = steps.load_LKE.shape[2], searcher(), loads_of_layers(steps)
-    found = [np.full_like(start_BGC, -1) for _ in effort.stages]
+    found = [np.full_like(start_BGC, -1) for stage in effort.stages if stage.judged]
 
     def improve(row: int) -> None:
         layer, slots = int(layer_B[row]), -(-(experts + int(replicas_B[row])) // gpus)
@@ -63,10 +63,12 @@ def search_stages(
         copies_X = np.bincount(slot_GC.ravel(), minlength=experts + 1)
         settle(slot_GC, np.append(steps.peak_LE[layer] / copies_X[:experts], 0.0))
         loads = loads_for_slots(loads_L[layer], slot_GC)
-        for stage, improved in zip(effort.stages, found, strict=True):
+        judged = iter(found)
+        for stage in effort.stages:
             proposals = stage.proposals(len(loads_L), steps.load_LKE.shape[1], slot_GC.size)
             search(loads, slot_GC, goal.squarings + stage.sharper, goal.step_time, proposals, stage.heat, seed + layer)
-            improved[row, :, :slots] = np.where(slot_GC == experts, -1, slot_GC)
+            if stage.judged:
+                next(judged)[row, :, :slots] = np.where(slot_GC == experts, -1, slot_GC)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as threads:
         for _ in threads.map(improve, range(len(start_BGC))):

@@ -32,10 +32,8 @@ def settle(slot_GC: np.ndarray, weight_X: np.ndarray) -> None:
                 room = slots if further > 0 else slots - 1
                 if held_G[gpu] >= room or (best >= 0 and load_G[gpu] >= load_G[best]):
                     continue
-                twice = False
-                for other in range(held_G[gpu]):
-                    twice |= settled_GC[gpu, other] == expert
-                if not twice:
+                # Copies of an expert come one after the other: a GPU that holds it got it last.
+                if held_G[gpu] == 0 or settled_GC[gpu, held_G[gpu] - 1] != expert:
                     best = gpu
             if best < 0:
                 return

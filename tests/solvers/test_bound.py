@@ -103,12 +103,12 @@ def test_never_below_the_best_whole_copies_with_more_gpus_than_copies(seed, expe
     gpus = experts + replicas + int(rng.integers(0, 4))
     load_SE = np.floor(rng.lognormal(2, 1, experts) * rng.lognormal(0, noise, (steps, experts)))
     load_SE[rng.random(steps) < 0.2] = 0
-    copies_CE = [
+    every_E = [
         np.add(1, np.bincount(chosen, minlength=experts))
         for chosen in map(list, itertools.combinations_with_replacement(range(experts), replicas))
     ]
     copies_CE = (
-        np.array([copies_E for copies_E in copies_CE if copies_E.max() <= gpus]) if replicas else np.ones((1, experts))
+        np.array([copies_E for copies_E in every_E if copies_E.max() <= gpus]) if replicas else np.ones((1, experts))
     )
     best = best_with_whole_copies(load_SE, gpus, copies_CE)
     bound = balancedness_bounds(load_SE.astype(int)[:, None], [replicas], gpus)[0]

@@ -22,5 +22,7 @@ def test_small_problems_get_more_proposals_per_slot():
     stage = SearchStage(1e9, least=20, most=2_000, heat=0.1)
     sizes = [(1, 2, 8), (24, 16, 40), (58, 12, 320), (61, 32, 2048)]
     per_slot = [stage.proposals(*size) / size[2] for size in sizes]
-    assert per_slot == sorted(per_slot, reverse=True)
-    assert (per_slot[0], per_slot[-1]) == (2_000, 20)
+    assert per_slot == sorted(per_slot, reverse=True), per_slot
+    assert per_slot[0] == 2_000
+    assert stage.proposals(61, 128, 400) == 20 * 400, "no placement gets fewer per slot,"
+    assert stage.proposals(61, 128, 4_000) == 20 * 500, "unless it is large"
