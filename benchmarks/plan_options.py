@@ -124,7 +124,8 @@ def replanned(trace: Trace, problem: PlanningProblem, unseen_SLE: np.ndarray) ->
 
 def automatic(trace: Trace, problem: PlanningProblem, unseen_SLE: np.ndarray) -> Iterator[str]:
     """Where `--budget auto` stops."""
-    curves = planner_for("craftc", problem).estimate(problem)
+    everything = replace(problem, budget_bytes=problem.layers * problem.topology.gpus)
+    curves = planner_for("craftc", everything).estimate(everything)
     curve = budget_curve(curves, problem.expert_bytes_L, problem.topology.gpus)
     budget = replace(problem, budget_bytes=curve.chosen * problem.topology.gpus)
     held_out = replay(unseen_SLE, plan(budget)).mean()

@@ -1,4 +1,4 @@
-"""Times of the planners, stage by stage, next to DeepSeek's EPLB algorithm in the same run.
+"""Times of whole planning runs, next to the EPLB algorithm as a Python loop in the same run.
 
 Run from the repository root: `python -m benchmarks.planner`.
 
@@ -15,14 +15,16 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
+from craftc.api import plan
+from craftc.errors import CraftcError
+from craftc.loads.load_profile import LoadProfile
+from craftc.planning_options import PlanningOptions
 from craftc.solvers.allocation.dynamic_program import allocate_exactly
 from craftc.solvers.allocation.integer_program import solve_allocation
-from craftc.solvers.cross_validation import deal_steps, seen_and_unseen
 from craftc.solvers.planners.eplb import eplb_placements, uniform_replicas
-from craftc.solvers.planners.registry import PLANNERS
-from craftc.solvers.problem import BenefitCurves, EffortName, Planner, PlanningProblem
+from craftc.solvers.problem import BenefitCurves, EffortName, Placement, PlanningProblem
 from craftc.solvers.replay import placements_of, replay
-from craftc.solvers.verifier import PlacedLayer, violations
+from craftc.solvers.search.local_search import searcher
 from craftc.topology import Topology
 
 Value = TypeVar("Value")
@@ -49,51 +51,78 @@ class Shape:
 SHAPES = (
     Shape(12, 58, 256, Topology(64, 8), 8, efforts=("low", "high")),
     Shape(3000, 58, 256, Topology(64, 8), 8),
-    Shape(12, 61, 384, Topology(1024, 128), 4),
+    Shape(3000, 61, 384, Topology(1024, 128), 4),
 )
 
 
 def main() -> None:
+    searcher()  # compiled before anything is timed
     for shape in SHAPES:
-        print("\n".join(compare_planners(shape)))
+        print("\n".join(compare_planners(shape)), flush=True)
     print("\n".join(compare_allocations()))
 
 
 def compare_planners(shape: Shape) -> Iterator[str]:
-    """A table: seconds per stage, ratio to EPLB's time, and balancedness on the loads planned from."""
+    """A table: processor and wall-clock seconds from loads to a compared, verified and cross-validated plan."""
     problem = problem_of(shape)
+    loads = LoadProfile.from_counts(problem.counts_SLE)
     yield f"\n{shape}, {shape.replicas_per_gpu} replicas/GPU"
-    yield (
-        f"{'planner':<12}{'curves':>10}{'allocate':>10}{'place':>10}{'verify':>10}{'validate':>10}{'total':>10}"
-        f"{'x EPLB':>8}{'balancedness':>14}{'replicas/GPU':>14}"
-    )
+    heads = f"{'x EPLB loop':>13}{'balancedness':>14}{'replicas/GPU':>14}{'bound':>8}"
+    yield f"{'planner':<24}{'CPU s':>8}{'wall s':>8}{heads}"
     replicas = uniform_replicas(shape.experts, shape.topology)
-    eplb_s, placements = timed(
-        lambda: placements_of(eplb_placements(problem.counts_SLE.sum(axis=0), replicas, shape.topology))
-    )
-    yield row("eplb", ("", "", eplb_s, "", ""), eplb_s, 1.0, problem, placements)
-    planners = {name: planner for name, planner in PLANNERS.items() if name != "eplb"}
-    planners |= {f"craftc {effort}": PLANNERS["craftc"].at_effort(effort) for effort in shape.efforts}
-    for name, planner in planners.items():
-        curves_s, curves = timed(planner.estimate, problem)
-        allocate_s, allocation = timed(planner.allocate, problem, curves)
-        place_s, placements = timed(planner.place, problem, allocation.replicas_L)
-        verify_s, found = timed(violations, placed_layers(problem, placements), shape.topology.gpus)
-        if found:
-            raise SystemExit(f"{name}: {found[0]}")
-        validate_s, _ = timed(cross_validated, problem, planner, allocation.replicas_L)
-        stages = (curves_s, allocate_s, place_s, verify_s, validate_s)
-        yield row(name, stages, sum(stages), sum(stages) / eplb_s, problem, placements)
+    load_LE = problem.counts_SLE.sum(axis=0)
+    loop_s, wall_s, placements = timed(eplb_in_a_loop, load_LE, replicas, shape.topology.gpus)
+    yield row("EPLB, Python loop", loop_s, wall_s, 1.0, replay(problem.counts_SLE, placements).mean(), replicas, shape)
+    own_s, wall_s, placed_LGK = timed(eplb_placements, load_LE, replicas, shape.topology)
+    reached = replay(problem.counts_SLE, placements_of(placed_LGK)).mean()
+    yield row("EPLB, craftc's in numpy", own_s, wall_s, own_s / loop_s, reached, replicas, shape)
+    runs: list[tuple[str, EffortName]] = [
+        ("eplb", "medium"),
+        ("craft", "medium"),
+        ("craftc", "medium"),
+        *(("craftc", e) for e in shape.efforts),
+    ]
+    for name, effort in runs:
+        options = PlanningOptions(planner=name, effort=effort)
+        budget = f"{shape.replicas_per_gpu}replicas/gpu"
+        try:
+            cpu_s, wall_s, made = timed(plan, loads, shape.topology, budget, expert_bytes=88_080_384, options=options)
+        except CraftcError as error:
+            yield f"{name:<24}{error}"
+            continue
+        assert made.estimate is not None
+        own = made.estimate.planners[-1]
+        label = f"--planner {name}" if name != "craftc" else f"--effort {effort}"
+        yield (
+            f"{label:<24}{cpu_s:>8.2f}{wall_s:>8.2f}{cpu_s / loop_s:>13.2f}{own.balancedness:>14.4f}"
+            f"{own.replicas_per_gpu:>14.1f}{made.estimate.bound:>8.3f}"
+        )
 
 
-def cross_validated(problem: PlanningProblem, planner: Planner, replicas_L: tuple[int, ...]) -> tuple[float, float]:
-    """What the pass `cross_validate` does: balancedness on steps left out, without replicas and with them."""
-    fold_S = deal_steps(len(problem.counts_SLE), folds=2)
-    without, planned = (
-        seen_and_unseen(problem, planner.at_effort("low"), counts_L, fold_S)
-        for counts_L in ((0,) * problem.layers, replicas_L)
-    )
-    return float(without.unseen_FL.mean()), float(planned.unseen_FL.mean())
+def eplb_in_a_loop(load_LE: np.ndarray, replicas: int, gpus: int) -> tuple[Placement, ...]:
+    """EPLB's published algorithm with one Python step per copy and pack, as its reference implementation works."""
+    return tuple(_eplb_of_layer(load_E.tolist(), replicas, gpus) for load_E in load_LE)
+
+
+def _eplb_of_layer(load_E: list[float], replicas: int, gpus: int) -> Placement:
+    copies = [1] * len(load_E)
+    for _ in range(replicas):
+        heaviest = max(range(len(load_E)), key=lambda expert: load_E[expert] / copies[expert])
+        copies[heaviest] += 1
+    weight = {expert: load / number for expert, (load, number) in enumerate(zip(load_E, copies, strict=True))}
+    every = sorted((expert for expert, number in enumerate(copies) for _ in range(number)), key=lambda e: -weight[e])
+    packs: list[list[int]] = [[] for _ in range(gpus)]
+    filled = [0.0] * gpus
+    for expert in every:
+        gpu = min((g for g in range(gpus) if len(packs[g]) < len(every) // gpus), key=filled.__getitem__)
+        packs[gpu].append(expert)
+        filled[gpu] += weight[expert]
+    return tuple(map(tuple, packs))
+
+
+def row(name: str, cpu_s: float, wall_s: float, ratio: float, reached: float, replicas: int, shape: Shape) -> str:
+    per_gpu = replicas * shape.layers / shape.topology.gpus
+    return f"{name:<24}{cpu_s:>8.2f}{wall_s:>8.2f}{ratio:>13.2f}{reached:>14.4f}{per_gpu:>14.1f}"
 
 
 def compare_allocations() -> Iterator[str]:
@@ -103,29 +132,15 @@ def compare_allocations() -> Iterator[str]:
         balancedness_LC = np.sort(np.random.default_rng(0).random((layers, candidates)), axis=1)
         curves = BenefitCurves(tuple(range(candidates)), balancedness_LC)
         budget, sizes_L = layers * candidates // 8, (1,) * layers
-        highs_s, highs = timed(solve_allocation, curves, sizes_L, budget)
-        cbc_s, _ = timed(partial(solve_allocation, solver="cbc"), curves, sizes_L, budget)
-        exact_s, exact = timed(allocate_exactly, curves, sizes_L, budget)
+        highs_s, _, highs = timed(solve_allocation, curves, sizes_L, budget)
+        cbc_s, _, _ = timed(partial(solve_allocation, solver="cbc"), curves, sizes_L, budget)
+        exact_s, _, exact = timed(allocate_exactly, curves, sizes_L, budget)
         if abs(highs.objective - exact.objective) > 1e-6:
             raise SystemExit(f"integer program {highs.objective} and dynamic program {exact.objective} disagree")
         yield (
             f"{f'{layers} x {candidates}':<16}{highs_s:>9.3f}s{cbc_s:>9.3f}s{exact_s:>9.3f}s{highs_s / exact_s:>12.2f}"
             f"{highs.status:>10}"
         )
-
-
-def row(name: str, stages: tuple, total_s: float, ratio: float, problem: PlanningProblem, placements: tuple) -> str:
-    cells = "".join(f"{stage:>9.3f}s" if stage != "" else f"{'-':>10}" for stage in stages)
-    replicas = sum(layer.replicas for layer in placed_layers(problem, placements)) / problem.topology.gpus
-    balancedness = replay(problem.counts_SLE, placements).mean()
-    return f"{name:<12}{cells}{total_s:>9.3f}s{ratio:>8.1f}{balancedness:>14.4f}{replicas:>14.1f}"
-
-
-def placed_layers(problem: PlanningProblem, placements: tuple) -> list[PlacedLayer]:
-    return [
-        PlacedLayer(str(layer), problem.experts, size, sum(map(len, placement)) - problem.experts, placement)
-        for layer, (size, placement) in enumerate(zip(problem.expert_bytes_L, placements, strict=True))
-    ]
 
 
 def problem_of(shape: Shape) -> PlanningProblem:
@@ -139,10 +154,13 @@ def problem_of(shape: Shape) -> PlanningProblem:
     return PlanningProblem(counts_SLE, shape.topology, (expert_bytes,) * shape.layers, budget_bytes)
 
 
-def timed(work: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs) -> tuple[float, Value]:
-    started = time.perf_counter()
+def timed(
+    work: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> tuple[float, float, Value]:
+    """Processor seconds, wall-clock seconds, and the result."""
+    started, cpu = time.perf_counter(), time.process_time()
     value = work(*args, **kwargs)
-    return time.perf_counter() - started, value
+    return time.process_time() - cpu, time.perf_counter() - started, value
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A certified upper bound on the balancedness that any placement with a given number of replicas can reach.
 
 In every step the fullest GPU carries at least the mean GPU load, and at least load / copies of every expert; copies
-that must share a GPU sharpen this, see `craftc.solvers.least_peak`. What a step can reach is cut into bands, and with the copies of
-all steps alike and whole, a step gets a band only if every expert has the copies for it. Shares of a band among these
+that must share a GPU sharpen this (`least_peak`). What a step can reach is cut into bands, and with the copies of all
+steps alike and whole, a step gets a band only if every expert has the copies for it. Shares of a band among these
 experts (non-negative, at most 1 in sum) turn that into what each copy of each expert is worth, and the best spending of
 the replicas on the concave hulls of these worths is an upper bound whatever the shares: only that arithmetic is
 trusted. The shares are sought by scaling, so that every copy is worth about the same.
