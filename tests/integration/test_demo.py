@@ -13,7 +13,7 @@ from tests.places import ROOT
 MODEL = str(ROOT / "examples" / "tiny_moe" / "model.py")
 
 
-_ROW = re.compile(r"^(\S.*?) +([01]\.\d{3})(?: +([\d.]+) +[\d.]+ \w+| +[01]\.\d{3})?$", re.MULTILINE)
+_ROW = re.compile(r"^(\S.*?) +([01]\.\d{3})(?: +\d\.\d{3} +([\d.]+) +[\d.]+ \w+| +[01]\.\d{3})?$", re.MULTILINE)
 
 
 def assert_same_table(printed: str, readme: str) -> None:
