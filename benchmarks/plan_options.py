@@ -126,7 +126,8 @@ def automatic(trace: Trace, problem: PlanningProblem, unseen_SLE: np.ndarray) ->
     """Where `--budget auto` stops."""
     everything = replace(problem, budget_bytes=problem.layers * problem.topology.gpus)
     curves = planner_for("craftc", everything).estimate(everything)
-    curve = budget_curve(curves, problem.expert_bytes_L, problem.topology.gpus)
+    sizes_L, most_bytes = problem.expert_bytes_L, everything.budget_bytes
+    curve = budget_curve(curves, sizes_L, problem.topology.gpus, most_bytes=most_bytes)
     budget = replace(problem, budget_bytes=curve.chosen * problem.topology.gpus)
     held_out = replay(unseen_SLE, plan(budget)).mean()
     ends = f"{curve.points[0].reached:.4f} to {curve.points[-1].reached:.4f}"

@@ -154,7 +154,8 @@ def planned(trace: Trace, problem: PlanningProblem, make: Callable[[], Planner])
     made_s = time.perf_counter() - started
     gpus, layers = trace.topology.gpus, problem.layers
     everything = replace(problem, budget_bytes=layers * gpus)
-    chosen = budget_curve(planner.estimate(everything), problem.expert_bytes_L, gpus).chosen
+    widest = planner.estimate(everything)
+    chosen = budget_curve(widest, problem.expert_bytes_L, gpus, most_bytes=everything.budget_bytes).chosen
     points, plans, seconds, curves_of = {}, {}, {}, {}
     for budget in budgets(problem, chosen):
         started = time.perf_counter()

@@ -212,6 +212,10 @@ class Planner(ABC):
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
         """Replicas per layer within `problem.budget_bytes`."""
 
+    def knapsack(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
+        """What `allocate` would choose by `curves` alone, without placing anything."""
+        return self.allocate(problem, curves)
+
     @abstractmethod
     def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
         """One placement per layer with exactly `experts + replicas` slots.

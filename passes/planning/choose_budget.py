@@ -41,6 +41,8 @@ class ChooseBudget(Pass):
             )
         sizes_L, gpus = problem.expert_bytes_L, request.topology.gpus
         least_bytes = bytes_for_empty_gpus(compilation.layers, request.topology)
-        curve = budget_curve(compilation.deciding_curves, sizes_L, gpus, least_bytes, problem.objective)
+        curve = budget_curve(
+            compilation.deciding_curves, sizes_L, gpus, least_bytes, problem.objective, problem.budget_bytes
+        )
         chosen = replace(problem, budget_bytes=curve.chosen * gpus * max(sizes_L))
         return updated(compilation, budget_curve=curve, problem=chosen)

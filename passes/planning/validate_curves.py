@@ -36,7 +36,7 @@ class ValidateCurves(Pass):
         retained = retained_curves(problem, planner, own, deal_steps(loads.steps, _FOLDS, loads.step_names))
         if compilation.request.budget.kind == "auto":
             return updated(compilation, validated_curves=retained)
-        better, usual = (_value(retained, planner.allocate(problem, curves)) for curves in (retained, own))
+        better, usual = (_value(retained, planner.knapsack(problem, curves)) for curves in (retained, own))
         luck = _LUCK / math.sqrt(_FOLDS * min(problem.layers, MOST_LAYERS))
         gains = better - usual >= luck * problem.layers
         return updated(compilation, validated_curves=retained if gains else None)

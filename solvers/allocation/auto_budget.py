@@ -74,18 +74,20 @@ def budget_curve(
     gpus: int,
     least_bytes: int = 0,
     objective: ObjectiveName = "balancedness",
+    most_bytes: int | None = None,
 ) -> BudgetCurve:
     """The curve over replicas per GPU, and the number chosen among those that take at least `least_bytes`.
 
-    objective: for step time, `curves` have the scores of `craftc.solvers.objectives.score`.
+    most_bytes: the largest useful budget; by default the last count of the curves in every layer. objective: for step
+    time, `curves` have the scores of `craftc.solvers.objectives.score`.
 
     One run of the dynamic program gives all points; if it would be too large, each is a greedy allocation. Raises
     Infeasible if even the most replicas in the curves take less than `least_bytes`, Unsupported for step time without
     scores.
     """
     bytes_of_one = gpus * max(expert_bytes_L)
-    most_bytes = sum(curves.candidates_C[-1] * size for size in expert_bytes_L)
-    most = -(-most_bytes // bytes_of_one)
+    last_bytes = sum(curves.candidates_C[-1] * size for size in expert_bytes_L)
+    most = -(-(last_bytes if most_bytes is None else min(last_bytes, most_bytes)) // bytes_of_one)
     if least_bytes > most * bytes_of_one:
         raise Infeasible(
             f"budget auto: at least {least_bytes} bytes are needed, the curves end at {most * bytes_of_one}; "

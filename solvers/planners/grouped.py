@@ -86,8 +86,13 @@ class GroupedPlanner(Planner):
 
     def allocate(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
         """As without groups, or the knapsack's optimum if there are groups to keep."""
-        allocate = self.inner.knapsack if problem.has_groups_to_keep else self.inner.allocate
-        return allocate(problem, curves)
+        if problem.has_groups_to_keep:
+            return self.knapsack(problem, curves)
+        return self.inner.allocate(problem, curves)
+
+    def knapsack(self, problem: PlanningProblem, curves: BenefitCurves) -> Allocation:
+        """As without groups."""
+        return self.inner.knapsack(problem, curves)
 
     def place(self, problem: PlanningProblem, replicas_L: tuple[int, ...]) -> tuple[Placement, ...]:
         """Placements that keep groups on nodes, with slots assigned so that memory is even over all layers.

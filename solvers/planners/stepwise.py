@@ -100,7 +100,9 @@ class StepwisePlanner(Planner):
         except Infeasible:
             return [best]
         close = [best]
-        for count in set(counts) - {best.replicas_L[0]} if len(set(best.replicas_L)) == 1 else counts:
+        for count in filter(None, counts):
+            if set(best.replicas_L) == {count}:
+                continue
             benefit = sum(float(np.interp(count, curves.candidates_C, benefit_C)) for benefit_C in curves.benefit_LC)
             if benefit > best.objective - _CLOSE * problem.layers:
                 close.append(replace(best, replicas_L=(count,) * problem.layers, status="feasible", objective=benefit))

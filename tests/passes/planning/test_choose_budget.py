@@ -16,7 +16,7 @@ def chosen(planner="craft", budget="auto", **changes):
 
 def test_the_budget_is_the_chosen_point_of_the_curve():
     done = chosen()
-    expected = budget_curve(done.curves, (100, 100, 100), 8)
+    expected = budget_curve(done.curves, (100, 100, 100), 8, most_bytes=done.budget_bytes)
     assert done.budget_curve == expected
     assert done.problem.budget_bytes == expected.chosen * 8 * 100
     assert done.budget_bytes > done.problem.budget_bytes  # what it was chosen within
@@ -42,7 +42,7 @@ def test_planners_that_cannot_follow_the_curve_say_so(planner):
 def test_for_step_time_the_curve_is_one_of_step_time():
     done = chosen("craftc", objective="step-time")
     curve = done.budget_curve
-    assert curve == budget_curve(done.curves, (100, 100, 100), 8, objective="step-time")
+    assert curve == budget_curve(done.curves, (100, 100, 100), 8, objective="step-time", most_bytes=done.budget_bytes)
     reached = [point.reached for point in curve.points]
     assert reached == sorted(reached, reverse=True)
     assert reached[-1] >= 1

@@ -106,3 +106,11 @@ def test_half_a_percent_of_the_step_time_must_be_saved(saved, chosen):
     score_LC = -np.array([[2.6, 2.6 - saved]])
     curves = BenefitCurves((0, 1), np.ones((1, 2)), score_LC)
     assert budget_curve(curves, (10,), gpus=1, objective="step-time").chosen == chosen
+
+
+def test_the_range_ends_at_the_largest_useful_budget():
+    curves = BenefitCurves((0, 1, 2, 100), np.tile([0.5, 0.6, 0.65, 1.0], (2, 1)))
+    assert len(budget_curve(curves, (10, 10), gpus=2).points) == 101
+    curve = budget_curve(curves, (10, 10), gpus=2, most_bytes=40)
+    assert len(curve.points) == 3
+    assert curve.points[-1].reached == pytest.approx(0.65)
