@@ -16,7 +16,6 @@ import numpy as np
 from craftc.solvers.placement.dealt import dealt_placements
 from craftc.solvers.search.effort import SearchEffort
 from craftc.solvers.search.search_loads import Goal, SearchLoads, loads_for_slots, loads_of_layers
-from craftc.solvers.search.settling import settle
 from craftc.solvers.search.step_compression import RepresentativeSteps
 
 Search = Callable[[SearchLoads, np.ndarray, int, bool, int, float, int], float]
@@ -50,6 +49,8 @@ def search_stages(
     layer_B: the layer of every placement; replicas_B: its copies beyond the first of every expert. The result for a
     placement depends only on these, on `steps`, effort, seed and goal, not on other placements or threads.
     """
+    from craftc.solvers.search.settling import settle  # imports numba
+
     start_BGC = dealt_placements(steps.peak_LE[layer_B], replicas_B, gpus)
     if gpus == 1:
         return [start_BGC]

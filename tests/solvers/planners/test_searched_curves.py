@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from craftc.errors import BadInput
 from craftc.solvers.planners.searched_curves import replica_candidates, searched_curves
 from craftc.solvers.problem import PlanningProblem
 from craftc.topology import Topology
@@ -64,3 +65,8 @@ def test_everything_is_searched_where_the_budget_is_not_scarce():
 
     searched_curves(problem, replica_candidates(problem), judge)
     assert tuple(asked) == replica_candidates(problem)
+
+
+def test_more_gpus_than_can_be_planned_for_are_refused():
+    with pytest.raises(BadInput, match="65536 GPUs: at most 4096 are planned for"):
+        problem_of(256, 65_536)

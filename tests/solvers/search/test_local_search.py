@@ -1,5 +1,8 @@
 import builtins
 import os
+import subprocess
+import sys
+import types
 import warnings
 
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 
 from craftc.solvers.placement.dealt import dealt_placements
 from craftc.solvers.replay import placements_of, replay_batch
+from craftc.solvers.search import compiled as compiling
 from craftc.solvers.search import local_search
 from craftc.solvers.search.descent import descend
 from craftc.solvers.search.effort import EFFORTS, SearchEffort, SearchStage
@@ -114,3 +118,20 @@ def test_without_numba_numpy_searches_and_a_warning_says_so_once():
 def test_the_compiled_search_is_used_where_it_can_be():
     assert searcher() is not descend
     assert local_search.searcher.cache_info().currsize == 1
+
+
+def test_numba_is_imported_only_when_a_search_runs():
+    script = "import sys, craftc.passes.pipelines; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
+
+
+def test_where_no_cache_can_be_written_the_search_is_compiled_all_the_same(monkeypatch):
+    def refuses_to_cache(**options):
+        if options.pop("cache", False):
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: ("compiled", function, options)
+
+    monkeypatch.setattr(compiling, "numba", types.SimpleNamespace(njit=lambda **options: refuses_to_cache(**options)))
+    assert compiling.compiled(len) == ("compiled", len, {"nogil": True, "error_model": "numpy"})
+    monkeypatch.setattr(compiling, "numba", None)
+    assert compiling.compiled(len) is len
