@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from craftc.errors import BadInput
+from craftc.errors import BadInput, Unsupported
 from craftc.topology import Topology
 
 Placement = tuple[tuple[int, ...], ...]
@@ -59,9 +59,6 @@ class PlanningProblem:
     """How much every step counts, `[S]`, above 0; None counts all steps equally."""
     effort: EffortName = "medium"
     """How hard a planner searches, if it searches."""
-    squarings: int | None = None
-    """In a search, a power mean with the exponent 2 ** squarings stands for the fullest GPU; None: by the number of
-    GPUs."""
     tokens_per_slot: float = 0.0
     """For step time: tokens that take as long as reading one expert's weights. A GPU's step takes as long as its
     tokens or its slots, whichever is longer."""
@@ -197,8 +194,9 @@ class Planner(ABC):
     def sketch(self, problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray) -> np.ndarray:
         """`expert_BGK`, padded with -1: placements of single layers, found quickly, for many replica counts at once.
 
-        layer_B: the layer of every placement; replicas_B: its copies beyond the first of every expert."""
-        raise NotImplementedError(f"planner {self.name} does not sketch")
+        layer_B: the layer of every placement; replicas_B: its copies beyond the first of every expert. Raises
+        Unsupported if the planner does not sketch."""
+        raise Unsupported(f"planner {self.name} does not sketch: ask `sketches` first")
 
     def at_effort(self, effort: EffortName) -> Planner:
         """The same planner, searching as hard as `effort` says; `self` if it does not search."""

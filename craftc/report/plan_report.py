@@ -123,7 +123,9 @@ def _unspent_lines(plan: ReplicationPlan) -> list[str]:
     elif plan.provenance.curves == "cross-validated":
         reason = "on steps left out of planning, other or more replicas gain less"
     else:
-        reason = f"planner {plan.provenance.planner} found no more replicas that gain on these loads"
+        reason = (
+            f"of the replica counts that planner {plan.provenance.planner} tried, no others that fit gain more here"
+        )
     return [f"unspent: {format_size(left)}, because {reason}"]
 
 

@@ -31,7 +31,7 @@ from craftc.solvers.problem import (
 )
 from craftc.solvers.replay import placements_of
 from craftc.solvers.search.effort import EFFORTS, SKETCH, SearchEffort
-from craftc.solvers.search.local_search import search_placements, search_stages
+from craftc.solvers.search.local_search import search_stages
 from craftc.solvers.search.search_loads import Goal, squarings_for
 from craftc.solvers.search.step_compression import RepresentativeSteps, compress_steps
 from craftc.topology import Topology
@@ -141,9 +141,9 @@ class _Groups:
         risk_LM = steps.risk_LE.reshape(layers, problem.groups, size).sum(axis=2) * per_gpu**2
         by_group = RepresentativeSteps(load_LKM, steps.weight_LK, risk_LM, np.zeros_like(steps.floor_LK))
         none_L, goal = np.zeros(layers, dtype=np.int64), _goal(problem, topology.nodes)
-        group_LNM = search_placements(
+        group_LNM = search_stages(
             by_group, np.arange(layers), none_L, topology.nodes, EFFORTS["medium"], problem.seed, goal
-        )
+        )[-1]
         expert_LNX = (group_LNM[..., None] * size + np.arange(size)).reshape(layers, topology.nodes, -1)
         return cls(problem, expert_LNX, steps)
 
@@ -197,7 +197,7 @@ class _Groups:
 
 
 def _goal(problem: PlanningProblem, gpus: int) -> Goal:
-    return Goal(problem.objective == "step-time", problem.squarings or squarings_for(gpus))
+    return Goal(problem.objective == "step-time", squarings_for(gpus))
 
 
 def _fewest(problem: PlanningProblem, replicas_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -149,7 +149,7 @@ class _Searchable:
         problem = problem.on_steps(slice(None, None, -(-len(problem.counts_SLE) // _MOST_STEPS)))
         counts_SLE, gpus = problem.counts_SLE, problem.topology.gpus
         steps = compress_steps(counts_SLE, gpus, _MOST_SEARCHED, step_weights(problem), slot_floor(problem))
-        goal = Goal(problem.objective == "step-time", problem.squarings or squarings_for(gpus))
+        goal = Goal(problem.objective == "step-time", squarings_for(gpus))
         return cls(problem, steps, goal)
 
     def search(self, layer_B: np.ndarray, replicas_B: np.ndarray, effort: SearchEffort) -> _Found:

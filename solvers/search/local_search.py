@@ -18,21 +18,10 @@ from craftc.solvers.search.effort import SearchEffort
 from craftc.solvers.search.search_loads import Goal, SearchLoads, loads_for_slots, loads_of_layers
 from craftc.solvers.search.step_compression import RepresentativeSteps
 
+Settle = Callable[[np.ndarray, np.ndarray], None]
+"""Rearranges a placement in place: see `craftc.solvers.search.settling.settle`."""
 Search = Callable[[SearchLoads, np.ndarray, int, bool, int, float, int], float]
 """Improves a placement in place and returns its value: see `craftc.solvers.search.annealing.anneal`."""
-
-
-def search_placements(
-    steps: RepresentativeSteps,
-    layer_B: np.ndarray,
-    replicas_B: np.ndarray,
-    gpus: int,
-    effort: SearchEffort,
-    seed: int,
-    goal: Goal,
-) -> np.ndarray:
-    """The placements of `search_stages` after the last stage."""
-    return search_stages(steps, layer_B, replicas_B, gpus, effort, seed, goal)[-1]
 
 
 def search_stages(
@@ -49,12 +38,11 @@ def search_stages(
     layer_B: the layer of every placement; replicas_B: its copies beyond the first of every expert. The result for a
     placement depends only on these, on `steps`, effort, seed and goal, not on other placements or threads.
     """
-    from craftc.solvers.search.settling import settle  # imports numba
-
     start_BGC = dealt_placements(steps.peak_LE[layer_B], replicas_B, gpus)
     if gpus == 1:
         return [start_BGC]
-    experts, search, loads_L = steps.load_LKE.shape[2], searcher(), loads_of_layers(steps)
+    experts, loads_L = steps.load_LKE.shape[2], loads_of_layers(steps)
+    settle, search = searcher()
     found = [np.full_like(start_BGC, -1) for stage in effort.stages if stage.judged]
 
     def improve(row: int) -> None:
@@ -78,20 +66,25 @@ def search_stages(
 
 
 @functools.cache
-def searcher() -> Search:
-    """The compiled search, ready to run, or the slower one in numpy if numba cannot be used, which a warning says once.
+def searcher() -> tuple[Settle, Search]:
+    """The compiled start and search, ready to run, or slower ones if numba cannot be used, which a warning says once.
 
     The first call on a machine compiles, for about ten seconds; numba keeps the result in a cache folder.
     """
+    from craftc.solvers.search.compiled import numba
+    from craftc.solvers.search.settling import settle
+
     try:
+        if numba is None:
+            raise ImportError("it cannot be imported")
         from craftc.solvers.search.annealing import anneal, warm_up
 
         warm_up()
+        settle(np.array([[0], [1]], dtype=np.int32), np.ones(3))
     except Exception as error:  # whatever keeps numba from compiling here
         from craftc.solvers.search.descent import descend
 
         reason = str(error).partition("\n")[0][:200]
         warnings.warn(f"numba cannot be used ({reason}): placements are searched with numpy, slower", stacklevel=2)
-        return descend
-    search: Search = anneal
-    return search
+        return getattr(settle, "py_func", settle), descend
+    return settle, anneal

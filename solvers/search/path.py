@@ -41,7 +41,7 @@ def search_path(problem: PlanningProblem, start_LGC: np.ndarray, barred_LEG: np.
     def walk(layer: int) -> list[np.ndarray]:
         slot_GC = np.where(start_LGC[layer] < 0, experts, start_LGC[layer])
         loads, most = loads_for_slots(loads_L[layer], slot_GC), _FINE + _COARSE * _STRIDE
-        walked = moves(loads, slot_GC, problem.squarings or squarings_for(gpus), falls, barred_LXG[layer], most)
+        walked = moves(loads, slot_GC, squarings_for(gpus), falls, barred_LXG[layer], most)
         states = [
             state_GC.copy() for number, state_GC in enumerate(walked, 1) if number <= _FINE or not number % _STRIDE
         ]

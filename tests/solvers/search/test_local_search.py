@@ -14,7 +14,7 @@ from craftc.solvers.search import compiled as compiling
 from craftc.solvers.search import local_search
 from craftc.solvers.search.descent import descend
 from craftc.solvers.search.effort import EFFORTS, SearchEffort, SearchStage
-from craftc.solvers.search.local_search import search_placements, search_stages, searcher
+from craftc.solvers.search.local_search import search_stages, searcher
 from craftc.solvers.search.search_loads import Goal
 from craftc.solvers.search.step_compression import compress_steps
 from craftc.solvers.verifier import PlacedLayer, violations
@@ -31,7 +31,7 @@ def setting(seed=0, layers=3, experts=24, gpus=8, counts=(0, 3, 8, 9)):
 
 def searched(counts_SLE, layer_B, replicas_B, seed=0, effort=EFFORT, gpus=8):
     steps = compress_steps(counts_SLE, gpus, 16)
-    return search_placements(steps, layer_B, replicas_B, gpus, effort, seed, Goal())
+    return search_stages(steps, layer_B, replicas_B, gpus, effort, seed, Goal())[-1]
 
 
 @pytest.fixture
@@ -110,13 +110,13 @@ def test_without_numba_numpy_searches_and_a_warning_says_so_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert (searched(counts_SLE, layer_B, replicas_B) == found_BGC).all()
-    assert searcher() is descend
+    assert searcher()[1] is descend
     start_B, found_B = (replay_batch(counts_SLE, layer_B, each) for each in (start_BGC, found_BGC))
     assert (found_B > start_B + 0.01).all()
 
 
 def test_the_compiled_search_is_used_where_it_can_be():
-    assert searcher() is not descend
+    assert searcher()[1] is not descend
     assert local_search.searcher.cache_info().currsize == 1
 
 
@@ -135,3 +135,21 @@ def test_where_no_cache_can_be_written_the_search_is_compiled_all_the_same(monke
     assert compiling.compiled(len) == ("compiled", len, {"nogil": True, "error_model": "numpy"})
     monkeypatch.setattr(compiling, "numba", None)
     assert compiling.compiled(len) is len
+
+
+def test_without_numba_on_the_machine_a_plan_is_made_and_says_so():
+    script = """if True:
+        import sys, warnings
+        sys.modules["numba"] = None  # importing it fails
+        import numpy as np, craftc
+        counts = np.random.default_rng(0).poisson(np.arange(1, 17), (2, 2, 16))
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            loads = craftc.LoadProfile.from_counts(counts)
+            plan = craftc.plan(loads, craftc.Topology(4), "2replicas/gpu", expert_bytes=1)
+        assert [str(each.message)[:20] for each in seen] == ["numba cannot be used"], seen
+        rows = {row.planner: row.balancedness for row in plan.estimate.planners}
+        assert rows["craftc"] > rows["craft"]
+    """
+    ran = subprocess.run([sys.executable, "-c", script], timeout=100, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
