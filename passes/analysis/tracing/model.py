@@ -8,13 +8,18 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.proxy import TraceError
 from torch.utils import _pytree as pytree
 
-from craftc.errors import BadInput, one_line
+from craftc.errors import BadInput
+from craftc.models.module_state import same_state
+from craftc.passes.analysis.tracing.contexts import random_state
 from craftc.passes.analysis.tracing.experts import ExpertsModule
 from craftc.passes.analysis.tracing.masks import MaskBuilder, mask_builders_as_leaves
+from craftc.passes.analysis.tracing.patches import buffers_take_proxies, builtins_take_proxies
 from craftc.passes.analysis.tracing.proxies import ExampleProxy, ExampleTracer, examples_of
 from craftc.passes.analysis.tracing.skips import answer_with_tokens, check_skipping
+from craftc.passes.analysis.tracing.source_lines import reason_with_line
 from craftc.passes.compilation import NearMiss
 
 _MODEL = "model"
@@ -54,7 +59,12 @@ def trace_model(
     root = _Root(model, tuple(inputs))
     tracer = ModelTracer(inputs, experts, almost)
     owners = [module for path, module in root.named_modules() if path in tracer.owners]
-    with mask_builders_as_leaves(owners, tracer.record_mask):
+    with (
+        mask_builders_as_leaves(owners, tracer.record_mask),
+        builtins_take_proxies(owners),
+        buffers_take_proxies(tracer),
+        same_state(model),
+    ):
         graph = tracer.trace(root)
     return _graph_module(root, graph, model), tracer.near_misses()
 
@@ -108,7 +118,7 @@ class ModelTracer(ExampleTracer):
                     raise
                 inner = {owner for owner in self._untraceable if owner.startswith(f"{path}.")}
                 self._untraceable = {owner: why for owner, why in self._untraceable.items() if owner not in inner}
-                self._untraceable[path] = one_line(error)
+                self._untraceable[path] = reason_with_line(error)
                 self.owners.discard(path)
         if path in self._fused:
             args, kwargs = _positional(m, args, kwargs)
@@ -141,7 +151,10 @@ class ModelTracer(ExampleTracer):
         return super()._run(kind, target, args, kwargs)
 
     def _trace_owner(self, path: str, module: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        drawn = random_state()
         output = super().call_module(module, forward, args, kwargs)
+        if random_state() != drawn:
+            raise TraceError("its forward draws random numbers while it is traced; a graph would repeat the same ones")
         if path in self._assumed:
             with self.outside_tracing():
                 check_skipping(module, examples_of(args), examples_of(kwargs), examples_of(output))
@@ -180,8 +193,12 @@ def _graph_module(root: nn.Module, graph: fx.Graph, model: nn.Module) -> fx.Grap
 def _has_cache(model: nn.Module) -> bool:
     """Whether forward takes `use_cache`: by name, or among its keywords if the model's configuration has it."""
     parameters = inspect.signature(model.forward).parameters
+    if "use_cache" in parameters:
+        return True
+    config = getattr(model, "config", None)
+    configs = (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ())))
     any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return "use_cache" in parameters or (any_keyword and hasattr(getattr(model, "config", None), "use_cache"))
+    return any_keyword and any(hasattr(each, "use_cache") for each in configs)
 
 
 def _owners(path: str) -> set[str]:

@@ -17,8 +17,9 @@ from torch import fx, nn
 from torch.fx.proxy import Attribute, TraceError
 from torch.utils import _pytree as pytree
 
-_STATIC_ATTRIBUTES = ("dtype", "device", "ndim", "layout", "is_cuda")
-_STATIC_METHODS = ("dim", "is_floating_point", "is_complex", "get_device", "element_size")
+from craftc.passes.analysis.tracing.contexts import contexts_as_nodes, same_random_numbers
+from craftc.passes.analysis.tracing.guards import is_data_sized, is_fixed, is_guardable, require_same
+from craftc.passes.analysis.tracing.source_lines import running_line
 
 
 @fx.wrap
@@ -40,7 +41,35 @@ class ExampleProxy(fx.Proxy):
         return ExampleAttribute(self, name)
 
     def __len__(self) -> int:
-        return rank_of(self)
+        if hasattr(self.example, "__len__") and not isinstance(self.example, torch.Tensor):
+            return len(self.example)
+        return int(self.tracer.answer(self.tracer.create_proxy("call_function", len, (self,), {})))
+
+    def __int__(self) -> int:
+        return int(self.tracer.answer(self))
+
+    def __float__(self) -> float:
+        return float(self.tracer.answer(self))
+
+    def __index__(self) -> int:
+        return self.tracer.poked(self)
+
+    def __mul__(self, other: Any) -> Any:
+        return self._repeat(other) if isinstance(other, (list, tuple)) else super().__mul__(other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self._repeat(other) if isinstance(other, (list, tuple)) else super().__rmul__(other)
+
+    def _repeat(self, items: Any) -> Any:
+        return items * int(self.tracer.answer(self))
+
+    @classmethod
+    def __torch_function__(cls, orig_method: Any, types: Any, args: Any = None, kwargs: Any = None) -> Any:
+        """torch asks arguments for an index before it finds that one of them is a proxy: that was no question."""
+        for value in pytree.tree_leaves((args, kwargs), is_leaf=lambda value: isinstance(value, fx.Proxy)):
+            if isinstance(value, ExampleProxy):
+                value.tracer.pokes.pop(id(value), None)
+        return super().__torch_function__(orig_method, types, args, kwargs)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.repoint(self, self.tracer.create_proxy("call_function", set_item, (self, index, value), {}))
@@ -90,13 +119,6 @@ class ExampleAttribute(Attribute, ExampleProxy):
         return self.tracer.create_proxy("call_method", self.attr, (self.root, *args), kwargs)
 
 
-def rank_of(proxy: ExampleProxy) -> int:
-    """Length of a tuple-like example. Raises TraceError for a tensor: its length is a size and must stay symbolic."""
-    if isinstance(proxy.example, torch.Tensor) or not hasattr(proxy.example, "__len__"):
-        raise TraceError(f"the code needs the length of {proxy.node.name}, which depends on the input's size")
-    return len(proxy.example)
-
-
 class ExampleTracer(fx.Tracer):
     """Runs every node once on example values. Subclasses decide which modules are leaves and fill `inputs`."""
 
@@ -105,13 +127,17 @@ class ExampleTracer(fx.Tracer):
     def __init__(self, inputs: Mapping[str, Any]) -> None:
         super().__init__()
         self.inputs = inputs
+        self.is_outside = False
+        self.pokes: dict[int, ExampleProxy] = {}
+        """Sizes that something asked for as an index since the last node, by id: see `poked`."""
+        self._data_sized: set[fx.Node] = set()
         self._repointed: list[tuple[ExampleProxy, fx.Node]] = []
         self._module_call, self._module_getattr = nn.Module.__call__, nn.Module.__getattr__
 
     def trace(self, root: nn.Module, concrete_args: dict[str, Any] | None = None) -> fx.Graph:  # type: ignore[override]
         self._path_of_tensor = {id(tensor): path for path, tensor in root.named_parameters()}
         self._path_of_tensor |= {id(tensor): path for path, tensor in root.named_buffers()}
-        with torch.no_grad(), _creation_takes_proxies():
+        with torch.no_grad(), _creation_takes_proxies(), contexts_as_nodes(self):
             return super().trace(root, concrete_args)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
@@ -132,9 +158,12 @@ class ExampleTracer(fx.Tracer):
         type_expr: Any | None = None,
         proxy_factory_fn: Callable[[fx.Node], fx.Proxy] | None = None,
     ) -> ExampleProxy:
+        self._answer_pokes()
         if kind == "output":
             return super().create_proxy(kind, target, args, kwargs, name, type_expr)  # type: ignore[return-value]
-        example = self._run(kind, target, examples_of(args), examples_of(kwargs))
+        examples = examples_of(args)
+        with same_random_numbers():
+            example = self._run(kind, target, examples, examples_of(kwargs))
         created: list[ExampleProxy] = []
 
         def with_example(node: fx.Node) -> fx.Proxy:
@@ -142,7 +171,10 @@ class ExampleTracer(fx.Tracer):
             return created[0]
 
         super().create_proxy(kind, target, args, kwargs, name, type_expr, with_example)
-        created[0].node.meta["val"] = pytree.tree_map(_shape_only, example)
+        node = created[0].node
+        node.meta["val"] = pytree.tree_map(_shape_only, example)
+        if is_data_sized(node, example, examples, self._data_sized):
+            self._data_sized.add(node)
         if kind == "call_method" and target.endswith("_") and not target.endswith("__"):
             self.repoint(args[0], created[0])
         return created[0]
@@ -176,21 +208,57 @@ class ExampleTracer(fx.Tracer):
     @contextmanager
     def outside_tracing(self) -> Iterator[None]:
         """Real modules run unpatched: fx's patches of nn.Module are undone inside."""
-        patched = nn.Module.__call__, nn.Module.__getattr__
+        patched, was_outside = (nn.Module.__call__, nn.Module.__getattr__), self.is_outside
         nn.Module.__call__, nn.Module.__getattr__ = self._module_call, self._module_getattr  # type: ignore[method-assign]
+        self.is_outside = True
         try:
             yield
         finally:
             nn.Module.__call__, nn.Module.__getattr__ = patched  # type: ignore[method-assign]
+            self.is_outside = was_outside
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Only ranks, dtypes and devices may steer control flow: they are the same for every input of the model."""
-        if _is_static(obj.node):
-            return bool(obj.example)
-        raise TraceError(f"control flow depends on the data ({obj.node.format_node()})")
+        """Sizes, dtypes and devices may steer control flow: what was decided by them is checked on every call."""
+        return bool(self.answer(obj))
+
+    def answer(self, proxy: fx.Proxy) -> Any:
+        """The example value, for Python to decide by; guarded unless ranks alone determine it.
+
+        Raises TraceError if it depends on what tensors hold.
+        """
+        assert isinstance(proxy, ExampleProxy)
+        example, node = proxy.example, proxy.node
+        if is_fixed(node):
+            return example
+        if not is_guardable(node, self._data_sized):
+            raise TraceError(f"{running_line()}: the code's control flow depends on what tensors hold")
+        is_structure = not isinstance(example, (bool, int, float, str, torch.Size, torch.dtype, torch.device))
+        if not is_structure:
+            self.create_proxy("call_function", require_same, (proxy, example, running_line()), {})
+        return example
+
+    def poked(self, proxy: ExampleProxy) -> int:
+        """A size as an index: guarded when the next node is made, unless that node turns out to take the size itself."""
+        if not isinstance(proxy.example, int):
+            raise TypeError(f"{type(proxy.example).__name__} cannot be used as an index")
+        self.pokes[id(proxy)] = proxy
+        return proxy.example
+
+    def _answer_pokes(self) -> None:
+        pokes, self.pokes = self.pokes, {}
+        for proxy in pokes.values():
+            self.answer(proxy)
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        return iter([obj[position] for position in range(rank_of(obj))])  # type: ignore[arg-type,index]
+        assert isinstance(obj, ExampleProxy)
+        if isinstance(obj.example, Mapping):
+            return iter(obj.example)
+        return iter([obj[position] for position in range(len(obj))])
+
+    def keys(self, obj: fx.Proxy) -> Any:
+        """A leaf's dict output has the same keys on every call."""
+        assert isinstance(obj, ExampleProxy)
+        return list(obj.example.keys()) if isinstance(obj.example, Mapping) else super().keys(obj)
 
     def _run(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if kind == "placeholder":
@@ -248,12 +316,3 @@ def _calls_no_module(function: Any) -> bool:
     """Operators and torch functions, which are most nodes: undoing fx's patches for each would cost more than they
     do."""
     return (getattr(function, "__module__", None) or "").partition(".")[0] in ("_operator", "builtins", "torch")
-
-
-def _is_static(node: fx.Node) -> bool:
-    """Whether the node's value follows from ranks, dtypes and devices alone."""
-    if node.op == "call_function" and node.target is getattr:
-        return node.args[1] in _STATIC_ATTRIBUTES
-    if node.op == "call_method" and node.target in _STATIC_METHODS:
-        return True
-    return node.op == "call_function" and all(_is_static(argument) for argument in node.all_input_nodes)

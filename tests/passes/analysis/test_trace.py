@@ -180,7 +180,7 @@ def test_inputs_without_tensors_are_fixed_and_ranks_steer():
 
 def test_a_top_level_that_reads_data_is_unsupported_in_one_line():
     with pytest.raises(
-        Unsupported, match=r"^Steered: its forward cannot be traced: .*depends on the data.*$"
+        Unsupported, match=r"^Steered: its forward cannot be traced: .*depends on what tensors hold.*$"
     ) as caught:
         trace(Steered(by_data=True).eval(), steered_inputs())
     assert "\n" not in str(caught.value)
