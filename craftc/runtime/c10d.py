@@ -50,12 +50,13 @@ class C10dDispatcher(Dispatcher):
     def dispatch(self, hidden_TH: Tensor, slot_TK: Tensor) -> tuple[Tensor, Tensor, Tensor, WayBack]:
         """This rank's rows `[R, H]` with their local slots `[R]`, its tokens per slot `[C]`, and the way back."""
         slot_P = slot_TK.reshape(-1)
-        order_P = torch.argsort(slot_P, stable=True)  # by slot, and so by rank
-        sent_S = count_per_slot(slot_P, self.gpu_S)
+        order_P = torch.argsort(slot_P, stable=True)  # by slot, and so by rank; last, slot S, is "no expert"
+        sent_S = count_per_slot(slot_P, torch.nn.functional.pad(self.gpu_S, (0, 1)))[:-1]
         what = f"exchange of token counts in layer {self.name}"
         received_WC = exchange_counts(sent_S, self.table.slots_per_gpu_G, len(self.counted_slots), self.group, what)
         sent_W = torch.zeros_like(sent_S[: self.group.size]).scatter_add_(0, self.gpu_S, sent_S)
         sent, received = torch.stack([sent_W, received_WC.sum(1)]).tolist()  # the one host synchronisation
+        order_P = order_P[: sum(sent)]
         rows_PH = hidden_TH[order_P // slot_TK.shape[1]]
         rows_RH = exchange_rows(rows_PH, sent, received, self.group, f"dispatch of tokens in layer {self.name}")
         local_R = torch.repeat_interleave(self.local_WC, received_WC.reshape(-1), output_size=sum(received))
@@ -78,7 +79,8 @@ class C10dDispatcher(Dispatcher):
         """Weighted sums `[T, H]` of the outputs that come back for this rank's pairs."""
         what = f"return of outputs in layer {self.name}"
         sorted_PH = exchange_rows(output_RH, way_back.received_W, way_back.sent_W, self.group, what)
-        output_PH = torch.empty_like(sorted_PH).index_copy(0, way_back.order_P, sorted_PH)
+        output_PH = sorted_PH.new_zeros(weight_TK.numel(), sorted_PH.shape[1])
+        output_PH = output_PH.index_copy(0, way_back.order_P, sorted_PH)
         return weighted_sum(output_PH, weight_TK, dtype)
 
 
@@ -87,7 +89,7 @@ class WayBack:
     """What `combine` needs to undo `dispatch`."""
 
     order_P: Tensor
-    """The pairs (t x K + k) in the order in which they were sent."""
+    """The pairs (t x K + k) that were sent, in their order."""
     sent_W: list[int]
     """Number of rows sent to each rank."""
     received_W: list[int]

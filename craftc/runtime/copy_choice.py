@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from craftc.plans.replication_plan import LayerPlan
-from craftc.runtime.slot_table import SlotTable, slot_table
+from craftc.runtime.slot_table import SlotTable, slot_table, with_no_expert
 
 CopyRule = Literal["planned", "local-first"]
 """`planned`: the plan's shares, even shares by default. `local-first`: the rank's own copy if it has one, else the
@@ -29,8 +29,11 @@ _PARTS = 2**20
 
 
 def copy_choice(layer: LayerPlan, rank: int, rule: CopyRule = "planned") -> nn.Module:
-    """The module `index_TK -> slot_TK` of one layer on one rank (GPU), for `rule`."""
-    table = slot_table(layer)
+    """The module `index_TK -> slot_TK` of one layer on one rank (GPU), for `rule`.
+
+    Index E, "no expert", gives slot S, which is nowhere.
+    """
+    table = with_no_expert(slot_table(layer))
     planned = _planned_choice(layer, table, rank)
     return planned if rule == "planned" else LocalFirst(table, rank, planned)
 

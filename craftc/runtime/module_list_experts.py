@@ -17,7 +17,8 @@ class ModuleListExperts(nn.Module):
     def __init__(self, experts: Iterable[nn.Module]) -> None:
         super().__init__()
         self.experts = nn.ModuleList(experts)
-        """The model's own expert modules, length E; each maps `[n, H]` to `[n, H]`, row by row."""
+        """The model's own expert modules, length E; each maps `[n, H]` to `[n, H]`, row by row; what it may return
+        besides is ignored."""
         self.num_experts = len(self.experts)
         """Number of experts E."""
 
@@ -40,7 +41,7 @@ class ModuleListExperts(nn.Module):
             if count == 0:
                 continue
             rows = token[start : start + count]
-            expert_output = expert(hidden_states[rows]) * weights[start : start + count, None]
+            expert_output = first_output(expert(hidden_states[rows])) * weights[start : start + count, None]
             output_TH = output_TH.index_add(0, rows, expert_output.to(output_TH.dtype))
             start += count
         return output_TH
@@ -48,3 +49,8 @@ class ModuleListExperts(nn.Module):
     def select_experts(self, experts_S: tuple[int, ...]) -> ModuleListExperts:
         """The same forward over some of the experts; their modules are shared."""
         return ModuleListExperts(self.experts[expert] for expert in experts_S)
+
+
+def first_output(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """The tensor that an expert returns, or the first of a tuple."""
+    return output[0] if isinstance(output, tuple) else output

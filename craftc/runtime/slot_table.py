@@ -5,7 +5,7 @@ Axes: S slots, E logical experts, G GPUs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from craftc.errors import BadInput
 from craftc.plans.replication_plan import LayerPlan
@@ -69,6 +69,19 @@ def slot_table(layer: LayerPlan) -> SlotTable:
         slots_per_gpu_G=tuple(len(held) for held in placement),
         copies_E=layer.copies_E,
         slots_by_expert_S=tuple(sorted(range(len(expert_S)), key=lambda slot: expert_S[slot])),
+    )
+
+
+def with_no_expert(table: SlotTable) -> SlotTable:
+    """`table` with one more expert, E, whose only copy is in one more slot, S, of no GPU: a token that has fewer experts
+    than others is routed to it."""
+    return replace(
+        table,
+        expert_S=(*table.expert_S, table.experts),
+        gpu_S=(*table.gpu_S, table.gpus),
+        share_S=(*table.share_S, 1.0),
+        copies_E=(*table.copies_E, 1),
+        slots_by_expert_S=(*table.slots_by_expert_S, table.slots),
     )
 
 

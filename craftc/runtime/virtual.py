@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from craftc.runtime.dispatcher import Dispatcher
 from craftc.runtime.local_experts import local_experts, run_rows, weighted_sum
-from craftc.runtime.slot_table import SlotTable
+from craftc.runtime.slot_table import SlotTable, with_no_expert
 
 
 class VirtualDispatcher(Dispatcher):
@@ -23,14 +23,16 @@ class VirtualDispatcher(Dispatcher):
     def __init__(self, table: SlotTable):
         super().__init__()
         self.counted_slots = range(table.slots)
-        self.register_buffer("expert_S", torch.tensor(table.expert_S, device="cpu"), persistent=False)
+        experts = torch.tensor(with_no_expert(table).expert_S, device="cpu")
+        self.register_buffer("expert_S", experts, persistent=False)
 
     expert_S: Tensor
+    """Expert of every slot; last that of slot S, "no expert"."""
 
     def forward(
         self, experts: nn.Module, hidden_TH: Tensor, slot_TK: Tensor, weight_TK: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return experts(hidden_TH, self.expert_S[slot_TK], weight_TK), count_per_slot(slot_TK, self.expert_S)
+        return experts(hidden_TH, self.expert_S[slot_TK], weight_TK), count_per_slot(slot_TK, self.expert_S)[:-1]
 
 
 class InTurnDispatcher(Dispatcher):
@@ -43,16 +45,19 @@ class InTurnDispatcher(Dispatcher):
         super().__init__()
         self.table = table
         self.counted_slots = range(table.slots)
-        self.register_buffer("gpu_S", torch.tensor(table.gpu_S, device="cpu"), persistent=False)
+        self.register_buffer("gpu_S", torch.tensor(with_no_expert(table).gpu_S, device="cpu"), persistent=False)
 
     gpu_S: Tensor
+    """GPU of every slot; last that of slot S, which is none."""
 
     def forward(
         self, experts: nn.Module, hidden_TH: Tensor, slot_TK: Tensor, weight_TK: Tensor
     ) -> tuple[Tensor, Tensor]:
         pairs_of_gpu = self.gpu_S[slot_TK].reshape(-1)
         slot_P = slot_TK.reshape(-1)
-        output_PH = hidden_TH.repeat_interleave(slot_TK.shape[1], 0)  # every row is overwritten below
+        # Rows with an expert are overwritten below; those without stay zero.
+        output_PH = hidden_TH.repeat_interleave(slot_TK.shape[1], 0)
+        output_PH = output_PH.masked_fill((pairs_of_gpu == self.table.gpus)[:, None], 0.0)
         tokens_S = torch.zeros_like(self.gpu_S)
         for gpu in range(self.table.gpus):
             pair = torch.nonzero(pairs_of_gpu == gpu).squeeze(1)
@@ -63,7 +68,7 @@ class InTurnDispatcher(Dispatcher):
             rows = run_rows(own, hidden_TH[pair // slot_TK.shape[1]], local, weight_TK.dtype)
             output_PH = output_PH.index_copy(0, pair, rows)
             tokens_S = tokens_S + count_per_slot(slot_P[pair], self.gpu_S)
-        return weighted_sum(output_PH, weight_TK, hidden_TH.dtype), tokens_S
+        return weighted_sum(output_PH, weight_TK, hidden_TH.dtype), tokens_S[:-1]
 
 
 def count_per_slot(slot: Tensor, like_S: Tensor) -> Tensor:

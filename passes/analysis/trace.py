@@ -12,9 +12,12 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from craftc.errors import BadInput, Unsupported, one_line
-from craftc.passes.analysis.tracing.experts import find_experts
+from craftc.models.module_state import same_state
+from craftc.passes.analysis.tracing.block_graph import blocks_to_read, read_blocks, whole_model
+from craftc.passes.analysis.tracing.experts import ExpertsModule, find_experts
 from craftc.passes.analysis.tracing.model import call_model, trace_model
 from craftc.passes.analysis.tracing.module_lists import fuse_module_lists
+from craftc.passes.analysis.tracing.source_lines import reason_with_line
 from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation, NearMiss, no_moe_layer, updated
 
@@ -48,10 +51,32 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[fx.GraphModule, 
     if not experts and not near_misses:
         raise BadInput(no_moe_layer(type(model).__name__, ()))
     try:
-        graph_module, untraced = trace_model(model, inputs, experts, near_misses)
+        graph_module, missed = _traced(model, inputs, experts, near_misses)
     except Exception as error:
         _check_runs(model, inputs)
-        raise Unsupported(f"{type(model).__name__}: its forward cannot be traced: {one_line(error)}") from error
+        if not _is_one_block(experts):
+            raise Unsupported(
+                f"{type(model).__name__}: its forward cannot be traced: {reason_with_line(error)}"
+            ) from error
+        graph_module, missed = whole_model(model, inputs), (NearMiss(experts[0].path, reason_with_line(error)),)
+    blocks = blocks_to_read(model, experts, missed)
+    if not blocks:
+        return graph_module, near_misses + missed
+    leaves, others = _with_leaves(model, inputs, experts, near_misses, blocks)
+    read, unread = read_blocks(leaves, inputs, tuple(blocks))
+    if len(unread) == len(blocks):  # then what was traced is worth more than calls of the whole blocks
+        return graph_module, near_misses + others + unread
+    return read, near_misses + others + unread
+
+
+def _traced(
+    model: nn.Module, inputs: Mapping[str, Any], experts: tuple[ExpertsModule, ...], almost: tuple[NearMiss, ...]
+) -> tuple[fx.GraphModule, tuple[NearMiss, ...]]:
+    """The graph, with every ModuleList fused that can be, and the experts that are no node of their own.
+
+    Modules above those in `almost` are traced through as well.
+    """
+    graph_module, untraced = trace_model(model, inputs, experts, almost)
     unreached = {miss.name for miss in untraced}
     traced = [module for module in experts if module.path not in unreached]
     targets = {node.target for node in graph_module.graph.nodes}
@@ -61,7 +86,30 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[fx.GraphModule, 
         if module.layout == "fused" and module.path not in targets
     )
     unfused = fuse_module_lists(graph_module, tuple(module for module in traced if module.layout == "module_list"))
-    return graph_module, near_misses + untraced + uncalled + unfused
+    return graph_module, untraced + uncalled + unfused
+
+
+def _with_leaves(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    experts: tuple[ExpertsModule, ...],
+    near_misses: tuple[NearMiss, ...],
+    blocks: Mapping[ExpertsModule, str],
+) -> tuple[fx.GraphModule, tuple[NearMiss, ...]]:
+    """The graph in which the blocks at the paths in `blocks` are leaves, and what is missed of the other experts."""
+    paths = tuple(dict.fromkeys(blocks.values()))
+    if "" in paths:
+        return whole_model(model, inputs), ()
+    inside = tuple(f"{path}." for path in paths)
+    leaves = tuple(NearMiss(path, "") for path in paths)
+    outside = tuple(miss for miss in near_misses if not miss.name.startswith(inside))
+    kept = tuple(module for module in experts if not module.path.startswith(inside))
+    return _traced(model, inputs, kept, outside + leaves)
+
+
+def _is_one_block(experts: tuple[ExpertsModule, ...]) -> bool:
+    """Whether the model is a single block that dispatches to a ModuleList."""
+    return len(experts) == 1 and experts[0].layout == "module_list" and "." not in experts[0].path
 
 
 def _check_inputs(model: nn.Module, inputs: Mapping[str, Any]) -> None:
@@ -83,7 +131,7 @@ def _check_inputs(model: nn.Module, inputs: Mapping[str, Any]) -> None:
 
 def _check_runs(model: nn.Module, inputs: Mapping[str, Any]) -> None:
     try:
-        with torch.no_grad():
+        with torch.no_grad(), same_state(model):
             call_model(model, inputs)
     except Exception as error:
         shapes = ", ".join(f"{name} {list(getattr(value, 'shape', ()))}" for name, value in inputs.items())

@@ -33,13 +33,16 @@ class DispatchRegion:
     """Everything in between, including the output, excluding the three inputs."""
 
 
-class _StandIn(nn.Module):
+class StandIn(nn.Module):
     """A row-wise map that no other expert has."""
 
     def __init__(self, hidden: int, dtype: torch.dtype, generator: torch.Generator) -> None:
         super().__init__()
-        self.scale = torch.randn(hidden, generator=generator).to(dtype)
-        self.shift = torch.randn(hidden, generator=generator).to(dtype)
+        self.register_buffer("scale", torch.randn(hidden, generator=generator).to(dtype))
+        self.register_buffer("shift", torch.randn(hidden, generator=generator).to(dtype))
+
+    scale: torch.Tensor
+    shift: torch.Tensor
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         return rows * self.scale + self.shift
@@ -54,14 +57,17 @@ def largest_difference(graph_module: fx.GraphModule, region: DispatchRegion, exp
     experts, width = len(expert_of), _top_k(region)
     tokens = hidden.numel() // hidden.shape[-1]
     generator = torch.Generator().manual_seed(0)
-    stand_ins = [_StandIn(hidden.shape[-1], hidden.dtype, generator) for _ in range(experts)]
+    stand_ins = [StandIn(hidden.shape[-1], hidden.dtype, generator) for _ in range(experts)]
     fused = ModuleListExperts(stand_ins)
     worst = 0.0
-    for trial in range(1 + -(-experts // (tokens * width))):
+    trials = 1 + -(-experts // (tokens * width))
+    for trial in range(trials + 1):
         hidden_TH = torch.randn(tokens, hidden.shape[-1], generator=generator).to(hidden.dtype)
         weights_TK = torch.rand(tokens, width, generator=generator).to(region.weights.meta["val"].dtype)
         shuffled_E = torch.randperm(experts, generator=generator)
         slots_TK = (torch.arange(tokens * width) + trial * tokens * width).reshape(tokens, width) % experts
+        if trial == trials:  # all tokens to the same experts: those with a capacity would drop some
+            slots_TK = slots_TK[:1].expand(tokens, width)
         index_TK = shuffled_E[slots_TK] if trial else slots_TK  # K consecutive slots: no expert twice for a token
         values = {
             region.hidden: hidden_TH.reshape(hidden.shape),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from craftc.errors import VerificationFailed
+from craftc.passes.analysis.profile_loads import count_tokens
 from craftc.passes.rewriting.checking.output_comparison import hooked
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from craftc.runtime.slot_table import SlotTable
@@ -34,7 +35,7 @@ def routed_tokens(model: nn.Module) -> Iterator[dict[str, RoutedTokens]]:
     routed: dict[str, RoutedTokens] = {}
 
     def count(module: ReplicatedExperts, args: tuple[Tensor, ...], output: Tensor) -> None:
-        tokens_E = torch.bincount(args[1].reshape(-1), minlength=module.table.experts)
+        tokens_E = count_tokens(args[1], module.table.experts, None)
         before = routed.get(module.name, RoutedTokens(torch.zeros_like(tokens_E), 0))
         routed[module.name] = RoutedTokens(before.tokens_E + tokens_E, before.calls + 1)
 

@@ -1,0 +1,158 @@
+"""Which tokens a block gives to which experts, read from its own code while that runs with stand-ins for the experts.
+
+A block whose output is `rest[t] + sum over e of W[t, e] * expert_e(hidden[t])` says everything in two passes: experts
+that return zeros leave `rest`; experts that return a multiple of their own unit vector leave `rest + scale * W`.
+Axes: T tokens, E experts, H hidden size.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from craftc.runtime.block_copy import BlockCopy, other_modules, unshared
+
+_SCALE = {torch.float16: 2.0**12}
+_WIDE_SCALE = 2.0**60
+"""So large that `rest` is lost in the rounding of `scale * W`, which leaves every digit of W; a power of two."""
+
+
+@dataclass(frozen=True)
+class TensorSource:
+    """A tensor that a block reads or makes on the way to its experts."""
+
+    path: str
+    """Path in the block of the module that returned it; empty for an argument of the block."""
+    call: int
+    """Which call of this module returned it, counted from 0."""
+    leaf: int
+    """Its position among the tensors returned."""
+
+
+@dataclass
+class _Pass:
+    """What stand-ins and the block's other modules share while a pass runs; emptied afterwards."""
+
+    marked: range = range(0)
+    """Experts whose stand-ins return their unit vectors; the others return zeros."""
+    calls: Counter[str] = field(default_factory=Counter)
+    """Calls so far, by module."""
+    returned: dict[tuple[str, int], tuple[Any, list[float]]] = field(default_factory=dict)
+    """What each call of a module returned in an earlier pass, with the versions of its tensors."""
+
+
+@dataclass(frozen=True, eq=False)
+class Passes:
+    """What a block returned."""
+
+    rest: Any
+    """Its output without its experts'."""
+    marked: tuple[tuple[range, Any], ...]
+    """Its outputs with unit vectors for some of its experts."""
+    returned: dict[tuple[str, int], Any]
+    """What calls of its other modules returned."""
+
+
+class BlockPasses:
+    """Runs a block with stand-ins for its experts: once with zeros, and once for every `width` experts."""
+
+    def __init__(self, block: nn.Module, experts: Sequence[str], width: int, extras: int) -> None:
+        """width: number of features that the experts map to as many; extras: outputs of an expert after its first."""
+        self._copy = BlockCopy(block, experts)
+        self._pass = _Pass()
+        self.width = width
+        self.experts = len(experts)
+        for number, expert in enumerate(self._copy.experts):
+            self._copy.set_forward(expert, _StandIn(number, extras, self._pass))
+        for path, module in other_modules(self._copy.block, experts):
+            if "forward" not in vars(module):
+                self._copy.set_forward(module, _Remembering(path, module, self._pass))
+
+    def train(self, mode: bool) -> None:
+        """Like nn.Module.train."""
+        self._copy.block.train(mode)
+
+    def run(self, tensors: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Passes:
+        """All passes, on the block's own `tensors`: the same random numbers in each; buffers change in the first."""
+        before = {name: unshared(tensor) for name, tensor in tensors.items()}
+        draw_again = same_random_numbers((args, kwargs))
+        try:
+            rest = self._copy.run(tensors, args, kwargs)
+            returned = {call: output for call, (output, _) in self._pass.returned.items()}
+            marked = []
+            for first in range(0, self.experts, self.width):
+                self._pass.marked = range(first, min(first + self.width, self.experts))
+                self._pass.calls.clear()
+                draw_again()
+                again = {name: unshared(tensor) for name, tensor in before.items()}
+                marked.append((self._pass.marked, self._copy.run(again, args, kwargs)))
+            return Passes(rest, tuple(marked), returned)
+        finally:
+            self._pass.marked = range(0)
+            self._pass.calls.clear()
+            self._pass.returned.clear()
+
+
+def weights_of(rest_TH: Tensor, marked: Sequence[tuple[range, Tensor]]) -> Tensor:
+    """`W [T, E]`: the factor of every expert's output in every token's; 0 where it has no part in it."""
+    scale = _SCALE.get(rest_TH.dtype, _WIDE_SCALE)
+    return torch.cat([(marked_TH - rest_TH)[:, : len(experts)] / scale for experts, marked_TH in marked], 1)
+
+
+class _StandIn:
+    """The forward of one expert's stand-in: zeros, or a multiple of its unit vector, for every row."""
+
+    def __init__(self, number: int, extras: int, shared: _Pass) -> None:
+        self.number, self.extras, self.shared = number, extras, shared
+
+    def __call__(self, rows: Tensor) -> Any:
+        output = torch.zeros_like(rows)
+        if self.number in self.shared.marked:
+            output[..., self.number - self.shared.marked.start] = _SCALE.get(rows.dtype, _WIDE_SCALE)
+        # What else an expert returns must not matter: if the block uses it, its output is NaN.
+        return (output, *(output.new_tensor(torch.nan) for _ in range(self.extras))) if self.extras else output
+
+
+class _Remembering:
+    """The forward of another module of the block: later passes, which call it with the same arguments, get the output
+    of the first. In training it runs every time, because it may draw random numbers."""
+
+    def __init__(self, path: str, module: nn.Module, shared: _Pass) -> None:
+        self.path, self.module, self.shared = path, module, shared
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = self.path, self.shared.calls[self.path]
+        self.shared.calls[self.path] += 1
+        if not self.module.training and call in self.shared.returned:
+            output, versions = self.shared.returned[call]
+            now = _versions(output)
+            if all(then == version for then, version in zip(versions, now, strict=True)):  # else it was written to
+                return output
+        output = type(self.module).forward(self.module, *args, **kwargs)
+        self.shared.returned.setdefault(call, (output, _versions(output)))
+        return output
+
+
+def _versions(output: Any) -> list[float]:
+    """Grow with every write in place; NaN, which equals nothing, for tensors of inference mode, which have none."""
+    tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+    return [float("nan") if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
+def same_random_numbers(values: Any) -> Callable[[], None]:
+    """A function that sets the random number generators back to where they are now."""
+    devices = {leaf.device for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_cuda}
+    cpu, others = torch.get_rng_state(), {device: torch.cuda.get_rng_state(device) for device in devices}
+
+    def draw_again() -> None:
+        torch.set_rng_state(cpu)
+        for device, state in others.items():
+            torch.cuda.set_rng_state(state, device)
+
+    return draw_again

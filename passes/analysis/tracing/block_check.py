@@ -1,0 +1,127 @@
+"""Whether a block computes the same as its routing followed by its experts: with its own experts, and with others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from craftc.passes.analysis.tracing.region_check import StandIn, tolerance
+from craftc.runtime.block_copy import BlockCopy, own_tensors, unshared
+from craftc.runtime.block_routing import BlockRouting, add_to_leaf, leaves_of
+from craftc.runtime.module_list_experts import ModuleListExperts
+
+_TRIALS = 8
+"""Most calls with random tokens; fewer if they reach all experts."""
+
+
+class BlockCheck:
+    """Compares a block with its routing, call by call, on copies of its buffers and with the same random numbers."""
+
+    def __init__(self, block: nn.Module, experts: Sequence[str], routing: BlockRouting, extras: int) -> None:
+        """extras: outputs of an expert after its first, which must not matter."""
+        self._block, self._experts, self._routing, self._extras = block, tuple(experts), routing, extras
+
+    def why_not_equal(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """The comparison that fails, or None: with the block's own experts on these arguments, and with stand-ins, each
+        a row-wise map of its own, on these and on random tokens, until every expert had some."""
+        real = [self._block.get_submodule(path) for path in self._experts]
+        everything = dict(self._block.named_parameters()) | dict(self._block.named_buffers())
+        copied = BlockCopy(self._block, self._experts)
+        # Matrix products of other numbers of rows round differently; stand-ins work element by element.
+        if reason := self._compare(copied, everything, real, _loose_tolerance, args, kwargs)[0]:
+            return reason
+        example = next(leaf for leaf in leaves_of((args, kwargs)) if _is_float(leaf))
+        stand_ins = self._stand_ins(example)
+        for expert, stand_in in zip(copied.experts, stand_ins, strict=True):
+            copied.set_forward(expert, _with_extras(stand_in, self._extras))
+        own = own_tensors(self._block, self._experts)
+        reached = torch.tensor([], dtype=torch.int64)
+        for values in _calls(args, kwargs):
+            reason, indices = self._compare(copied, own, stand_ins, tolerance, *values)
+            if reason:
+                return reason
+            reached = torch.cat([reached, indices.cpu()]).unique()
+            if len(reached[reached < len(real)]) == len(real):
+                break
+        return None
+
+    def _compare(
+        self,
+        copied: BlockCopy,
+        tensors: Mapping[str, Tensor],
+        experts: Sequence[nn.Module],
+        allowed: Callable[[torch.dtype], float],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[str | None, Tensor]:
+        """The difference, if it is too large, and the experts that had tokens."""
+        own = tuple(unshared(tensor) for tensor in own_tensors(self._block, self._experts).values())
+        expected = _seeded(
+            lambda: copied.run({name: unshared(tensor) for name, tensor in tensors.items()}, args, kwargs)
+        )
+        hidden_TH, index_TK, weight_TK, rest = _seeded(lambda: self._routing(own, *args, **kwargs))
+        routed_TH = ModuleListExperts(experts)(hidden_TH, index_TK, weight_TK)
+        got = add_to_leaf(rest, self._routing.leaf, routed_TH)
+        for ours, theirs in zip(leaves_of(got), leaves_of(expected), strict=True):
+            if isinstance(theirs, Tensor) and (reason := _why_different(ours, theirs, allowed)):
+                return reason, index_TK.unique()
+        return None, index_TK.unique()
+
+    def _stand_ins(self, like: Tensor) -> list[nn.Module]:
+        generator = torch.Generator().manual_seed(0)
+        width = self._routing.passes.width
+        return [StandIn(width, like.dtype, generator).to(like.device) for _ in self._experts]
+
+
+def _why_different(got: Tensor, expected: Tensor, tolerance_of: Callable[[torch.dtype], float]) -> str | None:
+    if got.shape != expected.shape or got.dtype != expected.dtype:
+        return f"its block returns {list(expected.shape)} {expected.dtype}, read {list(got.shape)} {got.dtype}"
+    if not expected.numel() or torch.equal(got, expected):
+        return None
+    allowed = tolerance_of(expected.dtype) if expected.is_floating_point() else 0.0
+    difference = float((got.double() - expected.double()).abs().max() / expected.double().abs().max())
+    if difference <= allowed:
+        return None
+    return (
+        f"its block's output is not a weighted sum of its experts' outputs plus a rest that does not depend on them: "
+        f"relative difference {difference:.1e}, {allowed:.1e} allowed"
+    )
+
+
+def _loose_tolerance(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps ** 0.5
+
+
+def _with_extras(stand_in: nn.Module, extras: int) -> Callable[[Tensor], Any]:
+    if not extras:
+        return stand_in
+    return lambda rows: (stand_in(rows), *(rows.new_tensor(torch.nan) for _ in range(extras)))
+
+
+def _calls(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The call's arguments; then random numbers in place of floating-point ones, like them in mean and deviation."""
+    yield args, kwargs
+    generator = torch.Generator().manual_seed(0)
+
+    def random(leaf: Any) -> Any:
+        if not _is_float(leaf):
+            return leaf
+        drawn = torch.randn(leaf.shape, generator=generator).to(leaf)
+        return drawn * leaf.std(correction=0) + leaf.mean()
+
+    for _ in range(_TRIALS):
+        yield pytree.tree_map(random, (args, kwargs))
+
+
+def _seeded(call: Callable[[], Any]) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return call()
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()

@@ -1,0 +1,195 @@
+"""Puts the routing of a block, read from its own code, into the graph in place of the block's call.
+
+routed = block.routing((the block's own tensors), its arguments)
+experts = block.experts(hidden, indices, weights)
+output = add_to_leaf(the rest of the block's output, leaf, experts)
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from craftc.passes.analysis.tracing.block_reading import BlockCall, read_block
+from craftc.passes.analysis.tracing.experts import ExpertsModule
+from craftc.passes.compilation import NearMiss
+from craftc.runtime.block_copy import own_tensors, unshared
+from craftc.runtime.block_routing import BlockRouting, add_to_leaf
+from craftc.runtime.module_list_experts import ModuleListExperts
+
+WHOLE_MODEL = "whole_model"
+"""Target of the only call in the graph of `whole_model`; its path in the model is empty."""
+
+
+def blocks_to_read(
+    model: nn.Module, experts: Sequence[ExpertsModule], missed: Sequence[NearMiss]
+) -> dict[ExpertsModule, str]:
+    """The lists of experts among those missed, each with the path of the block that dispatches to it.
+
+    None for a model on the meta device: a block's code can be read only where it runs.
+    """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return {}
+    names = {miss.name for miss in missed}
+    lists = [module for module in experts if module.layout == "module_list" and module.path in names]
+    return {module: _block_of(model, module.path) for module in lists}
+
+
+def _block_of(model: nn.Module, path: str) -> str:
+    """The nearest module above `path` that has a forward (a list of lists has none)."""
+    owner = path.rpartition(".")[0]
+    while owner and type(model.get_submodule(owner)).forward is nn.Module.forward:
+        owner = owner.rpartition(".")[0]
+    return owner
+
+
+def read_blocks(
+    graph_module: fx.GraphModule, inputs: Mapping[str, Any], lists: Sequence[ExpertsModule]
+) -> tuple[fx.GraphModule, tuple[NearMiss, ...]]:
+    """The graph with the experts of every list in `lists` as a node of its own, and the lists where that cannot be.
+
+    A list's block is the leaf of the graph that holds it. Runs the graph once, in a copy of its buffers' values.
+    """
+    missed: list[NearMiss] = []
+    block_of: dict[fx.Node, ExpertsModule] = {}
+    for module in lists:
+        calls = [node for node in graph_module.graph.nodes if node.op == "call_module" and _holds(node, module.path)]
+        if len(calls) != 1:
+            missed.append(NearMiss(module.path, _called(len(calls))))
+        elif (other := block_of.get(calls[0])) is not None:
+            missed.append(NearMiss(module.path, f"its block {_path(calls[0])} also dispatches to {other.path}"))
+        else:
+            block_of[calls[0]] = module
+    arguments = _arguments(graph_module, inputs, list(block_of))
+    modules: dict[str, Any] = {}
+    for node, module in block_of.items():
+        block = graph_module.get_submodule(str(node.target))
+        experts = experts_in(block, module.path.removeprefix(_prefix(node)))
+        routing = read_block(BlockCall(block, experts, *arguments[node]))
+        if isinstance(routing, str):
+            missed.append(NearMiss(module.path, routing))
+        else:
+            modules |= _replace(graph_module.graph, node, module.path, block, experts, routing, arguments[node])
+    if not modules:
+        return graph_module, tuple(missed)
+    for node in graph_module.graph.nodes:
+        if node.op in ("call_module", "get_attr") and node.target not in modules:
+            modules[node.target] = operator.attrgetter(node.target)(graph_module)
+    read = fx.GraphModule(modules, graph_module.graph, class_name=type(graph_module).__name__)
+    read.training = graph_module.training
+    return read, tuple(missed)
+
+
+def whole_model(model: nn.Module, inputs: Mapping[str, Any]) -> fx.GraphModule:
+    """A graph that does nothing but call `model`, a block by itself."""
+    graph = fx.Graph()
+    arguments: dict[str, Any] = {}
+    for name, value in inputs.items():
+        has_tensor = any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value))
+        placeholder = graph.placeholder(name) if has_tensor else graph.placeholder(name, default_value=value)
+        placeholder.meta["val"] = pytree.tree_map(_shape_only, value)
+        arguments[name] = placeholder if has_tensor else value
+    output = graph.create_node("call_module", WHOLE_MODEL, (), arguments)
+    with torch.no_grad():
+        output.meta["val"] = pytree.tree_map(_shape_only, model(**inputs))
+    graph.output(output)
+    graph_module = fx.GraphModule({WHOLE_MODEL: model}, graph, class_name=type(model).__name__)
+    graph_module.training = model.training
+    return graph_module
+
+
+def experts_in(block: nn.Module, path: str) -> tuple[str, ...]:
+    """Paths in `block` of the experts in its list at `path`."""
+    return tuple(f"{path}.{name}" for name, _ in block.get_submodule(path).named_children())
+
+
+def _path(node: fx.Node) -> str:
+    return "" if node.target == WHOLE_MODEL else str(node.target)
+
+
+def _prefix(node: fx.Node) -> str:
+    return f"{_path(node)}." if _path(node) else ""
+
+
+def _holds(node: fx.Node, path: str) -> bool:
+    return path.startswith(_prefix(node))
+
+
+def _called(times: int) -> str:
+    if not times:
+        return "its block is never called in a forward on the example inputs"
+    return f"its block is called {times} times in one forward; a layer's copies are planned for one call"
+
+
+def _arguments(
+    graph_module: fx.GraphModule, inputs: Mapping[str, Any], nodes: Sequence[fx.Node]
+) -> dict[fx.Node, tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The arguments of every node in `nodes`, calls of modules, in one run of the graph."""
+    seen: dict[fx.Node, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+
+    def record(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen[node] = pytree.tree_map_only(torch.Tensor, torch.Tensor.clone, (args, kwargs))
+
+    handles = [
+        graph_module.get_submodule(str(node.target)).register_forward_pre_hook(
+            lambda _, args, kwargs, node=node: record(node, args, kwargs), with_kwargs=True
+        )
+        for node in nodes
+    ]
+    try:
+        with torch.no_grad():
+            graph_module.forward(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _replace(
+    graph: fx.Graph,
+    node: fx.Node,
+    path: str,
+    block: nn.Module,
+    experts: tuple[str, ...],
+    routing: BlockRouting,
+    arguments: tuple[tuple[Any, ...], dict[str, Any]],
+) -> dict[str, Any]:
+    """Put the routing and the experts at `path` in place of the block's call; returns what the new nodes call."""
+    own = {f"{_prefix(node)}{name}": tensor for name, tensor in own_tensors(block, experts).items()}
+    with torch.no_grad():
+        example = routing(tuple(unshared(tensor) for tensor in own.values()), *arguments[0], **arguments[1])
+    name = "routing"
+    while hasattr(block, name):
+        name += "_"
+    with graph.inserting_before(node):
+        tensors = tuple(_create(graph, "get_attr", target, (), tensor) for target, tensor in own.items())
+        routed = _create(graph, "call_module", f"{_prefix(node)}{name}", (tensors, *node.args), example, node.kwargs)
+        parts = [
+            _create(graph, "call_function", operator.getitem, (routed, number), part)
+            for number, part in enumerate(example)
+        ]
+        called = _create(graph, "call_module", path, tuple(parts[:3]), example[0])
+        result = graph.call_function(add_to_leaf, (parts[3], routing.leaf, called))
+    result.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(result)
+    graph.erase_node(node)
+    list_of_experts = ModuleListExperts(block.get_submodule(expert) for expert in experts)
+    list_of_experts.training = block.training
+    return {**own, str(routed.target): routing, path: list_of_experts}
+
+
+def _create(
+    graph: fx.Graph, op: str, target: Any, args: tuple[Any, ...], example: Any, kwargs: dict[str, Any] | None = None
+) -> fx.Node:
+    node = graph.create_node(op, target, args, kwargs or {})
+    node.meta["val"] = pytree.tree_map(_shape_only, example)
+    return node
+
+
+def _shape_only(value: Any) -> Any:
+    return value.to("meta") if isinstance(value, torch.Tensor) else value
