@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,16 +61,26 @@ def decode_text(data: bytes, where: str) -> str:
 
 def parse_json(data: bytes, where: str) -> Any:
     """JSON without repeated keys, NaN or Infinity. Raises BadInput."""
+    return _parsed_json(data, where, _refuse_constant)
+
+
+def _parsed_json(data: bytes, where: str, constant: Callable[[str], Any]) -> Any:
     try:
-        return json.loads(
-            decode_text(data, where), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=float
-        )
+        return json.loads(decode_text(data, where), object_pairs_hook=_unique_keys, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise BadInput(f"{where}: not JSON ({error.msg} at line {error.lineno}, column {error.colno})") from None
     except RecursionError:
         raise BadInput(f"{where}: nested too deeply") from None
     except ValueError as error:  # a repeated key, a constant, or an integer with more digits than Python converts
         raise BadInput(f"{where}: {str(error).splitlines()[0]}") from None
+
+
+def parse_settings(data: bytes, where: str) -> Any:
+    """JSON as other programs write their settings: like `parse_json`, but NaN and Infinity are floats.
+
+    Whoever needs a field checks its value. Raises BadInput.
+    """
+    return _parsed_json(data, where, float)
 
 
 def validate(document: type[_Document], value: Any, where: str) -> _Document:

@@ -1,6 +1,5 @@
-"""What planning needs to know about a model, from its Hugging Face `config.json` alone: no weights, no code, no torch.
-
-One line per architecture in `_FAMILIES`. Multi-token-prediction layers are left out: servers place them on their own.
+"""What planning needs to know about a model, from its Hugging Face `config.json` and what lies beside it: no weights,
+no code, no torch.
 """
 
 from __future__ import annotations
@@ -11,13 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from craftc.errors import BadInput, Unsupported
-from craftc.files.outside_documents import parse_json, read_bytes
-from craftc.models.expert_size import DTYPE_BYTES, ExpertShape, Quantization, expert_bytes
+from craftc.files.outside_documents import parse_settings, read_bytes
+from craftc.models.config_fields import MAX_EXPERTS, MAX_LAYERS, TOP_K, WIDTH, Config, count, number, numbers, present
+from craftc.models.expert_size import LayerExperts, expert_bytes_by_layer
+from craftc.models.family_facts import FAMILIES, UNKNOWN, FamilyFacts
+from craftc.models.given_sizes import GivenSizes
 from craftc.models.moe_layer import MoELayer
+from craftc.models.sparse_layers import sparse_layers
+from craftc.models.text_config import EXPERTS, LAYERS, TextConfig, text_config
 
-_MAX_LAYERS = 10_000
-_MAX_EXPERTS = 65_536
-_MAX_SIZE = 2**24
+NO_SIZES = GivenSizes()
+_MTP = (
+    "num_nextn_predict_layers",
+    "num_mtp_layers",
+    "mtp_num_layers",
+    "mtp_num_hidden_layers",
+    "num_mtp_modules",
+    "n_mtp_layers",
+)
+"""Names of the number of multi-token-prediction layers."""
 
 
 @dataclass(frozen=True)
@@ -27,57 +38,62 @@ class ModelConfig:
     model_type: str
     """`model_type` of the (text) configuration."""
     hidden_layers: int
-    """Decoder layers, dense ones included, multi-token-prediction layers excluded."""
+    """Decoder layers, dense ones included; multi-token-prediction layers only if `layers` has them."""
     layers: tuple[MoELayer, ...]
     """MoE layers by ordinal, with decoder indices, names as transformers has them, and sizes as in the checkpoint."""
     expert_groups: int | None
     """Groups among which the router chooses before it chooses experts (DeepSeek), or None if there is only one."""
     groups_per_token: int | None
     """Groups that a token's experts come from, or None."""
+    mtp_left_out: int = 0
+    """Multi-token-prediction layers that the config has after the last decoder layer, and `layers` has not."""
 
 
-def read_model_config(path: Path) -> ModelConfig:
-    """The model in `path`, a config.json or a folder with one. Raises BadInput, Unsupported for an unknown
-    architecture.
+def read_model_config(path: Path, given: GivenSizes = NO_SIZES) -> ModelConfig:
+    """The model in `path`, a config.json or a folder with one; what lies beside it is read as well.
+
+    given: sizes of experts that the user states; they decide.
+
+    Raises BadInput naming the field that is wrong or missing, Unsupported for a quantisation that is not known.
     """
+    return _read(path, given, parse_model_config)
+
+
+def read_model_config_with_mtp(path: Path, given: GivenSizes = NO_SIZES) -> ModelConfig:
+    """Like `read_model_config`, with the multi-token-prediction layers as MoE layers after the last decoder layer."""
+    return _read(path, given, parse_model_config_with_mtp)
+
+
+def read_config_document(path: Path) -> tuple[dict[str, Any], Path]:
+    """The fields of a config.json, or of the one in a folder, and the file. Raises BadInput."""
     file = path / "config.json" if path.is_dir() else path
-    document = parse_json(read_bytes(file), str(file))
+    document = parse_settings(read_bytes(file), str(file))
     if not isinstance(document, dict):
         raise BadInput(f"{file}: expected a model's config.json, got a {type(document).__name__}")
-    try:
-        return parse_model_config(document)
-    except (BadInput, Unsupported) as error:
-        raise type(error)(f"{file}: {error}") from None
+    return document, file
 
 
-def parse_model_config(document: Mapping[str, Any]) -> ModelConfig:
-    """The model that a parsed config.json describes; of a multimodal one, its text part."""
-    text = document.get("text_config")
-    config = {**document, **text} if isinstance(text, dict) else dict(document)
-    model_type = str(config.get("model_type"))
-    family = _FAMILIES.get(model_type)
-    if family is None:
-        raise Unsupported(
-            f"model_type {model_type!r} is not known here ({', '.join(sorted(_FAMILIES))}); "
-            f"give --expert-bytes, or the config as MODEL"
-        )
-    hidden_layers = _size(config, "num_hidden_layers", _MAX_LAYERS)
-    key = next((key for key in family.experts if key in config), family.experts[0])
-    experts = _size(config, key, _MAX_EXPERTS)
-    top_k = _size(config, family.top_k, experts)
-    indices = family.moe_layers(config, hidden_layers)
-    if not indices:
-        raise BadInput(f"none of its {hidden_layers} decoder layers is an MoE layer")
-    names = [f"model.layers.{index}.{family.block}.experts" for index in indices]
-    size = expert_bytes(_shape(config, family, names[0]), _quantization(config))
-    groups = config.get("n_group")
-    return ModelConfig(
-        model_type=model_type,
-        hidden_layers=hidden_layers,
-        layers=tuple(MoELayer(name, index, experts, size, top_k) for name, index in zip(names, indices, strict=True)),
-        expert_groups=_size(config, "n_group", experts) if groups not in (None, 1) else None,
-        groups_per_token=_size(config, "topk_group", experts) if groups not in (None, 1) else None,
-    )
+def parse_model_config(
+    document: Mapping[str, Any], folder: Path | None = None, given: GivenSizes = NO_SIZES
+) -> ModelConfig:
+    """The model that a parsed config.json describes; of a multimodal one, its text part.
+
+    folder: where it was read, with what lies beside it.
+    """
+    text = text_config(document)
+    return replace(_parsed(text, range(0), folder, given), mtp_left_out=_mtp_layers(text))
+
+
+def parse_model_config_with_mtp(
+    document: Mapping[str, Any], folder: Path | None = None, given: GivenSizes = NO_SIZES
+) -> ModelConfig:
+    """Like `parse_model_config`, with the multi-token-prediction layers: experts like those of the last MoE layer."""
+    text = text_config(document)
+    layers = _mtp_layers(text)
+    if not layers:
+        raise BadInput(f"no field says that the model has multi-token-prediction layers ({_MTP[0]}): leave --mtp out")
+    hidden_layers = _hidden_layers(text)
+    return _parsed(text, range(hidden_layers, hidden_layers + layers), folder, given)
 
 
 def groups_hint(config: ModelConfig, groups: int, nodes: int) -> tuple[str, ...]:
@@ -88,108 +104,99 @@ def groups_hint(config: ModelConfig, groups: int, nodes: int) -> tuple[str, ...]
     return (f"the model's router has {found} expert groups; --groups {found} keeps each of them on one node",)
 
 
-def _after_dense(config: Mapping[str, Any], hidden_layers: int) -> list[int]:
-    """DeepSeek: the first layers are dense, of the rest every `moe_layer_freq`-th is MoE (or a list says which)."""
-    frequency = config.get("moe_layer_freq", 1)
-    if isinstance(frequency, list):
-        return [index for index, is_moe in enumerate(frequency[:hidden_layers]) if is_moe]
-    step = _size(config, "moe_layer_freq", _MAX_LAYERS) if "moe_layer_freq" in config else 1
-    dense = config.get("first_k_dense_replace")
-    if type(dense) is not int or dense < 0:
-        raise BadInput(f"first_k_dense_replace must be a number of layers, got {dense!r}")
-    return [index for index in range(dense, hidden_layers) if index % step == 0]
-
-
-def _sparse_or_after_dense(config: Mapping[str, Any], hidden_layers: int) -> list[int]:
-    """GLM-5: a list says dense or sparse; without it, like DeepSeek."""
-    types = config.get("mlp_layer_types")
-    if not isinstance(types, list):
-        return _after_dense(config, hidden_layers)
-    return [index for index, kind in enumerate(types[:hidden_layers]) if kind == "sparse"]
-
-
-def _every_step(config: Mapping[str, Any], hidden_layers: int) -> list[int]:
-    """Qwen: every `decoder_sparse_step`-th layer except those in `mlp_only_layers`."""
-    step = _size(config, "decoder_sparse_step", _MAX_LAYERS) if "decoder_sparse_step" in config else 1
-    dense = config.get("mlp_only_layers") or []
-    return [index for index in range(hidden_layers) if (index + 1) % step == 0 and index not in dense]
-
-
-def _all(config: Mapping[str, Any], hidden_layers: int) -> list[int]:
-    return list(range(hidden_layers))
-
-
-@dataclass(frozen=True)
-class _Family:
-    """Which key of an architecture's configuration holds which value."""
-
-    experts: tuple[str, ...]
-    """Keys of the number of experts: the one in checkpoints, then the one that transformers 5 writes."""
-    width: str
-    """Key of an expert's intermediate size."""
-    moe_layers: Callable[[Mapping[str, Any], int], list[int]]
-    """Decoder indices of the MoE layers."""
-    block: str = "mlp"
-    """Name of the MoE block within a decoder layer."""
-    top_k: str = "num_experts_per_tok"
-    """Key of the experts per token."""
-    biased: bool = False
-    """Whether experts have biases."""
-
-
-_DEEPSEEK = _Family(("n_routed_experts", "num_local_experts"), "moe_intermediate_size", _after_dense)
-_GLM = _Family(("n_routed_experts", "num_local_experts"), "moe_intermediate_size", _sparse_or_after_dense)
-_QWEN = _Family(("num_experts", "num_local_experts"), "moe_intermediate_size", _every_step)
-_MIXTRAL = _Family(("num_local_experts", "num_experts"), "intermediate_size", _all)
-_OLMOE = _Family(("num_experts", "num_local_experts"), "intermediate_size", _all)
-_FAMILIES: Mapping[str, _Family] = {
-    "deepseek_v2": _DEEPSEEK,
-    "deepseek_v3": _DEEPSEEK,
-    "deepseek_v32": _DEEPSEEK,
-    "kimi_k2": _DEEPSEEK,
-    "dots1": _DEEPSEEK,
-    "glm4_moe": _GLM,
-    "glm4_moe_lite": _GLM,
-    "glm_moe_dsa": _GLM,
-    "qwen2_moe": _QWEN,
-    "qwen3_moe": _QWEN,
-    "qwen3_next": _QWEN,
-    "qwen3_vl_moe_text": _QWEN,
-    "gpt_oss": replace(_MIXTRAL, biased=True),
-    "mixtral": _MIXTRAL,
-    "minimax_m2": _MIXTRAL,
-    "phimoe": _MIXTRAL,
-    "granitemoe": replace(_MIXTRAL, block="block_sparse_moe"),
-    "olmoe": _OLMOE,
-    "flex_olmo": _OLMOE,
-}
-
-
-def _shape(config: Mapping[str, Any], family: _Family, experts_name: str) -> ExpertShape:
-    """Gate, up and down projection of one expert."""
-    hidden, width = _size(config, "hidden_size", _MAX_SIZE), _size(config, family.width, _MAX_SIZE)
-    dtype = config.get("dtype", config.get("torch_dtype"))
-    if dtype is None and _quantization(config) is not None:
-        dtype = "bfloat16"  # quantised checkpoints such as GPT-OSS leave it out; it is the type of scales and biases
-    if dtype not in DTYPE_BYTES:
-        raise BadInput(f"dtype (or torch_dtype) must be one of {', '.join(DTYPE_BYTES)}, got {dtype!r}")
-    return ExpertShape(
-        matrices=((width, hidden), (width, hidden), (hidden, width)),
-        biases=2 * width + hidden if family.biased else 0,
-        dtype_bytes=DTYPE_BYTES[dtype],
-        linear_names=tuple(f"{experts_name}.0.{part}" for part in ("gate_proj", "up_proj", "down_proj")),
+def mtp_hint(config: ModelConfig) -> tuple[str, ...]:
+    """A line about the multi-token-prediction layers that `config` leaves out, if there are any."""
+    if not config.mtp_left_out:
+        return ()
+    last = config.hidden_layers + config.mtp_left_out - 1
+    numbers = f"layer {last}" if config.mtp_left_out == 1 else f"layers {config.hidden_layers}..{last}"
+    return (
+        f"the model has multi-token prediction ({numbers}), left out here; if the server runs it with experts of its "
+        f"own, record its loads and give --mtp",
     )
 
 
-def _quantization(config: Mapping[str, Any]) -> Quantization | None:
-    quantization = config.get("quantization_config")
-    if quantization is not None and not isinstance(quantization, dict):
-        raise BadInput(f"quantization_config must be an object, got {type(quantization).__name__}")
-    return quantization
+def _read(path: Path, given: GivenSizes, parse: Callable[..., ModelConfig]) -> ModelConfig:
+    document, file = read_config_document(path)
+    try:
+        return parse(document, file.parent, given)
+    except (BadInput, Unsupported) as error:
+        raise type(error)(f"{file}: {error}") from None
 
 
-def _size(config: Mapping[str, Any], key: str, largest: int) -> int:
-    value = config.get(key)
-    if type(value) is not int or not 1 <= value <= largest:
-        raise BadInput(f"{key} must be a whole number in 1..{largest}, got {value!r}")
-    return value
+def _parsed(text: TextConfig, mtp: range, folder: Path | None, given: GivenSizes) -> ModelConfig:
+    config, facts = text.fields, FAMILIES.get(text.model_type, UNKNOWN)
+    hidden_layers = _hidden_layers(text)
+    experts_of = numbers(config, present(config, EXPERTS), MAX_EXPERTS, hidden_layers)
+    indices = [index for index in _sparse_layers(text, facts, hidden_layers) if experts_of[index] > 1]
+    if not indices:
+        raise BadInput(f"none of its {hidden_layers} decoder layers is an MoE layer")
+    like = {index: index for index in indices} | dict.fromkeys(mtp, indices[-1])
+    experts = [LayerExperts(_name(facts, index), index, experts_of[model], model) for index, model in like.items()]
+    sizes = expert_bytes_by_layer(experts, text, hidden_layers, folder, given)
+    top_k = [_top_k(config, hidden_layers, model, experts_of[model]) for model in like.values()]
+    groups = _expert_groups(config)
+    return ModelConfig(
+        model_type=text.model_type,
+        hidden_layers=hidden_layers + len(mtp),
+        layers=tuple(
+            MoELayer(layer.name, layer.index, layer.experts, size, chosen)
+            for layer, size, chosen in zip(experts, sizes, top_k, strict=True)
+        ),
+        expert_groups=groups,
+        groups_per_token=None if groups is None else number(config, ("topk_group",), groups),
+    )
+
+
+def _hidden_layers(text: TextConfig) -> int:
+    """Decoder layers. Nemotron-H counts the letters of its pattern."""
+    config, facts = text.fields, FAMILIES.get(text.model_type, UNKNOWN)
+    if config.get("is_encoder_decoder") is True or any(key.startswith("num_sparse_") for key in config):
+        raise Unsupported(
+            f"model_type {text.model_type!r} is an encoder and a decoder; give --expert-bytes and no model"
+        )
+    if not present(config, LAYERS) and isinstance(config.get("layers_block_type"), list):
+        return len(config["layers_block_type"])
+    return number(config, LAYERS if facts.layers is None else (facts.layers,), MAX_LAYERS)
+
+
+def _sparse_layers(text: TextConfig, facts: FamilyFacts, hidden_layers: int) -> list[int]:
+    config = text.fields
+    # Where all experts have the only intermediate size that there is, no layer can be dense.
+    alike = not present(config, WIDTH) and FAMILIES.get(text.model_type) is None
+    found = sparse_layers(config, hidden_layers, 0 if alike else facts.dense_first)
+    if found is None:
+        raise BadInput(
+            f"model_type {text.model_type!r}: no field says which of its {hidden_layers} layers have experts "
+            f"(first_k_dense_replace, decoder_sparse_step, mlp_layer_types and others); add the one that is true"
+        )
+    return found
+
+
+def _name(facts: FamilyFacts, index: int) -> str:
+    return ".".join(part for part in (facts.stack, str(index), facts.block, "experts") if part)
+
+
+def _top_k(config: Config, hidden_layers: int, index: int, experts: int) -> int | None:
+    """Experts per token, if the config says how many."""
+    names = present(config, TOP_K)
+    if not names:
+        return None
+    value = numbers(config, names, MAX_EXPERTS, hidden_layers)[index]
+    return number({names[0]: value}, names[:1], experts)
+
+
+def _expert_groups(config: Config) -> int | None:
+    for name in ("n_group", "num_expert_group"):
+        if config.get(name) not in (None, 0, 1):
+            return number(config, (name,), MAX_EXPERTS)
+    return None
+
+
+def _mtp_layers(text: TextConfig) -> int:
+    """Multi-token-prediction layers that the config says the model has."""
+    for name in _MTP:
+        value = text.outer(name)
+        if value is not None:
+            return count({name: value}, name)
+    return 0

@@ -1,0 +1,122 @@
+"""Which matrices a list of module names covers: the lists of what is quantised, or is not, name modules in many ways.
+
+`re:` patterns and everything with the signs of a regular expression are matched from the start of the path, entries
+with `*`, `?` or `[` are globs for a module or what it is in, and all others are whole words of the path: `mlp.gate.` is
+not in `mlp.gate_proj`, `layers.1.` is not in `layers.10`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from fnmatch import translate
+from functools import lru_cache
+from itertools import combinations
+
+from craftc.errors import BadInput, Unsupported
+from craftc.models.expert_matrix import ExpertMatrix
+
+_ROOTS = (
+    "model.",
+    "model.language_model.",
+    "language_model.model.",
+    "language_model.",
+    "model.language_model.model.",
+    "thinker.model.",
+    "model.model.",
+    "model.text_model.",
+    "text_model.",
+    "transformer.",
+    "backbone.",
+    "llm.model.",
+    "",
+)
+"""What may come before `layers` in the path of a text model's layer."""
+_ROOT = re.compile("(?:" + "|".join(re.escape(root) for root in _ROOTS if root) + r")(?=layers\.|blocks\.|h\.)")
+_ANY_ROOT = ("", "model.language_model.", "language_model.model.")
+_REGEX_SIGNS = re.compile(r"\\|\^|\$|\(|\||\+|^\.\*")
+_GLOB_SIGNS = re.compile(r"[*?\[]")
+
+
+class ModulePatterns:
+    """A list of entries, prepared for many questions."""
+
+    def __init__(self, entries: Iterable[str], field: str) -> None:
+        """field: where the entries come from, for messages."""
+        self.field = field
+        self._words: dict[str, str] = {}
+        self._patterns: list[str] = []
+        for entry in entries:
+            if is_pattern(entry):
+                self._patterns.append(entry)
+            else:
+                self._words.setdefault(without_root(entry.strip(".").removesuffix(".weight")), entry)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._words.values()
+        yield from self._patterns
+
+    def entry_for(self, matrix: ExpertMatrix) -> str | None:
+        """The entry that covers `matrix`, or None. Raises Unsupported if that depends on what its block is called."""
+        found = [self._entry_in(names) for names in matrix.names_by_block]
+        entry = next((entry for entry in found if entry is not None), None)
+        if entry is None or matrix.block_is_known or None not in found or re.search("expert|moe", entry.lower()):
+            return entry
+        raise Unsupported(
+            f"{self.field}: {entry!r} covers the experts or not, depending on what this model calls its MoE blocks; "
+            f"give the size of one expert with --expert-bytes"
+        )
+
+    def _entry_in(self, names: tuple[str, ...]) -> str | None:
+        for name in names:
+            for part in _parts(name):
+                if part in self._words:
+                    return self._words[part]
+        return next((entry for entry in self._patterns if any(_fits(entry, name, self.field) for name in names)), None)
+
+
+def is_pattern(entry: str) -> bool:
+    """Whether `entry` is a regular expression or a glob."""
+    return entry.startswith("re:") or bool(_REGEX_SIGNS.search(entry) or _GLOB_SIGNS.search(entry))
+
+
+def without_root(path: str) -> str:
+    """`path` from `layers` on, if it is in a text model."""
+    root = _ROOT.match(path)
+    return path[root.end() :] if root else path
+
+
+@lru_cache(maxsize=4096)
+def _parts(name: str) -> tuple[str, ...]:
+    """Every run of whole words of `name`."""
+    words = name.split(".")
+    return tuple(".".join(words[start:end]) for start, end in combinations(range(len(words) + 1), 2))
+
+
+def _fits(entry: str, name: str, field: str) -> bool:
+    if entry.startswith("re:") or _REGEX_SIGNS.search(entry):
+        pattern = _regex(entry.removeprefix("re:"), field, entry)
+        return any(pattern.match(root + path) for path in _experts_and_within(name) for root in _ROOTS)
+    glob = _glob(without_root(entry).removesuffix(".weight"))
+    return any(glob.match(root + name) for root in (_ANY_ROOT if entry.startswith("*") else ("",)))
+
+
+def _experts_and_within(name: str) -> tuple[str, ...]:
+    """The matrix, its expert, and the experts module."""
+    words = name.split(".")
+    start = words.index("experts") + 1 if "experts" in words else len(words)
+    return tuple(".".join(words[:end]) for end in range(len(words), start - 1, -1))
+
+
+@lru_cache(maxsize=4096)
+def _regex(pattern: str, field: str, entry: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error:
+        raise BadInput(f"{field}: {entry!r} is not a pattern") from None
+
+
+@lru_cache(maxsize=4096)
+def _glob(pattern: str) -> re.Pattern[str]:
+    """Matches a module that fits `pattern`, and everything in it."""
+    return re.compile(translate(pattern)[:-2] + r"(?:\.|\Z)")
