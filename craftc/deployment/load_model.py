@@ -110,9 +110,9 @@ def _parameters_on_meta() -> Iterator[None]:
 
 def _replicated(source: ModelSource, plan: ReplicationPlan, replicate: Replicate) -> nn.Module:
     """The model with replicated experts: in place, or in its traced graph if experts are in ModuleLists."""
-    from torch import nn
+    from craftc.runtime.module_list_experts import is_container
 
-    lists = [layer.name for layer in plan.layers if isinstance(find_module(source.model, layer.name), nn.ModuleList)]
+    lists = [layer.name for layer in plan.layers if is_container(find_module(source.model, layer.name))]
     if not lists:
         return replace_experts(source.model, plan, replicate)
     _fill_with_zeros(source.model)

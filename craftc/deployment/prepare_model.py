@@ -65,15 +65,14 @@ def replace_experts(
     inputs: as for `prepare`. Raises BadInput or Unsupported, before anything is replaced, if the model's experts are
     not the planned ones or cannot be replaced.
     """
-    from torch import nn
-
     from craftc.passes.analysis.tracing.experts import find_experts
+    from craftc.runtime.module_list_experts import is_container
     from craftc.runtime.plan_match import check_layer_fits, check_same_layers
 
     found, _ = find_experts(model)
     check_same_layers(plan, (module.path for module in found))
     modules = {layer.name: model.get_submodule(layer.name) for layer in plan.layers}
-    lists = [name for name, module in modules.items() if isinstance(module, nn.ModuleList)]
+    lists = [name for name, module in modules.items() if is_container(module)]
     if lists and inputs is None:
         raise BadInput(
             f"layer {lists[0]}: its experts are a ModuleList, dispatched by their owner's own code: give "

@@ -22,6 +22,7 @@ from craftc.deployment.streamed_tensors import StreamedTensor, write_tensors
 from craftc.errors import BadInput
 from craftc.plans.file import plan_bytes
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
+from craftc.runtime.module_list_experts import expert_modules, is_container
 
 SHARED = "shared.safetensors"
 METADATA_KEY = "craftc.weights"
@@ -72,8 +73,9 @@ class _Stack:
     def of(cls, model: nn.Module, layer: LayerPlan) -> _Stack:
         experts = model.get_submodule(layer.name)
         tensors = _tensors(experts)
-        if isinstance(experts, nn.ModuleList):
-            rows = {name: [_tensors(expert)[name] for expert in experts] for name in _tensors(experts[0])}
+        if is_container(experts):
+            tensors_E = [_tensors(expert) for expert in expert_modules(experts).values()]
+            rows = {name: [own[name] for own in tensors_E] for name in tensors_E[0]}
             return cls(layer, rows, frozenset(f"{layer.name}.{name}" for name in tensors))
         stacked = {
             name: tensor for name, tensor in tensors.items() if tensor.dim() > 0 and tensor.shape[0] == layer.experts

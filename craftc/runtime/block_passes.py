@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from craftc.runtime.block_copy import BlockCopy, other_modules, unshared
 
 _SCALE = {torch.float16: 2.0**12}
+_FUNCTION = "function "
 _WIDE_SCALE = 2.0**60
 """So large that `rest` is lost in the rounding of `scale * W`, which leaves every digit of W; a power of two."""
 
@@ -28,11 +31,38 @@ class TensorSource:
     """A tensor that a block reads or makes on the way to its experts."""
 
     path: str
-    """Path in the block of the module that returned it; empty for an argument of the block."""
+    """Path in the block of the module that returned it; `function` and a name if a torch function did; empty for an
+    argument of the block."""
     call: int
-    """Which call of this module returned it, counted from 0."""
+    """Which call of this module or function returned it, counted from 0."""
     leaf: int
     """Its position among the tensors returned."""
+
+
+class FunctionOutputs(TorchFunctionMode):
+    """Keeps what torch functions return inside, for hidden states that are neither an argument nor a module's output.
+
+    wanted: the only output to keep; None keeps all tensors with `width` features.
+    """
+
+    def __init__(self, wanted: TensorSource | None, width: int) -> None:
+        super().__init__()
+        self._wanted, self._width = wanted, width
+        self._calls: Counter[str] = Counter()
+        self.kept: dict[tuple[str, int], Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        name = f"{_FUNCTION}{func.__name__}"
+        call = self._calls[name]
+        self._calls[name] += 1
+        if self._wanted is not None:
+            keeps = (name, call) == (self._wanted.path, self._wanted.call)
+        else:
+            keeps = isinstance(output, Tensor) and output.dim() > 0 and output.shape[-1] == self._width
+        if keeps:
+            self.kept[name, call] = output
+        return output
 
 
 @dataclass
@@ -56,7 +86,7 @@ class Passes:
     marked: tuple[tuple[range, Any], ...]
     """Its outputs with unit vectors for some of its experts."""
     returned: dict[tuple[str, int], Any]
-    """What calls of its other modules returned."""
+    """What calls of its other modules returned, and those of torch functions that were kept."""
 
 
 class BlockPasses:
@@ -78,13 +108,24 @@ class BlockPasses:
         """Like nn.Module.train."""
         self._copy.block.train(mode)
 
-    def run(self, tensors: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Passes:
-        """All passes, on the block's own `tensors`: the same random numbers in each; buffers change in the first."""
+    def run(
+        self,
+        tensors: dict[str, Tensor],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        wanted: TensorSource | None = None,
+    ) -> Passes:
+        """All passes, on the block's own `tensors`: the same random numbers in each; buffers change in the first.
+
+        wanted: what must be among the outputs returned; None keeps what could be hidden states.
+        """
         before = {name: unshared(tensor) for name, tensor in tensors.items()}
         draw_again = same_random_numbers((args, kwargs))
         try:
-            rest = self._copy.run(tensors, args, kwargs)
-            returned = {call: output for call, (output, _) in self._pass.returned.items()}
+            functions = FunctionOutputs(wanted, self.width)
+            with nullcontext() if wanted and not is_function(wanted.path) else functions:
+                rest = self._copy.run(tensors, args, kwargs)
+            returned = {call: output for call, (output, _) in self._pass.returned.items()} | functions.kept
             marked = []
             for first in range(0, self.experts, self.width):
                 self._pass.marked = range(first, min(first + self.width, self.experts))
@@ -97,6 +138,11 @@ class BlockPasses:
             self._pass.marked = range(0)
             self._pass.calls.clear()
             self._pass.returned.clear()
+
+
+def is_function(path: str) -> bool:
+    """Whether the path of a TensorSource names a torch function."""
+    return path.startswith(_FUNCTION)
 
 
 def weights_of(rest_TH: Tensor, marked: Sequence[tuple[range, Tensor]]) -> Tensor:

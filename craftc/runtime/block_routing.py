@@ -37,7 +37,7 @@ class BlockRouting(nn.Module):
     def forward(self, tensors: tuple[Tensor, ...], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor, Any]:
         """`hidden [T, H]`, `indices [T, K]` int64 (E for "no expert"), `weights [T, K]`, and the block's output to
         which `add_to_leaf` adds the experts'. tensors: the block's own, in the order of `tensor_names`."""
-        found = self.passes.run(dict(zip(self.tensor_names, tensors, strict=True)), args, kwargs)
+        found = self.passes.run(dict(zip(self.tensor_names, tensors, strict=True)), args, kwargs, self.hidden)
         hidden_TH = rows_of(tensor_at(found, self.hidden, args, kwargs))
         marked = [(experts, rows_of(leaves_of(output)[self.leaf])) for experts, output in found.marked]
         weight_TE = weights_of(rows_of(leaves_of(found.rest)[self.leaf]), marked)

@@ -6,9 +6,24 @@ Axes: T tokens, H hidden size, K experts per token, E experts.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeGuard
 
 import torch
 from torch import nn
+
+
+def is_container(module: object) -> TypeGuard[nn.ModuleList | nn.ModuleDict]:
+    """Whether `module` holds modules side by side and has no forward: what experts are kept in."""
+    return isinstance(module, nn.ModuleList | nn.ModuleDict)
+
+
+def expert_modules(container: nn.Module) -> dict[str, nn.Module]:
+    """The experts in a container, or in the containers in it (groups of experts), in order, by path in it."""
+    found: dict[str, nn.Module] = {}
+    for name, child in container.named_children():
+        inner = {f"{name}.{path}": module for path, module in expert_modules(child).items()}
+        found |= inner if is_container(child) else {name: child}
+    return found
 
 
 class ModuleListExperts(nn.Module):

@@ -73,8 +73,8 @@ def slot_table(layer: LayerPlan) -> SlotTable:
 
 
 def with_no_expert(table: SlotTable) -> SlotTable:
-    """`table` with one more expert, E, whose only copy is in one more slot, S, of no GPU: a token that has fewer experts
-    than others is routed to it."""
+    """`table` with one more expert, E, whose only copy is in one more slot, S, of no GPU: a token that has fewer
+    experts than others is routed to it."""
     return replace(
         table,
         expert_S=(*table.expert_S, table.experts),

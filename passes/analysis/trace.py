@@ -85,7 +85,8 @@ def _traced(
         for module in traced
         if module.layout == "fused" and module.path not in targets
     )
-    unfused = fuse_module_lists(graph_module, tuple(module for module in traced if module.layout == "module_list"))
+    lists = tuple(module for module in traced if module.layout == "module_list")
+    unfused = fuse_module_lists(model, graph_module, lists)
     return graph_module, untraced + uncalled + unfused
 
 

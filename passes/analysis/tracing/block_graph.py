@@ -20,7 +20,7 @@ from craftc.passes.analysis.tracing.experts import ExpertsModule
 from craftc.passes.compilation import NearMiss
 from craftc.runtime.block_copy import own_tensors, unshared
 from craftc.runtime.block_routing import BlockRouting, add_to_leaf
-from craftc.runtime.module_list_experts import ModuleListExperts
+from craftc.runtime.module_list_experts import ModuleListExperts, expert_modules
 
 WHOLE_MODEL = "whole_model"
 """Target of the only call in the graph of `whole_model`; its path in the model is empty."""
@@ -105,7 +105,7 @@ def whole_model(model: nn.Module, inputs: Mapping[str, Any]) -> fx.GraphModule:
 
 def experts_in(block: nn.Module, path: str) -> tuple[str, ...]:
     """Paths in `block` of the experts in its list at `path`."""
-    return tuple(f"{path}.{name}" for name, _ in block.get_submodule(path).named_children())
+    return tuple(f"{path}.{name}" for name in expert_modules(block.get_submodule(path)))
 
 
 def _path(node: fx.Node) -> str:

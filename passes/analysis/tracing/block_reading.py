@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from craftc.errors import one_line
 from craftc.passes.analysis.tracing.block_check import BlockCheck
 from craftc.runtime.block_copy import BlockCopy, own_tensors, unshared
-from craftc.runtime.block_passes import BlockPasses, Passes, TensorSource, weights_of
+from craftc.runtime.block_passes import BlockPasses, Passes, TensorSource, is_function, weights_of
 from craftc.runtime.block_routing import BlockRouting, leaves_of, rows_of, tensor_at
 from craftc.runtime.module_list_experts import first_output
 
@@ -160,7 +160,7 @@ def _leaf_of_experts(found: Passes, width: int) -> int:
 
 
 def _hidden_source(call: BlockCall, found: Passes, watched: Sequence[_ExpertCall], weight_TE: Tensor) -> TensorSource:
-    """The argument, or the output of another module, whose rows are the tokens that the experts are given."""
+    """The module's output, argument or other tensor whose rows are the tokens that the experts are given."""
     given: dict[int, Tensor] = {}
     for seen in watched:
         rows = _fingerprints(rows_of(seen.args[0]))
@@ -177,8 +177,8 @@ def _hidden_source(call: BlockCall, found: Passes, watched: Sequence[_ExpertCall
             return source
         lost = max(lost, first)
     raise _CannotRead(
-        f"expert {max(lost, 0)} is called with rows that are neither rows of its block's arguments nor of what a "
-        f"module in it returns"
+        f"expert {max(lost, 0)} is called with rows that are neither rows of its block's arguments nor of one tensor "
+        f"that the block computes"
     )
 
 
@@ -187,8 +187,13 @@ def _all_in(rows: Tensor, given: Tensor | None) -> bool:
 
 
 def _sources(found: Passes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[TensorSource]:
-    """All tensors that the block was given and that its other modules returned."""
-    for (path, call), values in {("", 0): (args, kwargs), **found.returned}.items():
+    """All tensors that the block's other modules and torch functions returned, the last first, and its arguments.
+
+    What modules return comes first: if the last one is dropout, it is the experts' input in training too.
+    """
+    modules = {call: output for call, output in found.returned.items() if not is_function(call[0])}
+    functions = {call: output for call, output in found.returned.items() if is_function(call[0])}
+    for (path, call), values in (*reversed(modules.items()), (("", 0), (args, kwargs)), *reversed(functions.items())):
         for leaf, value in enumerate(leaves_of(values)):
             if isinstance(value, Tensor):
                 yield TensorSource(path, call, leaf)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
 
 from craftc.passes.compilation import NearMiss
+from craftc.runtime.module_list_experts import expert_modules, is_container
 
 ABI = "(hidden_states, top_k_index, top_k_weights)"
 _HINT = "expert"
@@ -21,7 +23,7 @@ class ExpertsModule:
     path: str
     """Path in the model."""
     layout: Literal["fused", "module_list"]
-    """`fused`: one module with 3-D parameters; `module_list`: one module per expert."""
+    """`fused`: one module with 3-D parameters; `module_list`: one module per expert, in a ModuleList or ModuleDict."""
     experts: int
     """Number of experts, at least 2."""
 
@@ -33,10 +35,11 @@ def find_experts(model: nn.Module) -> tuple[tuple[ExpertsModule, ...], tuple[Nea
     for path, module in model.named_modules():
         if not path:
             continue
-        if isinstance(module, nn.ModuleList):
-            if is_list_of_alike(module) and _has_router_beside(model, path, len(module)):
-                found.append(ExpertsModule(path, "module_list", len(module)))
-            elif reason := _why_not_a_list_of_experts(path, module):
+        if is_container(module):
+            modules = tuple(expert_modules(module).values())
+            if is_list_of_alike(modules) and _has_router_beside(model, path, len(modules)):
+                found.append(ExpertsModule(path, "module_list", len(modules)))
+            elif reason := _why_not_a_list_of_experts(path, modules):
                 missed.append(NearMiss(path, reason))
         elif type(module).__module__.partition(".")[0] == "torch":
             continue
@@ -100,7 +103,7 @@ def block_index(model: nn.Module, path: str, ordinal: int) -> int:
     return max(stacks)[2] if stacks else ordinal
 
 
-def is_list_of_alike(modules: nn.ModuleList) -> bool:
+def is_list_of_alike(modules: Sequence[nn.Module]) -> bool:
     """Two or more modules of one class, with at least one parameter each, of the same names, shapes and dtypes."""
     if len(modules) < 2 or len({type(module) for module in modules}) > 1:
         return False
@@ -139,7 +142,7 @@ def _has_router_beside(model: nn.Module, path: str, experts: int) -> bool:
     return False
 
 
-def _why_not_a_list_of_experts(path: str, modules: nn.ModuleList) -> str | None:
+def _why_not_a_list_of_experts(path: str, modules: Sequence[nn.Module]) -> str | None:
     """The condition that a ModuleList named like experts fails; None for lists of anything else."""
     if not is_named_experts(path) or len(modules) < 2:
         return None

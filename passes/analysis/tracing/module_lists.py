@@ -27,14 +27,16 @@ from craftc.passes.analysis.tracing.dataflow import (
 from craftc.passes.analysis.tracing.experts import ExpertsModule, is_named_experts
 from craftc.passes.analysis.tracing.region_check import DispatchRegion, largest_difference, tolerance
 from craftc.passes.compilation import NearMiss
-from craftc.runtime.module_list_experts import ModuleListExperts
+from craftc.runtime.module_list_experts import ModuleListExperts, expert_modules
 
 _CANDIDATES = 4
 """Most nodes tried for each of hidden states, indices, weights and output; shapes usually leave one or two."""
 
 
-def fuse_module_lists(graph_module: fx.GraphModule, lists: tuple[ExpertsModule, ...]) -> tuple[NearMiss, ...]:
-    """Replace the region of every list in place by one call of `ModuleListExperts` at the list's path.
+def fuse_module_lists(
+    model: nn.Module, graph_module: fx.GraphModule, lists: tuple[ExpertsModule, ...]
+) -> tuple[NearMiss, ...]:
+    """Replace the region of every list of `model` in its graph by one call of `ModuleListExperts` at the list's path.
 
     Returns the lists that could not be fused. Chains (each module reads the one before) hold no experts and are
     ignored.
@@ -43,24 +45,19 @@ def fuse_module_lists(graph_module: fx.GraphModule, lists: tuple[ExpertsModule, 
     regions: list[tuple[ExpertsModule, DispatchRegion]] = []
     flow = tensor_flow(graph_module.graph)
     for module_list in lists:
-        calls = [
-            node for node in graph_module.graph.nodes if node.op == "call_module" and _is_in(node, module_list.path)
-        ]
+        names = expert_modules(model.get_submodule(module_list.path))
+        number = {f"{module_list.path}.{name}": expert for expert, name in enumerate(names)}
+        calls = [node for node in graph_module.graph.nodes if node.op == "call_module" and node.target in number]
         if calls and _is_chain(flow, calls) and not is_named_experts(module_list.path):
             continue
-        expert_of = {node: int(str(node.target).rpartition(".")[2]) for node in calls}
+        expert_of = {node: number[str(node.target)] for node in calls}
         region = _why_not_called_once(module_list, expert_of) or _find_region(graph_module, flow, expert_of)
         if isinstance(region, DispatchRegion):
             regions.append((module_list, region))
         else:
             near_misses.append(NearMiss(module_list.path, region))
-    _fuse_all(graph_module, regions)
+    _fuse_all(model, graph_module, regions)
     return tuple(near_misses)
-
-
-def _is_in(node: fx.Node, path: str) -> bool:
-    owner, _, name = str(node.target).rpartition(".")
-    return owner == path and name.isdigit()
 
 
 def _is_chain(flow: nx.DiGraph, calls: list[fx.Node]) -> bool:
@@ -185,13 +182,13 @@ def _why_not_equal(
     )
 
 
-def _fuse_all(graph_module: fx.GraphModule, regions: list[tuple[ExpertsModule, DispatchRegion]]) -> None:
+def _fuse_all(
+    model: nn.Module, graph_module: fx.GraphModule, regions: list[tuple[ExpertsModule, DispatchRegion]]
+) -> None:
     replaced: dict[fx.Node, fx.Node] = {}  # a region may read the output of the one before
     for module_list, region in regions:
         owner, _, name = module_list.path.rpartition(".")
-        experts = ModuleListExperts(
-            graph_module.get_submodule(f"{module_list.path}.{expert}") for expert in range(module_list.experts)
-        )
+        experts = ModuleListExperts(expert_modules(model.get_submodule(module_list.path)).values())
         experts.training = graph_module.training
         replaced[region.output] = _call_experts(graph_module.graph, module_list.path, region, replaced)
         _erase(graph_module.graph, region, replaced[region.output])
