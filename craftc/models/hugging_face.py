@@ -9,9 +9,10 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from craftc.errors import BadInput, Unsupported, one_line
+from craftc.errors import BadInput, CraftcError, one_line
+from craftc.models.transformers_config import read_text_config, text_model_class
 from craftc.models.workload import WorkloadInputs
 
 if TYPE_CHECKING:  # importing torch takes longer than most commands need
@@ -29,9 +30,9 @@ def load_checkpoint(folder: Path) -> tuple[nn.Module, WorkloadInputs]:
         raise BadInput(
             f"model {folder}: no .safetensors file in this folder; to plan without weights give its config.json"
         )
-    auto_model, config = _auto_model(_read_config(folder / "config.json"), str(folder))
     with _transformers_errors(str(folder)), _quiet_transformers():
-        model, info = auto_model.from_pretrained(
+        config = read_text_config(folder / "config.json")
+        model, info = text_model_class(config, str(folder)).from_pretrained(
             folder,
             config=config,
             dtype="auto",
@@ -54,33 +55,11 @@ def load_config(path: Path) -> tuple[nn.Module, WorkloadInputs]:
     """The model of a bare config.json on the meta device: shapes and dtypes alone. Raises BadInput, Unsupported."""
     import torch
 
-    auto_model, config = _auto_model(_read_config(path), str(path))
-    with _transformers_errors(str(path)), torch.device("meta"):
-        model = auto_model.from_config(config, dtype=config.dtype, trust_remote_code=False)
-    return model, _token_inputs(config.vocab_size, "meta")
-
-
-def _read_config(path: Path) -> Any:
     with _transformers_errors(str(path)):
-        from transformers import AutoConfig
-
-        return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-
-
-def _auto_model(config: Any, where: str) -> tuple[Any, Any]:
-    """The transformers class that builds the text part of `config`, and that part's own config."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING, AutoModel, AutoModelForCausalLM
-
-    with _transformers_errors(where):
-        text = config.get_text_config(decoder=True)
-    text.dtype = text.dtype or config.dtype  # a nested config takes its dtype from the outer one
-    if type(text) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return AutoModelForCausalLM, text
-    if type(text) in MODEL_MAPPING:
-        return AutoModel, text
-    raise Unsupported(
-        f"model {where}: transformers has no text model for {type(text).__name__}; write a file with build_model()"
-    )
+        config = read_text_config(path)
+        with torch.device("meta"):
+            model = text_model_class(config, str(path))._from_config(config, dtype=config.dtype)
+    return model, _token_inputs(config.vocab_size, "meta")
 
 
 @contextlib.contextmanager
@@ -88,6 +67,8 @@ def _transformers_errors(where: str) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
+    except CraftcError:
+        raise
     except ModuleNotFoundError as error:
         raise BadInput(f"model {where}: {error}; install it: pip install 'craftc[hf]'") from error
     except Exception as error:

@@ -103,12 +103,17 @@ def test_a_broken_safetensors_file_is_refused(checkpoint):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", "{}", '{"model_type": "no_such_type"}', '{"model_type": "mixtral", "hidden_size": "wide"}']
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "expected a model's config.json, got a list"),
+        ('{"model_type": "mixtral", "hidden_size": "wide"}', "transformers cannot load it"),
+    ],
 )
-def test_a_broken_config_is_one_line(tmp_path, text):
+def test_a_broken_config_is_one_line(tmp_path, text, message):
     path = tmp_path / "config.json"
     path.write_text(text)
-    with pytest.raises(BadInput, match="transformers cannot load it") as caught:
+    with pytest.raises(BadInput, match=message) as caught:
         load_model_source(str(path))
     assert "\n" not in str(caught.value)
 
@@ -117,14 +122,6 @@ def test_a_config_with_code_of_its_own_is_refused_and_not_run(tmp_path):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     config = {"model_type": "own", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(BadInput):
+    with pytest.raises(Unsupported, match="'own' is not known"):
         load_model_source(str(tmp_path / "config.json"))
     assert not (tmp_path / "ran").exists()
-
-
-def test_a_model_without_a_text_model_is_unsupported(tmp_path):
-    import transformers
-
-    transformers.Qwen3OmniMoeConfig().to_json_file(tmp_path / "config.json")
-    with pytest.raises(Unsupported, match="write a file with build_model"):
-        load_model_source(str(tmp_path / "config.json"))
