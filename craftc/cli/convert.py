@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from craftc.cli.options import GpusOfPlacement, LoadsFormat, ModelConfig, Nodes, OutputFormat
+from craftc.cli.options import ExpertBytes, GpusOfPlacement, LoadsFormat, ModelConfig, Nodes, OutputFormat
 from craftc.cli.outcome import Format, Result
+
+if TYPE_CHECKING:
+    from craftc.plans.replication_plan import ReplicationPlan
+    from craftc.topology import Topology
 
 
 def convert(
@@ -33,13 +37,15 @@ def convert(
         typer.Option(
             "--as",
             metavar="FORMAT",
-            help="Read FILE as a placement of this format (as in craftc export --to); needs --gpus and --model-config.",
+            help="Read FILE as a placement of this format (as in craftc export --to); needs --gpus, and "
+            "--model-config or --expert-bytes.",
             show_default=False,
         ),
     ] = None,
     gpus: GpusOfPlacement = None,
     nodes: Nodes = 1,
     model_config: ModelConfig = None,
+    expert_bytes: ExpertBytes = None,
     format: OutputFormat = Format.text,
 ) -> Result:
     """Convert a server's recording or placement to a file of craftc's own.
@@ -50,14 +56,24 @@ def convert(
       craftc convert expert_distribution_recorder_1764.5.pt -o loads.npz
     """
     from craftc.errors import BadInput
+    from craftc.plans.file import plan_document, write_plan
+    from craftc.topology import Topology
 
     if placement_format is None:
         if gpus is not None:
             raise BadInput("--gpus goes with --as FORMAT: a recording of loads is not for a number of ranks")
+        if expert_bytes:
+            raise BadInput("--expert-bytes goes with --as FORMAT: a file of loads holds no sizes")
         return _loads(recording, output, loads_format, model_config, format)
-    if gpus is None or model_config is None:
-        raise BadInput("--as needs --gpus G and --model-config config.json: a placement file holds neither")
-    return _placement(recording, output, placement_format, gpus, nodes, model_config, format)
+    if gpus is None:
+        raise BadInput("--as needs --gpus G: a placement file does not say how many ranks it is for")
+    plan = _placement(recording, placement_format, Topology(gpus, nodes), model_config, expert_bytes or [])
+    write_plan(plan, output)
+    text = (
+        f"read {recording} as {placement_format}: {len(plan.layers)} MoE layers on {gpus} GPUs, {plan.replicas} "
+        f"replicas\nwrote {output}"
+    )
+    return Result({"files": [str(output)], "plan": plan_document(plan)}, text, format)
 
 
 def _loads(
@@ -92,20 +108,24 @@ def _loads(
 
 
 def _placement(
-    placement: Path, output: Path, name: str, gpus: int, nodes: int, model_config: Path, format: Format
-) -> Result:
+    placement: Path, name: str, topology: Topology, model_config: Path | None, expert_bytes: list[str]
+) -> ReplicationPlan:
+    """The plan that a placement file holds, of the layers of a model, or of all that are in the file."""
+    from craftc.errors import BadInput
+    from craftc.files.outside_documents import read_bytes
+    from craftc.manifests.layers_in_file import layers_in_file
     from craftc.manifests.read_placement import read_placement
+    from craftc.models.given_sizes import parse_given_sizes
     from craftc.models.model_config import read_model_config
-    from craftc.plans.file import plan_document, write_plan
     from craftc.plans.verifier import require_sound
-    from craftc.topology import Topology
 
-    config = read_model_config(model_config)
-    plan = read_placement(placement, name, Topology(gpus, nodes), config.layers, config.hidden_layers)
+    given = parse_given_sizes(expert_bytes)
+    if model_config is not None:
+        config = read_model_config(model_config, given)
+        plan = read_placement(placement, name, topology, config.layers, config.hidden_layers)
+    elif given:
+        plan = read_placement(placement, name, topology, layers_in_file(read_bytes(placement), name, given))
+    else:
+        raise BadInput("--as needs the experts' size: give --model-config config.json, or --expert-bytes such as 84MiB")
     require_sound(plan)
-    write_plan(plan, output)
-    text = (
-        f"read {placement} as {name}: {len(plan.layers)} MoE layers on {gpus} GPUs, {plan.replicas} replicas\n"
-        f"wrote {output}"
-    )
-    return Result({"files": [str(output)], "plan": plan_document(plan)}, text, format)
+    return plan

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from craftc.cli.options import GpusOfPlacement, Loads, LoadsFormat, ModelConfig, Nodes, OutputFormat
+from craftc.cli.options import ExpertBytes, GpusOfPlacement, Loads, LoadsFormat, ModelConfig, Nodes, OutputFormat
 from craftc.cli.outcome import Format, Result
 
 if TYPE_CHECKING:
@@ -31,15 +31,7 @@ def evaluate(
     gpus: GpusOfPlacement = None,
     nodes: Nodes = 1,
     model_config: ModelConfig = None,
-    expert_bytes: Annotated[
-        str | None,
-        typer.Option(
-            "--expert-bytes",
-            metavar="SIZE",
-            help="With --as: size of one expert, if --model-config is not given.",
-            show_default=False,
-        ),
-    ] = None,
+    expert_bytes: ExpertBytes = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -66,7 +58,7 @@ def evaluate(
 
     measured = read_loads(loads, loads_format)
     if placement_format is None:
-        if gpus is not None or model_config is not None or expert_bytes is not None:
+        if gpus is not None or model_config is not None or expert_bytes:
             raise BadInput("--gpus, --model-config and --expert-bytes go with --as: a plan file holds all three")
         judged = read_plan(plan)
     else:
@@ -83,17 +75,18 @@ def evaluate(
 
 
 def _model(
-    loads: LoadProfile, model_config: Path | None, expert_bytes: str | None
+    loads: LoadProfile, model_config: Path | None, expert_bytes: list[str] | None
 ) -> tuple[LoadProfile, tuple[MoELayer, ...], int | None]:
     """Loads with the model's names, its MoE layers, and its decoder layers if known."""
     from craftc.errors import BadInput
     from craftc.loads.name_layers import layers_of_loads, name_layers
+    from craftc.models.given_sizes import parse_given_sizes, sized
     from craftc.models.model_config import read_model_config
-    from craftc.units import parse_size
 
-    if expert_bytes is not None and model_config is None:
-        return loads, layers_of_loads(loads, parse_size(expert_bytes)), None
-    if model_config is not None and expert_bytes is None:
-        config = read_model_config(model_config)
+    given = parse_given_sizes(expert_bytes or ())
+    if model_config is not None:
+        config = read_model_config(model_config, given)
         return name_layers(loads, config), config.layers, config.hidden_layers
+    if given:
+        return loads, sized(layers_of_loads(loads, 1), given), None
     raise BadInput("--as needs the experts' size: give --model-config config.json, or --expert-bytes such as 84MiB")

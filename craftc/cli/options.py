@@ -94,7 +94,19 @@ ModelConfig = Annotated[
     typer.Option(
         "--model-config",
         metavar="FILE",
-        help="A Hugging Face config.json: gives layer names and expert sizes without model code or weights.",
+        help="A Hugging Face config.json, or a folder with one: gives layer names and expert sizes, without model code "
+        "or weights. Files of the checkpoint that lie beside it decide on sizes.",
+        show_default=False,
+        rich_help_panel=INPUT,
+    ),
+]
+ExpertBytes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--expert-bytes",
+        metavar="[LAYER=]SIZE",
+        help="Size of one expert, such as 84MiB: in all layers, or in one, by its name or its decoder index (3=84MiB); "
+        "may be given again. It decides over what the model says.",
         show_default=False,
         rich_help_panel=INPUT,
     ),

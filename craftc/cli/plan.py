@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from craftc.cli.command_help import BUDGET, INPUT, OUTPUT
+from craftc.cli.command_help import BUDGET, OUTPUT
 from craftc.cli.options import (
     DEFAULT_PLANNER,
     Budget,
     CrossValidate,
     Effort,
     EffortChoice,
+    ExpertBytes,
     Gpus,
     Groups,
     Loads,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from craftc.loads.load_profile import LoadProfile
+    from craftc.models.given_sizes import GivenSizes
     from craftc.models.model_config import ModelConfig as Config
     from craftc.models.moe_layer import MoELayer
     from craftc.passes.compilation import Compilation
@@ -52,16 +54,6 @@ if TYPE_CHECKING:
 Output = Annotated[
     Path,
     typer.Option("-o", "--output", metavar="FILE.json", help="The plan file to write.", rich_help_panel=OUTPUT),
-]
-ExpertBytes = Annotated[
-    str | None,
-    typer.Option(
-        "--expert-bytes",
-        metavar="SIZE",
-        help="Size of one expert, if neither MODEL nor --model-config is given.",
-        show_default=False,
-        rich_help_panel=INPUT,
-    ),
 ]
 Uniform = Annotated[
     bool,
@@ -113,30 +105,34 @@ def plan(
 ) -> Result:
     """Plan copies and placement for measured loads.
 
-    Layers and expert sizes come from MODEL, --model-config, --expert-bytes with the loads, or the plan in use (--from).
+    Layers and expert sizes come from MODEL, --model-config, --expert-bytes with the loads, or the plan in use (--from);
+    sizes that --expert-bytes gives decide.
 
     Example:
       craftc plan --loads loads.npz --gpus 8 --budget 2replicas/gpu --expert-bytes 84MiB -o plan.json
     """
     from craftc.budget import parse_budget
     from craftc.loads.read_loads import read_loads
+    from craftc.models.given_sizes import parse_given_sizes
     from craftc.passes.pipelines import planned
     from craftc.planning_options import PlanningOptions, PlanningRequest
     from craftc.solvers.planners.registry import uniform_name
 
     topology = Topology(gpus, nodes)
-    config = _config(model, model_config, expert_bytes)
+    given = parse_given_sizes(expert_bytes or ())
+    config = _config(model, model_config, given)
+    recorded = cache(lambda: read_loads(loads, loads_format))
     planner = uniform_name(planner) if uniform else planner
     options = PlanningOptions(
         planner, solver.value, time_limit, shares.value, groups, validate, objective.value, effort.value, slot_tokens
     )
-    in_use = plan_in_use(old, placement_format, config, topology)
+    in_use = plan_in_use(old, placement_format, topology, config, given, recorded)
     options = replace(options, current_plan=in_use, max_move_bytes=_bytes(max_move))
     request = PlanningRequest(topology, parse_budget(budget), options)
     _check_before_work(request, output, curve, per_phase)
-    size, show = _bytes(expert_bytes), partial(_result, config=config, format=format)
+    show = partial(_result, config=config, format=format)
     with shown_progress("read loads") as progress:
-        measured, layers, built = _layers(read_loads(loads, loads_format), model, config, size, options, progress)
+        measured, layers, built = _layers(recorded(), model, config, given, options, progress)
         if per_phase:
             return plan_phases(request, measured, layers, built, output, progress, show)
         done = planned(request, measured, layers, model=built, on_pass=progress)
@@ -159,16 +155,14 @@ def _check_before_work(request: PlanningRequest, output: Path, curve: Path | Non
             check_writable(path)
 
 
-def _config(model: str | None, model_config: Path | None, expert_bytes: str | None) -> Config | None:
-    """The model's config, if it is given. Raises BadInput if the sizes of experts are given twice."""
+def _config(model: str | None, model_config: Path | None, given: GivenSizes) -> Config | None:
+    """The model's config, if it is given. Raises BadInput if the model is given twice."""
     from craftc.errors import BadInput
     from craftc.models.model_config import read_model_config
 
-    if expert_bytes is not None and (model is not None or model_config is not None):
-        raise BadInput("give MODEL or --expert-bytes, not both: the model knows the size of its experts")
     if model is not None and model_config is not None:
         raise BadInput("give MODEL or --model-config, not both: each knows the layers and the size of their experts")
-    return None if model_config is None else read_model_config(model_config)
+    return None if model_config is None else read_model_config(model_config, given)
 
 
 def _bytes(size: str | None) -> int | None:
@@ -181,24 +175,26 @@ def _layers(
     loads: LoadProfile,
     model: str | None,
     config: Config | None,
-    expert_bytes: int | None,
+    given: GivenSizes,
     options: PlanningOptions,
     progress: ShownProgress,
 ) -> tuple[LoadProfile, tuple[MoELayer, ...], nn.Module | None]:
     """Loads with the model's names, its MoE layers, and the model itself if there is one."""
     from craftc.loads.name_layers import layers_of_loads, name_layers
+    from craftc.models.given_sizes import resized, sized
 
     if model is not None:
-        return (loads, *_model_and_layers(model, progress))
+        return (loads, *_model_and_layers(model, given, progress))
     if config is not None:
         return name_layers(loads, config), config.layers, None
-    if options.current_plan is not None and expert_bytes is None:
-        return loads, options.current_plan.moe_layers, None
-    return loads, layers_of_loads(loads, expert_bytes), None
+    if options.current_plan is not None:
+        return loads, resized(options.current_plan.moe_layers, given), None
+    return loads, sized(layers_of_loads(loads, 1), given), None
 
 
-def _model_and_layers(model: str, progress: ShownProgress) -> tuple[tuple[MoELayer, ...], nn.Module]:
+def _model_and_layers(model: str, given: GivenSizes, progress: ShownProgress) -> tuple[tuple[MoELayer, ...], nn.Module]:
     from craftc.models.model_file import load_model_source
+    from craftc.models.model_sizes import true_sizes
     from craftc.passes.compilation import require_moe_layers
     from craftc.passes.pipelines import analysed
 
@@ -206,7 +202,7 @@ def _model_and_layers(model: str, progress: ShownProgress) -> tuple[tuple[MoELay
     source = load_model_source(model)
     found = analysed(source.model, source.inputs, on_pass=progress)
     require_moe_layers(found)
-    return found.layers, source.model
+    return true_sizes(model, found.layers, given), source.model
 
 
 def _write(done: Compilation, output: Path, curve: Path | None, progress: ShownProgress) -> list[str]:

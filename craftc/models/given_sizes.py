@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from craftc.errors import BadInput
+from craftc.models.moe_layer import MoELayer
 from craftc.units import parse_size
 
 
@@ -64,3 +65,23 @@ def parse_given_sizes(options: Sequence[str]) -> GivenSizes:
         else:
             every = bytes_
     return GivenSizes(every, by_layer)
+
+
+def resized(layers: Sequence[MoELayer], given: GivenSizes) -> tuple[MoELayer, ...]:
+    """`layers` with the sizes that are given, and their own where none is."""
+    sizes = given.by_index([(layer.name, layer.index) for layer in layers])
+    return tuple(replace(layer, expert_bytes=sizes.get(layer.index, layer.expert_bytes)) for layer in layers)
+
+
+def sized(layers: Sequence[MoELayer], given: GivenSizes) -> tuple[MoELayer, ...]:
+    """`layers`, of which nobody else knows the sizes. Raises BadInput unless one is given for each of them."""
+    if not given:
+        raise BadInput("the size of an expert is not known: give --expert-bytes (such as 84MiB), or the model")
+    sizes = given.by_index([(layer.name, layer.index) for layer in layers])
+    for layer in layers:
+        if layer.index not in sizes:
+            raise BadInput(
+                f"--expert-bytes gives no size for layer {layer.name} (decoder layer {layer.index}): give SIZE without "
+                f"a layer too, for all others"
+            )
+    return resized(layers, given)
