@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from craftc.errors import BadInput, CraftcError
@@ -41,6 +41,8 @@ class Verification:
     """Largest difference allowed per dtype."""
     max_token_deviation: float
     """Largest |counted - predicted| GPU load over all layers and GPUs, as a fraction of the mean GPU load."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Dtypes in which outputs were not compared, because the original model does not run in them, with its error."""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ def same_state(*models: nn.Module) -> Iterator[None]:
     """Inside, the modules work on copies of their buffers and of their plain attributes; afterwards they have their
     own again, untouched, also where forward assigned new ones.
 
-    Tensors that are plain attributes are copied like buffers, lists, dicts and sets one level deep; parameters and other
-    objects are not copied. What several modules share stays shared.
+    Tensors that are plain attributes are copied like buffers, lists, dicts and sets one level deep; parameters and
+    other objects are not copied. What several modules share stays shared.
     """
     import torch
 

@@ -14,6 +14,10 @@ def verification_text(verification: Verification) -> str:
         f"outputs, {what}: max abs difference {difference:.3g}, allowed {verification.tolerance[what]:.3g}"
         for what, difference in verification.max_abs_difference.items()
     ]
+    lines += [
+        f"outputs, {what}: not compared, because the original model does not run in it: {reason}"
+        for what, reason in verification.skipped.items()
+    ]
     lines.append(
         f"tokens per GPU: counted within {verification.max_token_deviation:.3%} of the mean from the plan's prediction"
     )

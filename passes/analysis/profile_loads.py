@@ -19,6 +19,7 @@ from torch import fx
 
 from craftc.errors import BadInput, CraftcError, Unsupported, one_line
 from craftc.loads.load_profile import LoadProfile
+from craftc.models.module_state import same_state
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.find_moe_layers import INDICES
@@ -172,7 +173,7 @@ def _counts_of(counter: fx.GraphModule, batch: Batch) -> np.ndarray:
     """Counts of one step, int64 `[L, E]`."""
     _check_arguments(counter, batch)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), same_state(counter):
             # forward, not a call: fx prints a failing call's generated source before it raises
             counts_LE = torch.stack(counter.forward(**batch.inputs)).cpu().numpy()
     except BadInput as error:

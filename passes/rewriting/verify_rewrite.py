@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
+from craftc.errors import VerificationFailed, one_line
+from craftc.models.module_state import same_state
 from craftc.passes.analysis.profile_loads import batches_of
 from craftc.passes.analysis.tracing.model import call_model, check_has_weights
 from craftc.passes.base import Pass
@@ -42,7 +44,8 @@ class VerifyRewrite(Pass):
        original experts on the activations that reach the layer.
     3. Tokens counted per GPU over calibration batches against the plan's shares of the experts' tokens.
 
-    For dtypes that the model does not have, works on a copy of its weights.
+    For dtypes that the model does not have, works on a copy of its weights; those that the original does not run in
+    are skipped, and said. State that forward updates is the same before every run, and afterwards.
     Raises VerificationFailed naming what differs, by how much, and the tolerance; BadInput if there are no weights.
     """
 
@@ -72,27 +75,46 @@ def verify_rewrite(
 ) -> Verification:
     """What was measured. Raises VerificationFailed at the first comparison that fails."""
     found: dict[str, Difference] = {}
+    skipped: dict[str, str] = {}
     with torch.no_grad():
         deviation = _check_tokens(rewritten, batches)
         for dtype in dtypes:
             name = str(dtype).removeprefix("torch.")
             original, copied = in_dtype(dtype, model, rewritten)
             inputs = cast_inputs(example, dtype)
+            if original is not model and (reason := _why_not_run(original, inputs)):
+                skipped[name] = reason
+                continue
             found[name] = _compare_outputs(original, copied, inputs)
             check_difference(name, found[name])
             found[f"{name}, GPU by GPU"] = _compare_gpu_by_gpu(copied, inputs)
             check_difference(f"{name}, GPU by GPU", found[f"{name}, GPU by GPU"])
+    if not found:
+        raise VerificationFailed(f"the model runs in none of the dtypes that outputs are compared in: {skipped}")
     for module in replicated_modules(rewritten):
         module.reset_counters()
     values, tolerances = (
         {what: getattr(gap, field) for what, gap in found.items()} for field in ("value", "tolerance")
     )
-    return Verification(values, tolerances, deviation)
+    return Verification(values, tolerances, deviation, skipped)
+
+
+def _why_not_run(model: nn.Module, inputs: dict[str, Any]) -> str | None:
+    """Why the original, in a dtype that is not its own, does not run (a router in float32, a constant); None if it
+    does."""
+    try:
+        with same_state(model):
+            seeded(lambda: call_model(model, inputs))
+    except Exception as error:
+        return one_line(error)
+    return None
 
 
 def _compare_outputs(original: nn.Module, rewritten: nn.Module, inputs: dict[str, Any]) -> Difference:
-    expected = seeded(lambda: call_model(original, inputs))
-    return output_difference(seeded(lambda: rewritten(**inputs)), expected)
+    with same_state(original):
+        expected = seeded(lambda: call_model(original, inputs))
+    with same_state(rewritten):
+        return output_difference(seeded(lambda: rewritten(**inputs)), expected)
 
 
 def _compare_gpu_by_gpu(rewritten: nn.Module, inputs: dict[str, Any]) -> Difference:
@@ -105,7 +127,7 @@ def _compare_gpu_by_gpu(rewritten: nn.Module, inputs: dict[str, Any]) -> Differe
         expected_TH = module.experts(hidden_TH, index_TK, weight_TK)
         found.append(difference(f"layer {module.name}", got_TH, expected_TH))
 
-    with hooked(rewritten, compare):
+    with hooked(rewritten, compare), same_state(rewritten):
         seeded(lambda: rewritten(**inputs))
     return max(found, key=lambda gap: gap.excess)
 
@@ -113,11 +135,12 @@ def _compare_gpu_by_gpu(rewritten: nn.Module, inputs: dict[str, Any]) -> Differe
 def _check_tokens(rewritten: nn.Module, batches: list[dict[str, Any]]) -> float:
     """Largest deviation of any layer and GPU; see `token_deviation`."""
     modules = replicated_modules(rewritten)
-    for module in modules:
-        module.reset_counters()
-    with routed_tokens(rewritten) as routed:
+    with routed_tokens(rewritten) as routed, same_state(rewritten):
+        for module in modules:
+            module.reset_counters()
         for batch in batches:
             rewritten(**batch)
-    return max(
-        token_deviation(module.name, module.table, module.tokens_per_gpu(), routed[module.name]) for module in modules
-    )
+        return max(
+            token_deviation(module.name, module.table, module.tokens_per_gpu(), routed[module.name])
+            for module in modules
+        )

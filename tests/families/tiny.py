@@ -189,7 +189,7 @@ def _overrides(config_class: type) -> dict[str, Any]:
     return fields
 
 
-def build(kind: type[nn.Module], seed: int = 0) -> nn.Module:
+def build(kind: Any, seed: int = 0) -> nn.Module:
     """A model in eval mode with random weights, norms and biases included."""
     torch.manual_seed(seed)
     model = kind(tiny_configuration(kind.config_class))

@@ -43,8 +43,10 @@ def leave(mode: AbstractContextManager[Any]) -> None:
     mode.__exit__(None, None, None)
 
 
-CONTEXTS = tuple(map(has_side_effect, (enter_autocast, enter_no_grad, leave)))
+CONTEXTS: tuple[Callable[..., Any], ...] = (enter_autocast, enter_no_grad, leave)
 """Functions whose nodes stay where they are, also without readers."""
+for context in CONTEXTS:
+    has_side_effect(context)
 
 
 @contextmanager

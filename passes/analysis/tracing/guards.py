@@ -15,28 +15,10 @@ from torch.utils import _pytree as pytree
 
 from craftc.errors import BadInput
 
-_RANK_READERS = ("dim", "ndim", "layout", "is_floating_point", "is_complex")
+_RANKS = ("dim", "ndim", "layout", "is_floating_point", "is_complex")
 _READERS = (
-    *_RANK_READERS,
-    "shape",
-    "size",
-    "numel",
-    "nelement",
-    "stride",
-    "dtype",
-    "device",
-    "is_cuda",
-    "is_contiguous",
-)
-_READERS += (
-    "get_device",
-    "element_size",
-    "__len__",
-    "is_meta",
-    "is_sparse",
-    "requires_grad",
-    "storage_offset",
-    "nbytes",
+    *(*_RANKS, "shape", "size", "numel", "nelement", "stride", "dtype", "device", "is_cuda", "is_contiguous"),
+    *("get_device", "element_size", "is_meta", "is_sparse", "requires_grad", "storage_offset", "nbytes"),
 )
 _SELECTING = ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount")
 _SIZED_BY_ARGUMENTS = ("view", "reshape", "expand", "new_zeros", "new_ones", "new_empty", "new_full")
@@ -47,8 +29,8 @@ def require_same(value: Any, expected: Any, where: str) -> None:
     if value == expected:
         return
     raise BadInput(
-        f"{where}: the code asks for a size, dtype or device here; the answer was {expected} on the example inputs and is "
-        f"{value} now, so the traced model would compute something else: give example inputs that are like these"
+        f"{where}: the code asks for a size, dtype or device here; the answer was {expected} on the example inputs and "
+        f"is {value} now, so the traced model would compute something else: give example inputs that are like these"
     )
 
 
@@ -57,7 +39,7 @@ has_side_effect(require_same)  # without readers, but never dead
 
 def is_fixed(node: fx.Node) -> bool:
     """Whether the node's value follows from ranks alone, which are the same on every call: no guard is needed."""
-    return _reads(node, _RANK_READERS) or (_is_arithmetic(node) and all(map(is_fixed, node.all_input_nodes)))
+    return _reads(node, _RANKS) or (_is_arithmetic(node) and all(map(is_fixed, node.all_input_nodes)))
 
 
 def is_guardable(node: fx.Node, data_sized: set[fx.Node]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 _BUILDERS = "transformers.masking_utils"
 
@@ -24,14 +25,28 @@ class MaskBuilder(nn.Module):
         self.fixed = fixed
 
     def forward(self, **tensors: Any) -> Any:
-        if any(isinstance(value, torch.Tensor) and value.is_meta for value in tensors.values()):
-            return None  # the builders read values; without a mask, everything downstream has the same shapes
-        return self.builder(**self.fixed, **tensors)
+        if not any(isinstance(value, torch.Tensor) and value.is_meta for value in tensors.values()):
+            return self.builder(**self.fixed, **tensors)
+        # The builders read values, which meta tensors do not have: what they build for a batch without padding has the
+        # shapes that everything downstream sees.
+        built = self.builder(**self.fixed, **{name: _unpadded(name, value) for name, value in tensors.items()})
+        return pytree.tree_map_only(torch.Tensor, lambda mask: mask.to("meta"), built)
+
+
+def _unpadded(name: str, value: Any) -> Any:
+    """A tensor on the CPU for one on the meta device: masks are ones, positions count up, anything else is zero."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    if "mask" in name:
+        return torch.ones(value.shape, dtype=value.dtype)
+    if value.is_floating_point():
+        return torch.zeros(value.shape, dtype=value.dtype)
+    return torch.arange(value.shape[-1]).expand(value.shape).to(value.dtype)
 
 
 @contextmanager
 def mask_builders_as_leaves(
-    modules: Iterable[nn.Module], record: Callable[[MaskBuilder, dict[str, Any]], fx.Proxy]
+    modules: Iterable[nn.Module], record: Callable[[MaskBuilder, dict[str, Any]], fx.Proxy | None]
 ) -> Iterator[None]:
     """While inside, the builders imported into the source files of `modules` call `record` when given a proxy."""
     patched: list[tuple[dict[str, Any], str, Any]] = []
@@ -50,7 +65,10 @@ def mask_builders_as_leaves(
 
 
 def _record_or_call(
-    builder: Callable[..., Any], record: Callable[[MaskBuilder, dict[str, Any]], fx.Proxy], *args: Any, **kwargs: Any
+    builder: Callable[..., Any],
+    record: Callable[[MaskBuilder, dict[str, Any]], fx.Proxy | None],
+    *args: Any,
+    **kwargs: Any,
 ) -> Any:
     arguments = inspect.signature(builder).bind_partial(*args).arguments | kwargs
     tensors = {name: value for name, value in arguments.items() if isinstance(value, fx.Proxy)}

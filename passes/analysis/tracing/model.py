@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +16,13 @@ from craftc.errors import BadInput
 from craftc.models.module_state import same_state
 from craftc.passes.analysis.tracing.contexts import random_state
 from craftc.passes.analysis.tracing.experts import ExpertsModule
+from craftc.passes.analysis.tracing.guards import require_same
 from craftc.passes.analysis.tracing.masks import MaskBuilder, mask_builders_as_leaves
 from craftc.passes.analysis.tracing.patches import buffers_take_proxies, builtins_take_proxies
-from craftc.passes.analysis.tracing.proxies import ExampleProxy, ExampleTracer, examples_of
+from craftc.passes.analysis.tracing.proxies import ExampleProxy, examples_of
 from craftc.passes.analysis.tracing.skips import answer_with_tokens, check_skipping
-from craftc.passes.analysis.tracing.source_lines import reason_with_line
+from craftc.passes.analysis.tracing.source_lines import reason_with_line, running_line
+from craftc.passes.analysis.tracing.tracer import ExampleTracer
 from craftc.passes.compilation import NearMiss
 
 _MODEL = "model"
@@ -56,8 +59,17 @@ def trace_model(
 
     Raises whatever the model's top level raises on proxies.
     """
+    graph_module, untraced, tracer = _trace(ModelTracer(inputs, experts, almost), model, inputs)
+    if not untraced or not tracer.has_empty_masks:
+        return graph_module, untraced
+    again, still_untraced, _ = _trace(EmptyMaskTracer(inputs, experts, almost), model, inputs)
+    return (again, still_untraced) if len(still_untraced) < len(untraced) else (graph_module, untraced)
+
+
+def _trace(
+    tracer: ModelTracer, model: nn.Module, inputs: Mapping[str, Any]
+) -> tuple[fx.GraphModule, tuple[NearMiss, ...], ModelTracer]:
     root = _Root(model, tuple(inputs))
-    tracer = ModelTracer(inputs, experts, almost)
     owners = [module for path, module in root.named_modules() if path in tracer.owners]
     with (
         mask_builders_as_leaves(owners, tracer.record_mask),
@@ -66,7 +78,7 @@ def trace_model(
         same_state(model),
     ):
         graph = tracer.trace(root)
-    return _graph_module(root, graph, model), tracer.near_misses()
+    return _graph_module(root, graph, model), tracer.near_misses(), tracer
 
 
 class ModelTracer(ExampleTracer):
@@ -83,6 +95,8 @@ class ModelTracer(ExampleTracer):
             f"{_MODEL}.{module.path}".rpartition(".")[0] for module in experts if module.layout == "module_list"
         }
         self._fused = {f"{_MODEL}.{module.path}" for module in experts if module.layout == "fused"}
+        self.has_empty_masks = False
+        """Whether a mask builder returned None, as it does for a batch without padding."""
         self._assumed: set[str] = set()
         self._untraceable: dict[str, str] = {}
 
@@ -134,13 +148,15 @@ class ModelTracer(ExampleTracer):
         self._assumed.add(owner)
         return answer
 
-    def record_mask(self, builder: MaskBuilder, tensors: dict[str, Any]) -> ExampleProxy:
+    def record_mask(self, builder: MaskBuilder, tensors: dict[str, Any]) -> ExampleProxy | None:
         """A call of a mask builder as a leaf of the root."""
         with self.outside_tracing():
             masks = self.root.get_submodule(_MASKS)
             name = str(len(list(masks.children())))
             masks.add_module(name, builder)
-        return self.create_proxy("call_module", f"{_MASKS}.{name}", (), tensors)
+        mask = self.create_proxy("call_module", f"{_MASKS}.{name}", (), tensors)
+        self.has_empty_masks |= mask.example is None
+        return mask
 
     def _run(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Experts on the meta device are not run (kernels read indices or refuse the dtype): the ABI gives the
@@ -159,6 +175,18 @@ class ModelTracer(ExampleTracer):
             with self.outside_tracing():
                 check_skipping(module, examples_of(args), examples_of(kwargs), examples_of(output))
         return output
+
+
+class EmptyMaskTracer(ModelTracer):
+    """For code that asks whether there is a mask: a mask that is None on the example inputs is None, guarded."""
+
+    def record_mask(self, builder: MaskBuilder, tensors: dict[str, Any]) -> ExampleProxy | None:
+        mask = super().record_mask(builder, tensors)
+        if mask is None or mask.example is not None:
+            return mask
+        is_none = self.create_proxy("call_function", operator.is_, (mask, None), {})
+        self.create_proxy("call_function", require_same, (is_none, True, f"{running_line()}, no padding"), {})
+        return None
 
 
 class _Root(nn.Module):

@@ -1,4 +1,4 @@
-"""What traced code calls by name and fx cannot see, replaced while tracing: some builtins, and assignments to buffers."""
+"""What traced code calls by name and fx cannot see, replaced while tracing: builtins, and assignments to buffers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from craftc.passes.analysis.tracing.proxies import ExampleProxy, ExampleTracer
+from craftc.passes.analysis.tracing.proxies import ExampleProxy
+from craftc.passes.analysis.tracing.tracer import ExampleTracer
 
 _FUNCTIONS = (max, min, abs, round)
 _NUMBERS = (int, float)
@@ -42,7 +43,7 @@ def builtins_take_proxies(modules: Iterable[nn.Module]) -> Iterator[None]:
 @contextmanager
 def buffers_take_proxies(tracer: ExampleTracer) -> Iterator[None]:
     """While inside, `self.count = self.count + 1` on a buffer writes the new value into it, in the graph too."""
-    original = nn.Module.__setattr__
+    original: Callable[..., None] = nn.Module.__setattr__
 
     def assign(module: nn.Module, name: str, value: Any) -> None:
         buffer = module._buffers.get(name)
@@ -53,7 +54,7 @@ def buffers_take_proxies(tracer: ExampleTracer) -> Iterator[None]:
             original(module, name, value)  # raises torch's own error: a graph has one shape for a buffer
         getattr(module, name).copy_(value)
 
-    nn.Module.__setattr__ = assign  # type: ignore[method-assign]
+    nn.Module.__setattr__ = assign  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:

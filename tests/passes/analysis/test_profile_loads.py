@@ -40,10 +40,10 @@ class Experts(nn.Module):
         super().__init__()
         self.num_experts = EXPERTS
         self.scale = nn.Parameter(torch.randn(EXPERTS, 1, HIDDEN))
-        self.runs, self.run_name = runs, name
+        self.record, self.run_name = runs.append, name
 
     def forward(self, hidden_TH: torch.Tensor, indices_TK: torch.Tensor, weights_TK: torch.Tensor) -> torch.Tensor:
-        self.runs.append(self.run_name)
+        self.record(self.run_name)
         return hidden_TH + (self.scale[indices_TK, 0] * weights_TK[..., None]).sum(1)
 
 
