@@ -55,16 +55,21 @@ def numbers(config: Config, keys: Sequence[str], largest: int, layers: int) -> l
     if not names:
         key = next((key for key in keys if key in config), keys[0])
         raise BadInput(f"{key} must be a whole number in 1..{largest}, got None")
-    if any(config[name] != config[names[0]] for name in names):
+    first, *others = (_one_each(config, name, largest, layers) for name in names)
+    if any(other != first for other in others):
         both = " and ".join(f"{name} ({config[name]})" for name in names)
         raise BadInput(f"{both} give different numbers of the same thing: keep the one that is right")
-    value = config[names[0]]
-    values = value if isinstance(value, list) else [value] * layers
-    if len(values) < layers or (isinstance(value, list) and layers == 1):
-        raise BadInput(f"{names[0]} must be one number, or one for each of {layers} layers, got {value!r}")
+    return first
+
+
+def _one_each(config: Config, name: str, largest: int, layers: int) -> list[int]:
+    value = config[name]
+    values = value if isinstance(value, list) and layers > 1 else [value] * layers
+    if len(values) < layers:
+        raise BadInput(f"{name} must be one number, or one for each of {layers} layers, got {value!r}")
     for each in values:
         if type(each) is not int or not 1 <= each <= largest:
-            raise BadInput(f"{names[0]} must be a whole number in 1..{largest}, got {each!r}")
+            raise BadInput(f"{name} must be a whole number in 1..{largest}, got {each!r}")
     return list(values[:layers])
 
 

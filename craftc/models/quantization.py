@@ -68,7 +68,7 @@ def stated_quantization(levels: Sequence[Mapping[str, Any]], folder: Path | None
             if settings is not None and not isinstance(settings, dict):
                 raise BadInput(f"{key} must be an object, got {type(settings).__name__}")
             if settings:
-                found.append((_with_expert_dtype(settings, levels), key))
+                found.append((_flat(_with_expert_dtype(settings, levels)), key))
     if any(settings != found[0][0] for settings, _ in found):
         raise BadInput("quantization_config is given twice, and the two differ: keep the one that is right")
     beside = None if folder is None else _beside(folder)
@@ -80,6 +80,12 @@ def stated_quantization(levels: Sequence[Mapping[str, Any]], folder: Path | None
             f"{beside[0].get('quant_algo')!r}: keep the one that is right"
         )
     return found[0]
+
+
+def _flat(settings: Settings) -> Settings:
+    """ModelOpt's own file as it is, put into a config."""
+    inner = settings.get("quantization")
+    return {**settings, **inner} if isinstance(inner, dict) else settings
 
 
 def _with_expert_dtype(settings: Settings, levels: Sequence[Mapping[str, Any]]) -> Settings:

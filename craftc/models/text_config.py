@@ -24,7 +24,20 @@ LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 """Names of the number of decoder layers."""
 _PARTS = ("ffn_config", "moe_config", "moe")
 """Nested dicts that describe the MoE blocks of the model around them (DBRX)."""
-_OTHER_KINDS = ("vision", "visual", "vit", "image", "audio", "speech", "talker", "code_predictor", "code2wav", "quant")
+_OTHER_KINDS = (
+    "vision",
+    "visual",
+    "vit",
+    "image",
+    "audio",
+    "speech",
+    "talker",
+    "code_predictor",
+    "code2wav",
+    "quant",
+    "draft",
+    "mtp",
+)
 """Parts of names of nested configs that are not of the language model."""
 
 
