@@ -19,8 +19,9 @@ class PlanningOptions:
 
     planner: str = DEFAULT_PLANNER
     """Name in `craftc.solvers.planners.registry`."""
-    solver: SolverName = "highs"
-    """Solver of the integer program that allocates replicas to layers."""
+    solver: SolverName = "auto"
+    """What allocates replicas to layers: `auto`, a dynamic program or, where that would be large, HiGHS; or an integer
+    program solved by `highs` or `cbc`."""
     time_limit_s: float = 30.0
     """Time limit of the solver in seconds, above 0; the plan never claims more than was proven by then."""
     shares: Literal["even", "lp"] = "even"
@@ -43,7 +44,7 @@ class PlanningOptions:
 
     def __post_init__(self) -> None:
         if self.solver not in get_args(SolverName):
-            raise BadInput(f"solver {self.solver!r} is unknown; choose {' or '.join(get_args(SolverName))}")
+            raise BadInput(f"solver {self.solver!r} is unknown; choose {', '.join(get_args(SolverName))}")
         if not self.time_limit_s > 0:
             raise BadInput(f"time limit must be above 0 seconds, got {self.time_limit_s}")
         if self.shares not in ("even", "lp"):

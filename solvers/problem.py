@@ -27,8 +27,8 @@ MOST_GPUS = 4096
 """Most GPUs of a planning run: far more than share the experts of one model, and few enough to plan in a minute."""
 DEFAULT_PLANNER = "craftc"
 """Name of the planner used by default; all planners are in `craftc.solvers.planners.registry`."""
-SolverName = Literal["highs", "cbc"]
-"""Solver of the allocation's integer program."""
+SolverName = Literal["auto", "highs", "cbc"]
+"""Solver of the allocation; `auto` is a dynamic program, or HiGHS where that would be large."""
 Status = Literal["optimal", "feasible", "heuristic"]
 """`optimal`: proven. `feasible`: a solver stopped before a proof. `heuristic`: the method proves nothing."""
 
@@ -47,7 +47,7 @@ class PlanningProblem:
     """Bytes for replicas on all GPUs in total, at least 0."""
     seed: int = 0
     """Seed of everything random: same problem, same plan."""
-    solver: SolverName = "highs"
+    solver: SolverName = "auto"
     """Solver of the allocation."""
     time_limit_s: float = 30.0
     """Seconds the solver of the allocation may take, above 0."""

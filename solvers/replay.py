@@ -5,6 +5,7 @@ Axes: S steps, L layers, E experts, G GPUs, B a batch of placements, K slots of 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,18 +19,19 @@ _MAX_CELLS = 4_000_000
 
 def placement_array(placements: Sequence[Placement]) -> np.ndarray:
     """`expert_BGK` int32: the expert in every slot, -1 where a GPU has fewer slots than the fullest one."""
-    slots = max((len(gpu) for placement in placements for gpu in placement), default=0)
-    expert_BGK = np.full((len(placements), len(placements[0]), slots), -1, dtype=np.int32)
-    for row, placement in enumerate(placements):
-        for gpu, experts in enumerate(placement):
-            expert_BGK[row, gpu, : len(experts)] = experts
-    return expert_BGK
+    held = list(itertools.chain.from_iterable(placements))
+    slots_N = np.fromiter(map(len, held), dtype=np.int64, count=len(held))
+    filled_NK = np.arange(slots_N.max(initial=0)) < slots_N[:, None]
+    expert_NK = np.full(filled_NK.shape, -1, dtype=np.int32)
+    expert_NK[filled_NK] = np.fromiter(itertools.chain.from_iterable(held), dtype=np.int32, count=int(slots_N.sum()))
+    return expert_NK.reshape(len(placements), len(placements[0]), -1)
 
 
 def placements_of(expert_BGK: np.ndarray) -> tuple[Placement, ...]:
     """The placements of a padded array, the inverse of `placement_array`."""
     return tuple(
-        tuple(tuple(expert for expert in gpu if expert >= 0) for gpu in placement) for placement in expert_BGK.tolist()
+        tuple(tuple(gpu) if -1 not in gpu else tuple(expert for expert in gpu if expert >= 0) for gpu in placement)
+        for placement in expert_BGK.tolist()
     )
 
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
 from craftc.solvers.cross_validation import deal_steps
@@ -174,6 +173,8 @@ class _Program:
 
     def solve(self, known_SG: np.ndarray) -> np.ndarray | None:
         """`share_V`, optimal if only the known GPUs of every step count; None if the solver fails."""
+        from scipy.optimize import linprog  # late: it takes as long as planning
+
         steps, count = len(self.load_SE), len(self.free)
         expert_V = np.array([expert for expert, _, _ in self.free])
         gpu_V = np.array([gpu for _, gpu, _ in self.free])

@@ -5,6 +5,7 @@ Axes: L layers, E experts, G GPUs.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -47,7 +48,7 @@ def violations(
     found = [message for layer in layers for message in _layer_violations(layer, gpus)]
     if all(len(layer.placement) == gpus for layer in layers):
         found.extend(_memory_violations(layers, gpus))
-    real_bytes = sum((_slots(layer) - layer.experts) * layer.expert_bytes for layer in layers)
+    real_bytes = sum((sum(map(len, layer.placement)) - layer.experts) * layer.expert_bytes for layer in layers)
     if spent_bytes is not None and spent_bytes != real_bytes:
         found.append(f"budget: {spent_bytes} bytes stated as spent, the replicas take {real_bytes}")
     if budget_bytes is not None and real_bytes > budget_bytes:
@@ -61,6 +62,8 @@ def group_violations(layers: Sequence[PlacedLayer], topology: Topology, groups: 
     """All expert groups with copies on several nodes, in words. Groups are contiguous and of equal size."""
     if groups < 1:
         return (f"groups: there must be at least 1, got {groups}",)
+    if groups == 1:
+        return ()  # it may be anywhere
     found = []
     for layer in layers:
         if layer.experts % groups:
@@ -73,35 +76,32 @@ def group_violations(layers: Sequence[PlacedLayer], topology: Topology, groups: 
         found.extend(
             f"layer {layer.name}: group {group} has copies on nodes {', '.join(map(str, sorted(on)))}, not on one"
             for group, on in sorted(nodes.items())
-            if groups > 1 and len(on) > 1
+            if len(on) > 1
         )
     return tuple(found)
-
-
-def _slots(layer: PlacedLayer) -> int:
-    return sum(len(gpu) for gpu in layer.placement)
 
 
 def _layer_violations(layer: PlacedLayer, gpus: int) -> Iterator[str]:
     where = f"layer {layer.name}"
     if len(layer.placement) != gpus:
         yield f"{where}: placed on {len(layer.placement)} GPUs, the topology has {gpus}"
-    copies = Counter(expert for gpu in layer.placement for expert in gpu)
-    unknown = sorted(expert for expert in copies if not 0 <= expert < layer.experts)
+    held_anywhere = set(itertools.chain.from_iterable(layer.placement))
+    unknown = sorted(expert for expert in held_anywhere if not 0 <= expert < layer.experts)
     if unknown:
         yield f"{where}: expert {unknown[0]} is not in 0..{layer.experts - 1} ({len(unknown)} such ids)"
-    missing = [expert for expert in range(layer.experts) if not copies[expert]]
+    missing = [expert for expert in range(layer.experts) if expert not in held_anywhere]
     if missing:
         yield f"{where}: expert {missing[0]} has no copy ({len(missing)} such experts)"
     for gpu, held in enumerate(layer.placement):
-        twice = [expert for expert, times in Counter(held).items() if times > 1]
-        if twice:
+        if len(set(held)) < len(held):
+            twice = [expert for expert, times in Counter(held).items() if times > 1]
             yield f"{where}: GPU {gpu} holds expert {twice[0]} {held.count(twice[0])} times ({len(twice)} such experts)"
     slots_G = [len(held) for held in layer.placement]
+    slots = sum(slots_G)
     if slots_G and max(slots_G) - min(slots_G) > 1:
         yield f"{where}: {min(slots_G)} to {max(slots_G)} slots per GPU, they may differ by at most one"
-    if _slots(layer) - layer.experts != layer.replicas:
-        yield f"{where}: {layer.replicas} replicas stated, {_slots(layer) - layer.experts} placed"
+    if slots - layer.experts != layer.replicas:
+        yield f"{where}: {layer.replicas} replicas stated, {slots - layer.experts} placed"
     if layer.shares is not None:
         yield from _share_violations(where, layer.experts, layer.placement, layer.shares)
 

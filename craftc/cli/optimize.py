@@ -74,7 +74,7 @@ def optimize(
     shares: SharesChoice = Shares.even,
     validate: CrossValidate = True,
     planner: Planner = DEFAULT_PLANNER,
-    solver: SolverChoice = Solver.highs,
+    solver: SolverChoice = Solver.auto,
     time_limit: TimeLimit = 30.0,
     stop_after: StopAfter = None,
     format: OutputFormat = Format.text,

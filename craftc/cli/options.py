@@ -15,6 +15,7 @@ from craftc.cli.outcome import Format
 class Solver(StrEnum):
     """Solvers of the allocation."""
 
+    auto = "auto"
     highs = "highs"
     cbc = "cbc"
 
@@ -160,7 +161,10 @@ Planner = Annotated[
 SolverChoice = Annotated[
     Solver,
     typer.Option(
-        "--solver", help="Solver of the integer program that allocates replicas to layers.", rich_help_panel=SEARCH
+        "--solver",
+        help="What allocates replicas to layers: a dynamic program or, where that would be large, HiGHS (auto), or an "
+        "integer program.",
+        rich_help_panel=SEARCH,
     ),
 ]
 SharesChoice = Annotated[

@@ -99,7 +99,7 @@ def plan(
     shares: SharesChoice = Shares.even,
     validate: CrossValidate = True,
     planner: Planner = DEFAULT_PLANNER,
-    solver: SolverChoice = Solver.highs,
+    solver: SolverChoice = Solver.auto,
     time_limit: TimeLimit = 30.0,
     format: OutputFormat = Format.text,
 ) -> Result:

@@ -1,10 +1,10 @@
-"""Replicas per layer as an integer program: a multiple-choice knapsack, solved by HiGHS or CBC through PuLP.
+"""Replicas per layer: a multiple-choice knapsack, as a dynamic program where that is quick, or an integer program.
 
-One binary per layer and candidate count, one choice per layer, replica bytes within the budget, maximise the benefit.
-If a least number of bytes must be spent too, solvers take seconds, so a dynamic program over the bytes is used if it is
-small. The only module that imports PuLP.
+The dynamic program runs over the bytes, in milliseconds if all experts have about the same size; otherwise, or if asked
+for, HiGHS or CBC through PuLP: one binary per layer and candidate count, one choice per layer, replica bytes within the
+budget, maximise the benefit. The only module that imports PuLP, late, because that takes longer than most allocations.
 
-Axes: L layers, C candidate replica counts, U units of budget.
+Axes: L layers, C candidate replica counts.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
-
-import numpy as np
-import pulp
+from typing import Any, get_args
 
 from craftc.errors import BadInput
+from craftc.solvers.allocation import dynamic_program
 from craftc.solvers.allocation.greedy import candidates_that_matter, greedy_allocation
 from craftc.solvers.problem import Allocation, BenefitCurves, SolverName, Status
 
 _TOLERANCE = 1e-7
 """Largest relative gap that still counts as proven: the solvers compute in floating point."""
 _MOST_CELLS = 20_000_000
-"""Largest table, layers times units of budget, for a least number of bytes."""
+"""Largest dynamic program, about a tenth of a second."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def solve_allocation(
     budget_bytes: int,
     *,
     least_bytes: int = 0,
-    solver: SolverName = "highs",
+    solver: SolverName = "auto",
     time_limit_s: float = 30.0,
 ) -> Allocation:
     """Replicas per layer with the largest summed benefit that take `least_bytes` to `budget_bytes`.
@@ -66,14 +64,9 @@ def solve_allocation(
         return best
     # Candidates that buy nothing, or less than a cheaper one, may be needed now: none is left out.
     spending = (least_bytes, budget_bytes)
-    if len(expert_bytes_L) * (budget_bytes // math.gcd(*expert_bytes_L) + 1) <= _MOST_CELLS:
-        label = "dynamic program"
-        solution = _tabulate(curves, expert_bytes_L, spending)
-    else:
-        label = best.solver
-        every_LC = [list(range(len(curves.candidates_C)))] * len(expert_bytes_L)
-        left_s = max(0.01, time_limit_s - (time.perf_counter() - started))
-        solution = _solve(curves, every_LC, expert_bytes_L, spending, solver, left_s)
+    every_LC = [list(range(len(curves.candidates_C)))] * len(expert_bytes_L)
+    left_s = max(0.01, time_limit_s - (time.perf_counter() - started))
+    label, solution = _solve(curves, every_LC, expert_bytes_L, spending, solver, left_s)
     if solution.infeasible:
         raise BadInput(f"no replica counts of the curves take {least_bytes} to {budget_bytes} bytes")
     seconds = time.perf_counter() - started
@@ -91,11 +84,10 @@ def _solve_within(
     """The best allocation of any number of bytes up to the budget."""
     started = time.perf_counter()
     greedy = greedy_allocation(curves, expert_bytes_L, budget_bytes)
-    label = f"{solver} {version('highspy' if solver == 'highs' else 'pulp')}"
-    if greedy.status == "optimal":
-        return Allocation(greedy.replicas_L, "optimal", greedy.objective, greedy.objective, label, greedy.seconds)
+    if greedy.status == "optimal" and solver == "auto":
+        return greedy
     matter_LC = candidates_that_matter(curves, expert_bytes_L, budget_bytes, greedy.objective)
-    solution = _solve(curves, matter_LC, expert_bytes_L, (0, budget_bytes), solver, time_limit_s)
+    label, solution = _solve(curves, matter_LC, expert_bytes_L, (0, budget_bytes), solver, time_limit_s)
     replicas_L, objective = greedy.replicas_L, greedy.objective
     if solution.candidate_L is not None:
         found_L, value = _found(curves, solution.candidate_L)
@@ -123,8 +115,8 @@ def _status(solution: _Solution, objective: float, bound: float) -> Status:
 
 
 def _check(curves: BenefitCurves, expert_bytes_L: Sequence[int], solver: str, time_limit_s: float) -> None:
-    if solver not in ("highs", "cbc"):
-        raise BadInput(f"solver {solver!r} is unknown; choose highs or cbc")
+    if solver not in get_args(SolverName):
+        raise BadInput(f"solver {solver!r} is unknown; choose {', '.join(get_args(SolverName))}")
     if not time_limit_s > 0:
         raise BadInput(f"time limit must be positive, got {time_limit_s} s")
     if curves.balancedness_LC.shape != (len(expert_bytes_L), len(curves.candidates_C)):
@@ -141,7 +133,28 @@ def _solve(
     least_and_most_bytes: tuple[int, int],
     solver: SolverName,
     time_limit_s: float,
+) -> tuple[str, _Solution]:
+    """What solved it, with its version, and the solution. `auto`: the dynamic program, or HiGHS if it is large."""
+    if solver == "auto":
+        if dynamic_program.cells(curves, matter_LC, expert_bytes_L, least_and_most_bytes[1]) <= _MOST_CELLS:
+            found_L = dynamic_program.best_candidates(curves, matter_LC, expert_bytes_L, *least_and_most_bytes)
+            bound = -math.inf if found_L is None else _found(curves, found_L)[1]
+            return "dynamic program", _Solution(found_L, True, bound, found_L is None)
+        solver = "highs"
+    solution = _solve_program(curves, matter_LC, expert_bytes_L, least_and_most_bytes, solver, time_limit_s)
+    return f"{solver} {version('highspy' if solver == 'highs' else 'pulp')}", solution
+
+
+def _solve_program(
+    curves: BenefitCurves,
+    matter_LC: list[list[int]],
+    expert_bytes_L: Sequence[int],
+    least_and_most_bytes: tuple[int, int],
+    solver: SolverName,
+    time_limit_s: float,
 ) -> _Solution:
+    import pulp
+
     least_bytes, most_bytes = least_and_most_bytes
     # Bytes in units of their greatest common divisor keep the coefficients small and the solver's tolerances sharp.
     unit = math.gcd(*expert_bytes_L)
@@ -179,6 +192,8 @@ def _solve(
 
 
 def _engine(solver: SolverName, time_limit_s: float) -> Any:
+    import pulp
+
     if solver == "cbc":
         return pulp.PULP_CBC_CMD(msg=False, timeLimit=time_limit_s, gapRel=0.0, threads=1)
     return pulp.HiGHS(
@@ -190,38 +205,7 @@ def _bound(program: Any, solver: SolverName, proven: bool) -> float:
     """The solver's upper bound on the objective, inf if it has none (CBC through PuLP has one only with a proof)."""
     if solver == "highs":
         return -float(program.solverModel.getInfo().mip_dual_bound)
-    return -float(pulp.value(program.objective)) if proven else math.inf
-
-
-def _tabulate(curves: BenefitCurves, expert_bytes_L: Sequence[int], least_and_most_bytes: tuple[int, int]) -> _Solution:
-    """The optimum by a table of the best benefit at exactly every number of units, layer by layer."""
-    unit = math.gcd(*expert_bytes_L)
-    least, most = -(-least_and_most_bytes[0] // unit), least_and_most_bytes[1] // unit
-    best_U = np.full(most + 1, -np.inf)
-    best_U[0] = 0.0
-    chosen_LU = np.zeros((len(expert_bytes_L), most + 1), dtype=np.int16)
-    filled, benefit_LC = 0, curves.benefit_LC
-    for layer, size in enumerate(expert_bytes_L):
-        before_U, best_U = best_U, np.full(most + 1, -np.inf)
-        before = filled
-        for candidate, count in enumerate(curves.candidates_C):
-            used = count * (size // unit)
-            if used > most:
-                break
-            end = min(most, used + before) + 1
-            value_U = before_U[: end - used] + benefit_LC[layer, candidate]
-            better_U = value_U > best_U[used:end]
-            np.copyto(best_U[used:end], value_U, where=better_U)
-            chosen_LU[layer, used:end][better_U] = candidate
-            filled = max(filled, end - 1)
-    spent = least + int(np.argmax(best_U[least:])) if least <= most else 0
-    if least > most or best_U[spent] == -np.inf:
-        return _Solution(None, True, -math.inf, True)
-    bound, candidates = float(best_U[spent]), []
-    for layer in reversed(range(len(expert_bytes_L))):
-        candidates.append(int(chosen_LU[layer, spent]))
-        spent -= curves.candidates_C[candidates[-1]] * (expert_bytes_L[layer] // unit)
-    return _Solution(tuple(reversed(candidates)), True, bound, False)
+    return -float(program.objective.value()) if proven else math.inf
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from craftc.solvers.problem import Placement
 from craftc.topology import Topology
@@ -44,7 +43,7 @@ def match_gpus(old: Placement, new: Placement, slots_G: Sequence[int]) -> Placem
     fits_GG = np.array([len(gpu) for gpu in new])[:, None] == np.asarray(slots_G)[None, :]
     # A misfit costs more than all moves together, and an assignment without misfits exists.
     misfit = 1.0 + sum(slots_G)
-    from_G, to_G = linear_sum_assignment(np.where(fits_GG, -stay_GG, misfit))
+    from_G, to_G = _cheapest_pairs(np.where(fits_GG, -stay_GG, misfit))
     renamed = dict(zip(to_G.tolist(), from_G.tolist(), strict=True))
     return tuple(new[renamed[gpu]] for gpu in range(len(new)))
 
@@ -63,11 +62,19 @@ def match_nodes(old: Placement, new: Placement, slots_G: Sequence[int], topology
             if renamed is not None:
                 matched[source, target] = renamed
                 cost_NN[source, target] = sum(moves_per_gpu(before, renamed))
-    source_N, target_N = linear_sum_assignment(cost_NN)
+    source_N, target_N = _cheapest_pairs(cost_NN)
     pairs = sorted(zip(target_N.tolist(), source_N.tolist(), strict=True))
     if any((source, target) not in matched for target, source in pairs):
         return None
     return tuple(gpu for target, source in pairs for gpu in matched[source, target])
+
+
+def _cheapest_pairs(cost_XY: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pairs with the least summed cost."""
+    from scipy.optimize import linear_sum_assignment  # late: it takes as long as planning
+
+    row_P, column_P = linear_sum_assignment(cost_XY)
+    return row_P, column_P
 
 
 def held_experts(placement: Placement, experts: int) -> np.ndarray:

@@ -20,7 +20,7 @@ def test_defaults_and_everything_given():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"solver": "magic"}, "choose highs or cbc"),
+        ({"solver": "magic"}, "choose auto, highs, cbc"),
         ({"time_limit_s": 0.0}, "above 0 seconds"),
         ({"shares": "some"}, "choose even or lp"),
         ({"effort": "heroic"}, "choose low, medium, high"),
@@ -50,5 +50,5 @@ def test_a_request_states_everything_asked_for_once():
     assert set(request.stated) == {"gpus", "nodes", "budget"} | {
         option.name for option in fields(PlanningOptions) if option.repr
     }
-    assert str(request).startswith("request(gpus=8, nodes=2, budget='25%', planner='craftc', solver='highs', ")
+    assert str(request).startswith("request(gpus=8, nodes=2, budget='25%', planner='craftc', solver='auto', ")
     assert "placement" not in str(request)

@@ -17,11 +17,21 @@ from craftc.solvers.problem import BenefitCurves
 from tests.places import ROOT
 from tests.solvers.allocation.test_greedy import random_instance
 
+SOLVE = """
+import sys
+import numpy as np
+from craftc.solvers.allocation.integer_program import solve_allocation
+from craftc.solvers.problem import BenefitCurves
+curves = BenefitCurves(tuple(range(9)), np.sort(np.random.default_rng(1).random((8, 9)), axis=1))
+solve_allocation(curves, (1,) * 8, 11, solver=sys.argv[1])
+print("kept")
+"""
+
 
 @settings(deadline=None, max_examples=25)
 @given(
     st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.floats(0, 1.1)),
-    st.sampled_from(["highs", "cbc"]),
+    st.sampled_from(["auto", "highs", "cbc"]),
 )
 def test_equals_the_dynamic_program(instance, solver):
     curves, expert_bytes_L, budget = random_instance(instance)
@@ -55,25 +65,41 @@ def best_spending(curves, expert_bytes_L, least, most):
 @given(
     st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 5), st.floats(0, 1.1)),
     st.integers(0, 12),
-    st.sampled_from(["table", "highs", "cbc"]),
+    st.sampled_from(["auto", "highs", "cbc"]),
 )
-def test_a_least_spending_is_kept(instance, slack, way):
+def test_a_least_spending_is_kept(instance, slack, solver):
     curves, expert_bytes_L, budget = random_instance(instance)
     least = max(0, budget - slack)
     best = best_spending(curves, expert_bytes_L, least, budget)
-    with pytest.MonkeyPatch.context() as patch:
-        if way != "table":
-            patch.setattr(integer_program, "_MOST_CELLS", 0)
-        options = {"least_bytes": least, "solver": "cbc" if way == "cbc" else "highs"}
-        if best is None:
-            with pytest.raises(BadInput, match="no replica counts of the curves take"):
-                solve_allocation(curves, expert_bytes_L, budget, **options)
-            return
-        solved = solve_allocation(curves, expert_bytes_L, budget, **options)
+    options = {"least_bytes": least, "solver": solver}
+    if best is None:
+        with pytest.raises(BadInput, match="no replica counts of the curves take"):
+            solve_allocation(curves, expert_bytes_L, budget, **options)
+        return
+    solved = solve_allocation(curves, expert_bytes_L, budget, **options)
     assert least <= sum(n * size for n, size in zip(solved.replicas_L, expert_bytes_L, strict=True)) <= budget
     assert solved.status == "optimal"
     assert solved.objective == pytest.approx(best, abs=1e-6)
     assert solved.bound >= best - 1e-9
+
+
+def test_auto_is_the_dynamic_program_where_that_is_small(monkeypatch):
+    curves = BenefitCurves(tuple(range(9)), np.sort(np.random.default_rng(1).random((8, 9)), axis=1))
+    quick = solve_allocation(curves, (1,) * 8, 11)
+    monkeypatch.setattr(integer_program, "_MOST_CELLS", 0)
+    large = solve_allocation(curves, (1,) * 8, 11)
+    assert (quick.solver, large.solver[:6]) == ("dynamic program", "highs ")
+    assert quick.status == large.status == "optimal"
+    assert quick.objective == pytest.approx(large.objective, abs=1e-9)
+
+
+def test_pulp_is_imported_only_for_an_integer_program():
+    script = SOLVE + "sys.exit('pulp' in sys.modules)"
+    codes = [
+        subprocess.run([sys.executable, "-c", script, solver], cwd=ROOT, capture_output=True, timeout=60).returncode
+        for solver in ("auto", "highs")
+    ]
+    assert codes == [0, 1]
 
 
 def test_real_expert_sizes_keep_the_budget_exactly():
@@ -98,18 +124,7 @@ def test_a_time_out_never_claims_optimality(solver):
     assert solved.objective >= 0.99 * exact.objective
 
 
-SOLVE = """
-import sys
-import numpy as np
-from craftc.solvers.allocation.integer_program import solve_allocation
-from craftc.solvers.problem import BenefitCurves
-curves = BenefitCurves(tuple(range(9)), np.sort(np.random.default_rng(1).random((8, 9)), axis=1))
-solve_allocation(curves, (1,) * 8, 11, solver=sys.argv[1])
-print("kept")
-"""
-
-
-@pytest.mark.parametrize("solver", ["highs", "cbc"])
+@pytest.mark.parametrize("solver", ["auto", "highs", "cbc"])
 def test_solvers_print_nothing(solver):
     """In a process of its own: HiGHS prints its banner at the first solve only."""
     ran = subprocess.run([sys.executable, "-c", SOLVE, solver], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -124,7 +139,7 @@ def test_a_budget_that_pays_for_everything_needs_no_solver():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"solver": "gurobi"}, "choose highs or cbc"), ({"time_limit_s": 0.0}, "must be positive")],
+    [({"solver": "gurobi"}, "choose auto, highs, cbc"), ({"time_limit_s": 0.0}, "must be positive")],
 )
 def test_bad_options_are_refused(options, message):
     curves = BenefitCurves((0, 1), np.zeros((1, 2)))
