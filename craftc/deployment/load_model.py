@@ -115,21 +115,29 @@ def _replicated(source: ModelSource, plan: ReplicationPlan, replicate: Replicate
     lists = [layer.name for layer in plan.layers if is_container(find_module(source.model, layer.name))]
     if not lists:
         return replace_experts(source.model, plan, replicate)
-    _fill_with_zeros(source.model)
+    _fill_for_tracing(source.model, lists)
     return rewrite_experts(analysed(source.model, source.inputs).graph, plan, replicate)
 
 
-def _fill_with_zeros(model: nn.Module) -> None:
-    """Parameters that can be computed with, for tracing through code that reads values.
+def _fill_for_tracing(model: nn.Module, lists: list[str]) -> None:
+    """Parameters that can be computed with, for tracing through code that reads values; the same on every rank.
 
-    Zeros that nobody has written to take no memory yet: the system maps a single page for all of them.
+    Experts (in `lists`) get zeros, which take no memory while nobody writes to them: the system maps a single page for
+    all of them. All else is random, so that no two tokens and no two tensors of a block are alike by chance.
     """
     import torch
     from torch import nn
 
-    zeros: dict[int, nn.Parameter] = {}  # tied parameters stay tied
-    for module in model.modules():
+    generator = torch.Generator().manual_seed(0)
+    inside = tuple(f"{path}." for path in lists)
+    filled: dict[int, nn.Parameter] = {}  # tied parameters stay tied
+    for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
-            if parameter is not None:
-                empty = torch.zeros(parameter.shape, dtype=parameter.dtype, device="cpu")
-                module._parameters[name] = zeros.setdefault(id(parameter), nn.Parameter(empty, parameter.requires_grad))
+            if parameter is None:
+                continue
+            if id(parameter) not in filled:
+                values = torch.zeros(parameter.shape, dtype=parameter.dtype, device="cpu")
+                if values.is_floating_point() and not path.startswith(inside):
+                    values.normal_(std=0.02, generator=generator)
+                filled[id(parameter)] = nn.Parameter(values, parameter.requires_grad)
+            module._parameters[name] = filled[id(parameter)]

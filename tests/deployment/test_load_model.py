@@ -14,6 +14,7 @@ from craftc.errors import BadInput
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from tests.deployment.outputs import MODEL_FILE, model_file, optimized
 from tests.model_families import FAMILIES
+from tests.passes.analysis.tracing.dispatch_styles import tokens
 from tests.places import ROOT
 from tests.runtime.one_rank import one_rank  # noqa: F401
 
@@ -47,6 +48,31 @@ def test_experts_in_module_lists_come_back_as_a_graph(one_rank, tmp_path):  # no
     assert isinstance(loaded, torch.fx.GraphModule)
     tokens = torch.arange(15).reshape(3, 5)
     torch.testing.assert_close(loaded(tokens=tokens), source.model(tokens), rtol=1e-5, atol=1e-5)
+
+
+READ = """
+from tests.passes.analysis.tracing.block_styles import {style}
+from tests.passes.analysis.tracing.dispatch_styles import tokens
+from tests.passes.analysis.tracing.style_table import build
+
+
+def build_model():
+    return build({style})
+
+
+def example_inputs():
+    return tokens(2, 16)
+"""
+"""A model whose blocks' own code is read, because fx cannot trace it."""
+
+
+@pytest.mark.parametrize("style", ["NormInside", "FunctionalNorm", "ExpertDict", "Groups"])
+def test_blocks_that_are_read_come_back_too(one_rank, tmp_path, style):  # noqa: F811
+    (tmp_path / "read.py").write_text(READ.format(style=style))
+    source = optimized(tmp_path / "out", str(tmp_path / "read.py"))
+    loaded = load_model(tmp_path / "out", group=one_rank.process_group)
+    inputs = tokens(3, 11, seed=5)
+    torch.testing.assert_close(loaded(**inputs), source.model(**inputs), rtol=1e-5, atol=1e-5)
 
 
 def test_tied_weights_stay_tied(one_rank, tmp_path):  # noqa: F811
