@@ -8,7 +8,7 @@ Axes: T tokens, E experts, H hidden size.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from craftc.runtime.block_copy import BlockCopy, other_modules, unshared
+from craftc.runtime.expert_calls import ExpertCalls
 
 _SCALE = {torch.float16: 2.0**12}
 _FUNCTION = "function "
@@ -92,15 +93,16 @@ class Passes:
 class BlockPasses:
     """Runs a block with stand-ins for its experts: once with zeros, and once for every `width` experts."""
 
-    def __init__(self, block: nn.Module, experts: Sequence[str], width: int, extras: int) -> None:
-        """width: number of features that the experts map to as many; extras: outputs of an expert after its first."""
-        self._copy = BlockCopy(block, experts)
+    def __init__(self, block: nn.Module, called: Mapping[str, ExpertCalls], experts: int, width: int) -> None:
+        """called: the modules in the block that hold experts, by path, and what their calls mean; experts: their
+        number; width: number of features that the experts map to as many."""
+        self._copy = BlockCopy(block, tuple(called))
         self._pass = _Pass()
         self.width = width
-        self.experts = len(experts)
-        for number, expert in enumerate(self._copy.experts):
-            self._copy.set_forward(expert, _StandIn(number, extras, self._pass))
-        for path, module in other_modules(self._copy.block, experts):
+        self.experts = experts
+        for module, calls in zip(self._copy.experts, called.values(), strict=True):
+            self._copy.set_forward(module, _StandIn(calls, self._pass))
+        for path, module in other_modules(self._copy.block, tuple(called)):
             if "forward" not in vars(module):
                 self._copy.set_forward(module, _Remembering(path, module, self._pass))
 
@@ -152,17 +154,17 @@ def weights_of(rest_TH: Tensor, marked: Sequence[tuple[range, Tensor]]) -> Tenso
 
 
 class _StandIn:
-    """The forward of one expert's stand-in: zeros, or a multiple of its unit vector, for every row."""
+    """The forward of a stand-in for experts: zeros, or a multiple of its expert's unit vector, for every row."""
 
-    def __init__(self, number: int, extras: int, shared: _Pass) -> None:
-        self.number, self.extras, self.shared = number, extras, shared
+    def __init__(self, calls: ExpertCalls, shared: _Pass) -> None:
+        self.calls, self.shared = calls, shared
 
-    def __call__(self, rows: Tensor) -> Any:
-        output = torch.zeros_like(rows)
-        if self.number in self.shared.marked:
-            output[..., self.number - self.shared.marked.start] = _SCALE.get(rows.dtype, _WIDE_SCALE)
-        # What else an expert returns must not matter: if the block uses it, its output is NaN.
-        return (output, *(output.new_tensor(torch.nan) for _ in range(self.extras))) if self.extras else output
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given = (*args, *kwargs.values())
+        rows_PH, expert_P = self.calls.rows(given)
+        feature_P = torch.where(expert_P < self.shared.marked.stop, expert_P - self.shared.marked.start, -1)
+        unit_PH = torch.arange(rows_PH.shape[1], device=rows_PH.device) == feature_P[:, None]
+        return self.calls.output(given, unit_PH.to(rows_PH.dtype) * _SCALE.get(rows_PH.dtype, _WIDE_SCALE))
 
 
 class _Remembering:
@@ -177,15 +179,14 @@ class _Remembering:
         self.shared.calls[self.path] += 1
         if not self.module.training and call in self.shared.returned:
             output, versions = self.shared.returned[call]
-            now = _versions(output)
-            if all(then == version for then, version in zip(versions, now, strict=True)):  # else it was written to
+            if versions == versions_of(output):  # else it was written to
                 return output
         output = type(self.module).forward(self.module, *args, **kwargs)
-        self.shared.returned.setdefault(call, (output, _versions(output)))
+        self.shared.returned.setdefault(call, (output, versions_of(output)))
         return output
 
 
-def _versions(output: Any) -> list[float]:
+def versions_of(output: Any) -> list[float]:
     """Grow with every write in place; NaN, which equals nothing, for tensors of inference mode, which have none."""
     tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
     return [float("nan") if tensor.is_inference() else tensor._version for tensor in tensors]

@@ -5,13 +5,23 @@ Axes: T tokens, K experts per token, E experts, H hidden size.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from craftc.runtime.block_passes import BlockPasses, Passes, TensorSource, weights_of
+
+
+class BlockReading(Protocol):
+    """A block taken apart into what comes before and after its experts."""
+
+    def with_experts(
+        self, experts: nn.Module, tensors: tuple[Tensor, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, Tensor]:
+        """The block's output with `experts`, which has the experts ABI, and the indices that they got. tensors: the
+        block's own."""
 
 
 class BlockRouting(nn.Module):
@@ -42,6 +52,13 @@ class BlockRouting(nn.Module):
         marked = [(experts, rows_of(leaves_of(output)[self.leaf])) for experts, output in found.marked]
         weight_TE = weights_of(rows_of(leaves_of(found.rest)[self.leaf]), marked)
         return hidden_TH, *chosen(weight_TE), found.rest
+
+    def with_experts(
+        self, experts: nn.Module, tensors: tuple[Tensor, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, Tensor]:
+        """See `BlockReading`."""
+        hidden_TH, index_TK, weight_TK, rest = self(tensors, *args, **kwargs)
+        return add_to_leaf(rest, self.leaf, experts(hidden_TH, index_TK, weight_TK)), index_TK
 
 
 def chosen(weight_TE: Tensor) -> tuple[Tensor, Tensor]:

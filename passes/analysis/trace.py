@@ -13,11 +13,12 @@ from torch.utils import _pytree as pytree
 
 from craftc.errors import BadInput, Unsupported, one_line
 from craftc.models.module_state import same_state
-from craftc.passes.analysis.tracing.block_graph import blocks_to_read, read_blocks, whole_model
-from craftc.passes.analysis.tracing.experts import ExpertsModule, find_experts
+from craftc.passes.analysis.tracing.block_graph import blocks_of, blocks_to_read, read_blocks, whole_model
+from craftc.passes.analysis.tracing.experts import ExpertsModule, find_experts, is_named_experts
 from craftc.passes.analysis.tracing.model import call_model, trace_model
 from craftc.passes.analysis.tracing.module_lists import fuse_module_lists
 from craftc.passes.analysis.tracing.source_lines import reason_with_line
+from craftc.passes.analysis.tracing.stacked import find_stacked, overlap
 from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation, NearMiss, no_moe_layer, updated
 
@@ -48,25 +49,29 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[fx.GraphModule, 
     """The graph of `model(**inputs)`, and the experts that could not become a node of their own."""
     _check_inputs(model, inputs)
     experts, near_misses = find_experts(model)
-    if not experts and not near_misses:
+    stacked = find_stacked(model, experts)
+    if not experts and not near_misses and not stacked:
         raise BadInput(no_moe_layer(type(model).__name__, ()))
     try:
         graph_module, missed = _traced(model, inputs, experts, near_misses)
     except Exception as error:
         _check_runs(model, inputs)
-        if not _is_one_block(experts):
+        if not _is_one_block(experts + stacked):
             raise Unsupported(
                 f"{type(model).__name__}: its forward cannot be traced: {reason_with_line(error)}"
             ) from error
-        graph_module, missed = whole_model(model, inputs), (NearMiss(experts[0].path, reason_with_line(error)),)
-    blocks = blocks_to_read(model, experts, missed)
+        only = (*experts, *stacked)[0]
+        graph_module, missed = whole_model(model, inputs), (NearMiss(only.path, reason_with_line(error)),)
+    blocks = blocks_to_read(model, experts, missed) | blocks_of(model, stacked)
     if not blocks:
         return graph_module, near_misses + missed
     leaves, others = _with_leaves(model, inputs, experts, near_misses, blocks)
+    unsure = {module.path for module in stacked} - {miss.name for miss in near_misses}
     read, unread = read_blocks(leaves, inputs, tuple(blocks))
-    if len(unread) == len(blocks):  # then what was traced is worth more than calls of the whole blocks
-        return graph_module, near_misses + others + unread
-    return read, near_misses + others + unread
+    kept = tuple(miss for miss in near_misses if not any(overlap(miss.name, module.path) for module in blocks))
+    said = tuple(_both(near_misses, miss) for miss in unread if miss.name not in unsure or is_named_experts(miss.name))
+    # If nothing could be read, what was traced is worth more than calls of the whole blocks.
+    return graph_module if len(unread) == len(blocks) else read, kept + others + said
 
 
 def _traced(
@@ -108,9 +113,15 @@ def _with_leaves(
     return _traced(model, inputs, kept, outside + leaves)
 
 
+def _both(near_misses: tuple[NearMiss, ...], unread: NearMiss) -> NearMiss:
+    """What was wrong at first sight, and why reading did not help."""
+    first = next((f"{miss.reason}; and " for miss in near_misses if miss.name == unread.name), "")
+    return NearMiss(unread.name, f"{first}{unread.reason}")
+
+
 def _is_one_block(experts: tuple[ExpertsModule, ...]) -> bool:
-    """Whether the model is a single block that dispatches to a ModuleList."""
-    return len(experts) == 1 and experts[0].layout == "module_list" and "." not in experts[0].path
+    """Whether the model is a single block that dispatches to its experts."""
+    return len(experts) == 1 and experts[0].layout != "fused" and "." not in experts[0].path
 
 
 def _check_inputs(model: nn.Module, inputs: Mapping[str, Any]) -> None:

@@ -11,7 +11,9 @@ from torch.utils import _pytree as pytree
 
 from craftc.passes.analysis.tracing.region_check import StandIn, tolerance
 from craftc.runtime.block_copy import BlockCopy, own_tensors, unshared
-from craftc.runtime.block_routing import BlockRouting, add_to_leaf, leaves_of
+from craftc.runtime.block_routing import BlockReading, leaves_of
+from craftc.runtime.expert_calls import ExpertCalls
+from craftc.runtime.local_experts import expert_count
 from craftc.runtime.module_list_experts import ModuleListExperts
 
 _TRIALS = 8
@@ -19,33 +21,36 @@ _TRIALS = 8
 
 
 class BlockCheck:
-    """Compares a block with its routing, call by call, on copies of its buffers and with the same random numbers."""
+    """Compares a block with its reading, call by call, on copies of its buffers and with the same random numbers."""
 
-    def __init__(self, block: nn.Module, experts: Sequence[str], routing: BlockRouting, extras: int) -> None:
-        """extras: outputs of an expert after its first, which must not matter."""
-        self._block, self._experts, self._routing, self._extras = block, tuple(experts), routing, extras
+    def __init__(
+        self, block: nn.Module, called: Mapping[str, ExpertCalls], experts: nn.Module, reading: BlockReading
+    ) -> None:
+        """called: the modules in the block that hold experts, by path; experts: all of them behind the experts ABI."""
+        self._block, self._called, self._experts, self._reading = block, called, experts, reading
 
-    def why_not_equal(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    def why_not_equal(self, width: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """The comparison that fails, or None: with the block's own experts on these arguments, and with stand-ins, each
-        a row-wise map of its own, on these and on random tokens, until every expert had some."""
-        real = [self._block.get_submodule(path) for path in self._experts]
+        a row-wise map of its own, on these and on random tokens, until every expert had some. width: features of the
+        experts' rows."""
         everything = dict(self._block.named_parameters()) | dict(self._block.named_buffers())
-        copied = BlockCopy(self._block, self._experts)
+        copied = BlockCopy(self._block, tuple(self._called))
         # Matrix products of other numbers of rows round differently; stand-ins work element by element.
-        if reason := self._compare(copied, everything, real, _loose_tolerance, args, kwargs)[0]:
+        if reason := self._compare(copied, everything, self._experts, _loose_tolerance, args, kwargs)[0]:
             return reason
+        count = expert_count(self._experts)
         example = next(leaf for leaf in leaves_of((args, kwargs)) if _is_float(leaf))
-        stand_ins = self._stand_ins(example)
-        for expert, stand_in in zip(copied.experts, stand_ins, strict=True):
-            copied.set_forward(expert, _with_extras(stand_in, self._extras))
-        own = own_tensors(self._block, self._experts)
+        stand_ins = _stand_ins(count, width, example)
+        for module, calls in zip(copied.experts, self._called.values(), strict=True):
+            copied.set_forward(module, _Mapped(calls, stand_ins))
+        own = own_tensors(self._block, tuple(self._called))
         reached = torch.tensor([], dtype=torch.int64)
         for values in _calls(args, kwargs):
-            reason, indices = self._compare(copied, own, stand_ins, tolerance, *values)
+            reason, indices = self._compare(copied, own, ModuleListExperts(stand_ins), tolerance, *values)
             if reason:
                 return reason
             reached = torch.cat([reached, indices.cpu()]).unique()
-            if len(reached[reached < len(real)]) == len(real):
+            if len(reached[reached < count]) == count:
                 break
         return None
 
@@ -53,28 +58,40 @@ class BlockCheck:
         self,
         copied: BlockCopy,
         tensors: Mapping[str, Tensor],
-        experts: Sequence[nn.Module],
+        experts: nn.Module,
         allowed: Callable[[torch.dtype], float],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> tuple[str | None, Tensor]:
         """The difference, if it is too large, and the experts that had tokens."""
-        own = tuple(unshared(tensor) for tensor in own_tensors(self._block, self._experts).values())
+        own = tuple(unshared(tensor) for tensor in own_tensors(self._block, tuple(self._called)).values())
         expected = _seeded(
             lambda: copied.run({name: unshared(tensor) for name, tensor in tensors.items()}, args, kwargs)
         )
-        hidden_TH, index_TK, weight_TK, rest = _seeded(lambda: self._routing(own, *args, **kwargs))
-        routed_TH = ModuleListExperts(experts)(hidden_TH, index_TK, weight_TK)
-        got = add_to_leaf(rest, self._routing.leaf, routed_TH)
+        got, indices = _seeded(lambda: self._reading.with_experts(experts, own, args, kwargs))
         for ours, theirs in zip(leaves_of(got), leaves_of(expected), strict=True):
             if isinstance(theirs, Tensor) and (reason := _why_different(ours, theirs, allowed)):
-                return reason, index_TK.unique()
-        return None, index_TK.unique()
+                return reason, indices.unique()
+        return None, indices.unique()
 
-    def _stand_ins(self, like: Tensor) -> list[nn.Module]:
-        generator = torch.Generator().manual_seed(0)
-        width = self._routing.passes.width
-        return [StandIn(width, like.dtype, generator).to(like.device) for _ in self._experts]
+
+class _Mapped:
+    """The forward of a module that holds experts, with every row mapped by its expert's stand-in."""
+
+    def __init__(self, calls: ExpertCalls, stand_ins: Sequence[StandIn]) -> None:
+        self._calls = calls
+        self._scale_EH = torch.stack([stand_in.scale for stand_in in stand_ins])
+        self._shift_EH = torch.stack([stand_in.shift for stand_in in stand_ins])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given = (*args, *kwargs.values())
+        rows_PH, expert_P = self._calls.rows(given)
+        return self._calls.output(given, rows_PH * self._scale_EH[expert_P] + self._shift_EH[expert_P])
+
+
+def _stand_ins(experts: int, width: int, like: Tensor) -> list[StandIn]:
+    generator = torch.Generator().manual_seed(0)
+    return [StandIn(width, like.dtype, generator).to(like.device) for _ in range(experts)]
 
 
 def _why_different(got: Tensor, expected: Tensor, tolerance_of: Callable[[torch.dtype], float]) -> str | None:
@@ -94,12 +111,6 @@ def _why_different(got: Tensor, expected: Tensor, tolerance_of: Callable[[torch.
 
 def _loose_tolerance(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps ** 0.5
-
-
-def _with_extras(stand_in: nn.Module, extras: int) -> Callable[[Tensor], Any]:
-    if not extras:
-        return stand_in
-    return lambda rows: (stand_in(rows), *(rows.new_tensor(torch.nan) for _ in range(extras)))
 
 
 def _calls(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:

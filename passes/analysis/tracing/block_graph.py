@@ -15,12 +15,15 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from craftc.passes.analysis.tracing.block_reading import BlockCall, read_block
+from craftc.passes.analysis.tracing.block_reading import Read, read_block
+from craftc.passes.analysis.tracing.block_watch import BlockCall
 from craftc.passes.analysis.tracing.experts import ExpertsModule
+from craftc.passes.analysis.tracing.stacked import block_of
 from craftc.passes.compilation import NearMiss
 from craftc.runtime.block_copy import own_tensors, unshared
+from craftc.runtime.block_recording import BlockReplay, Recording
 from craftc.runtime.block_routing import BlockRouting, add_to_leaf
-from craftc.runtime.module_list_experts import ModuleListExperts, expert_modules
+from craftc.runtime.module_list_experts import expert_modules
 
 WHOLE_MODEL = "whole_model"
 """Target of the only call in the graph of `whole_model`; its path in the model is empty."""
@@ -29,23 +32,19 @@ WHOLE_MODEL = "whole_model"
 def blocks_to_read(
     model: nn.Module, experts: Sequence[ExpertsModule], missed: Sequence[NearMiss]
 ) -> dict[ExpertsModule, str]:
-    """The lists of experts among those missed, each with the path of the block that dispatches to it.
+    """The lists of experts among those missed, each with the path of the block that dispatches to it."""
+    names = {miss.name for miss in missed}
+    return blocks_of(model, [module for module in experts if module.layout == "module_list" and module.path in names])
+
+
+def blocks_of(model: nn.Module, experts: Sequence[ExpertsModule]) -> dict[ExpertsModule, str]:
+    """The path of the block of each.
 
     None for a model on the meta device: a block's code can be read only where it runs.
     """
     if any(parameter.is_meta for parameter in model.parameters()):
         return {}
-    names = {miss.name for miss in missed}
-    lists = [module for module in experts if module.layout == "module_list" and module.path in names]
-    return {module: _block_of(model, module.path) for module in lists}
-
-
-def _block_of(model: nn.Module, path: str) -> str:
-    """The nearest module above `path` that has a forward (a list of lists has none)."""
-    owner = path.rpartition(".")[0]
-    while owner and type(model.get_submodule(owner)).forward is nn.Module.forward:
-        owner = owner.rpartition(".")[0]
-    return owner
+    return {module: block_of(model, module.path) for module in experts}
 
 
 def read_blocks(
@@ -56,33 +55,35 @@ def read_blocks(
     A list's block is the leaf of the graph that holds it. Runs the graph once, in a copy of its buffers' values.
     """
     missed: list[NearMiss] = []
-    block_of: dict[fx.Node, ExpertsModule] = {}
+    experts_of: dict[fx.Node, ExpertsModule] = {}
     for module in lists:
         calls = [node for node in graph_module.graph.nodes if node.op == "call_module" and _holds(node, module.path)]
         if len(calls) != 1:
             missed.append(NearMiss(module.path, _called(len(calls))))
-        elif (other := block_of.get(calls[0])) is not None:
+        elif (other := experts_of.get(calls[0])) is not None:
             missed.append(NearMiss(module.path, f"its block {_path(calls[0])} also dispatches to {other.path}"))
         else:
-            block_of[calls[0]] = module
-    arguments = _arguments(graph_module, inputs, list(block_of))
+            experts_of[calls[0]] = module
+    arguments = _arguments(graph_module, inputs, list(experts_of))
     modules: dict[str, Any] = {}
-    for node, module in block_of.items():
+    for node, module in experts_of.items():
         block = graph_module.get_submodule(str(node.target))
-        experts = experts_in(block, module.path.removeprefix(_prefix(node)))
-        routing = read_block(BlockCall(block, experts, *arguments[node]))
-        if isinstance(routing, str):
-            missed.append(NearMiss(module.path, routing))
+        path = module.path.removeprefix(_prefix(node))
+        paths = (path,) if module.layout == "stacked" else experts_in(block, path)
+        call = BlockCall(block, paths, module.experts, *arguments[node])
+        read = read_block(call)
+        if isinstance(read, str):
+            missed.append(NearMiss(module.path, read))
         else:
-            modules |= _replace(graph_module.graph, node, module.path, block, experts, routing, arguments[node])
+            modules |= _replace(graph_module.graph, node, module.path, call, read)
     if not modules:
         return graph_module, tuple(missed)
     for node in graph_module.graph.nodes:
         if node.op in ("call_module", "get_attr") and node.target not in modules:
             modules[node.target] = operator.attrgetter(node.target)(graph_module)
-    read = fx.GraphModule(modules, graph_module.graph, class_name=type(graph_module).__name__)
-    read.training = graph_module.training
-    return read, tuple(missed)
+    replaced = fx.GraphModule(modules, graph_module.graph, class_name=type(graph_module).__name__)
+    replaced.training = graph_module.training
+    return replaced, tuple(missed)
 
 
 def whole_model(model: nn.Module, inputs: Mapping[str, Any]) -> fx.GraphModule:
@@ -150,37 +151,36 @@ def _arguments(
     return seen
 
 
-def _replace(
-    graph: fx.Graph,
-    node: fx.Node,
-    path: str,
-    block: nn.Module,
-    experts: tuple[str, ...],
-    routing: BlockRouting,
-    arguments: tuple[tuple[Any, ...], dict[str, Any]],
-) -> dict[str, Any]:
-    """Put the routing and the experts at `path` in place of the block's call; returns what the new nodes call."""
-    own = {f"{_prefix(node)}{name}": tensor for name, tensor in own_tensors(block, experts).items()}
+def _replace(graph: fx.Graph, node: fx.Node, path: str, call: BlockCall, read: Read) -> dict[str, Any]:
+    """Put the block's part before its experts, the experts at `path`, and its part after them in place of its call;
+    returns what the new nodes call."""
+    own = {f"{_prefix(node)}{name}": tensor for name, tensor in own_tensors(call.block, call.experts).items()}
     with torch.no_grad():
-        example = routing(tuple(unshared(tensor) for tensor in own.values()), *arguments[0], **arguments[1])
-    name = "routing"
-    while hasattr(block, name):
-        name += "_"
+        example = read.block(tuple(unshared(tensor) for tensor in own.values()), *call.args, **call.kwargs)
+    before, after = (f"{_prefix(node)}{_free_name(call.block, name)}" for name in ("routing", "combination"))
+    modules = {**own, before: read.block, path: read.experts}
     with graph.inserting_before(node):
         tensors = tuple(_create(graph, "get_attr", target, (), tensor) for target, tensor in own.items())
-        routed = _create(graph, "call_module", f"{_prefix(node)}{name}", (tensors, *node.args), example, node.kwargs)
-        parts = [
+        routed = _create(graph, "call_module", before, (tensors, *node.args), example, node.kwargs)
+        hidden, indices, weights, rest = (
             _create(graph, "call_function", operator.getitem, (routed, number), part)
             for number, part in enumerate(example)
-        ]
-        called = _create(graph, "call_module", path, tuple(parts[:3]), example[0])
-        result = graph.call_function(add_to_leaf, (parts[3], routing.leaf, called))
+        )
+        called = _create(graph, "call_module", path, (hidden, indices, weights), example[0])
+        if isinstance(read.block, BlockRouting):
+            result = graph.call_function(add_to_leaf, (rest, read.block.leaf, called))
+        else:
+            modules[after] = BlockReplay(read.block.block, read.block.tensor_names)
+            result = graph.create_node("call_module", after, (tensors, rest, called, *node.args), node.kwargs)
     result.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(result)
     graph.erase_node(node)
-    list_of_experts = ModuleListExperts(block.get_submodule(expert) for expert in experts)
-    list_of_experts.training = block.training
-    return {**own, str(routed.target): routing, path: list_of_experts}
+    read.experts.training = call.block.training
+    return modules
+
+
+def _free_name(block: nn.Module, name: str) -> str:
+    return _free_name(block, f"{name}_") if hasattr(block, name) else name
 
 
 def _create(
@@ -192,4 +192,6 @@ def _create(
 
 
 def _shape_only(value: Any) -> Any:
+    if isinstance(value, Recording):
+        return None  # it holds tensors of the example
     return value.to("meta") if isinstance(value, torch.Tensor) else value

@@ -13,6 +13,7 @@ from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
 from craftc.passes import pipelines
 from craftc.passes.analysis.find_moe_layers import experts_nodes
+from craftc.passes.analysis.tracing.model import call_model
 from craftc.passes.compilation import NearMiss
 from examples.plain_moe import model as plain_moe
 from tests.model_families import FAMILIES, build_family, example_inputs
@@ -214,9 +215,23 @@ def test_near_misses_name_the_condition_and_the_numbers(block, reason):
     assert re.search(reason, the_reason(block()))
 
 
-def test_llama4_has_no_layer_craftc_can_handle():
+def test_llama4_whose_experts_take_every_token_scaled_is_read_from_its_calls():
     model, inputs = build_family("llama4_text")
-    _, layers, misses = analysed(model, inputs)
+    graph_module, layers, misses = analysed(model, inputs)
+    assert misses == ()
+    assert [layer.name for layer in layers] == [f"model.layers.{block}.feed_forward.experts" for block in range(3)]
+    rows: list[int] = []
+    experts = graph_module.get_submodule(layers[0].name)
+    experts.register_forward_hook(lambda _, args, output: rows.append(len(args[0])))
+    with torch.no_grad():
+        torch.testing.assert_close(graph_module(**inputs), call_model(model, inputs), rtol=1e-5, atol=1e-6)
+    tokens = inputs["input_ids"].numel()
+    assert tokens < rows[0] <= tokens + layers[0].experts, "a row per token, and one of zeros per expert"
+
+
+def test_llama4_without_weights_has_no_layer_craftc_can_handle():
+    model, inputs = build_family("llama4_text")
+    _, layers, misses = analysed(model.to("meta"), {name: value.to("meta") for name, value in inputs.items()})
     assert layers == ()
-    assert [miss.name for miss in misses] == [f"model.layers.{block}.feed_forward.experts" for block in range(3)]
     assert all(miss.reason.startswith("forward takes 1 argument(s)") for miss in misses)
+    assert len(misses) == 3

@@ -130,14 +130,13 @@ def test_plain_moe_is_bit_equal_with_one_experts_node_a_layer():
     assert not hasattr(model.get_submodule("blocks.1.mlp.experts"), "num_experts")
 
 
-def test_llama4_is_traced_and_reported():
+def test_llama4_is_traced_around_its_blocks():
     model, inputs = build_family("llama4_text")
     graph_module, near_misses = trace(model, inputs)
-    assert [miss.name for miss in near_misses] == [f"model.layers.{block}.feed_forward.experts" for block in range(3)]
-    assert "forward takes 1 argument" in near_misses[0].reason
+    assert near_misses == ()
     targets = [node.target for node in graph_module.graph.nodes]
     assert "model.layers.0.feed_forward.experts" in targets
-    assert "model.layers.0.feed_forward.router" in targets
+    assert "model.layers.0.feed_forward.router.weight" in targets
 
 
 def test_a_bare_moe_block_is_a_model():
