@@ -28,9 +28,10 @@ WIDTH = (
     "moe_ffn_hidden_size",
     "expert_intermediate_size",
     "routed_expert_intermediate_size",
-    "ffn_hidden_size",
 )
 """Names of an expert's intermediate size, before `intermediate_size`."""
+_DENSE_WIDTH = ("dense_intermediate_size", "intermediate_size_mlp")
+"""Names of the intermediate size of dense layers, where `intermediate_size` is that of experts."""
 EXPERT_INPUT = ("moe_latent_size", "moe_hidden_size", "moe_latent_dim", "moe_input_size")
 """Names of the size of what experts take, where it is not the hidden size."""
 HIDDEN = ("hidden_size", "d_model", "n_embd", "hidden_dim", "dim")
@@ -81,14 +82,18 @@ def count(config: Config, key: str, largest: int = MAX_LAYERS) -> int:
     return value
 
 
-def expert_width_names(config: Config) -> Sequence[str]:
+def expert_width_names(config: Config, other: str | None) -> Sequence[str]:
     """The names under which `config` has the intermediate size of experts.
 
-    Raises BadInput if a name that is not known here may be it.
+    other: the name of theirs in this architecture if there is none that is named for experts.
+
+    Raises BadInput if the size has no name that is sure.
     """
     if present(config, WIDTH):
-        return present(config, WIDTH)[:1]
-    others = [
+        return present(config, WIDTH)
+    if other is not None:
+        return (other,)
+    unsure = [
         key
         for key, value in config.items()
         if ("expert" in key or "moe" in key)
@@ -97,8 +102,13 @@ def expert_width_names(config: Config) -> Sequence[str]:
         and value is not None
         and key not in EXPERT_INPUT
     ]
-    if others:
+    if unsure:
         raise BadInput(
-            f"{others[0]} may be the intermediate size of experts, but is not known here; give --expert-bytes"
+            f"{unsure[0]} may be the intermediate size of experts, but is not known here; give --expert-bytes"
+        )
+    if not present(config, _DENSE_WIDTH):
+        raise BadInput(
+            f"{WIDTH[0]} is missing: it is the intermediate size of experts (intermediate_size is that of dense "
+            f"layers); add it, or give --expert-bytes"
         )
     return ("intermediate_size",)

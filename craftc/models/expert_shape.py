@@ -17,6 +17,7 @@ from craftc.models.config_fields import (
 )
 from craftc.models.expert_matrix import ExpertMatrix
 from craftc.models.family_facts import UNKNOWN_BLOCKS, FamilyFacts
+from craftc.models.sparse_layers import sparse_layers
 
 _SPELLINGS = {
     "gate": ("gate_proj", "w1", "gate_up_proj"),
@@ -59,13 +60,20 @@ class ExpertShape:
         )
 
 
-def expert_shapes(config: Config, facts: FamilyFacts, layers: int) -> list[ExpertShape]:
-    """The shape of an expert in each of `layers` decoder layers. Raises BadInput naming the field that is wrong."""
+def expert_shapes(config: Config, facts: FamilyFacts | None, layers: int) -> list[ExpertShape]:
+    """The shape of an expert in each of `layers` decoder layers. Raises BadInput naming the field that is wrong.
+
+    facts: of the architecture, or None if it is known by its fields alone.
+    """
     hidden = number(config, present(config, EXPERT_INPUT) or HIDDEN, MAX_SIZE)
-    gated = facts.gated and config.get("mlp_hidden_act") != "relu2"
+    if facts is not None:
+        width = facts.width
+    else:  # where nothing tells dense layers from sparse ones, there is only one kind of intermediate size
+        width = "intermediate_size" if sparse_layers(config, layers, None) is None else None
+    gated = (facts is None or facts.gated) and config.get("mlp_hidden_act") != "relu2"
     return [
-        ExpertShape(hidden, width, gated, facts.biased)
-        for width in numbers(config, expert_width_names(config), MAX_SIZE, layers)
+        ExpertShape(hidden, size, gated, facts is not None and facts.biased)
+        for size in numbers(config, expert_width_names(config, width), MAX_SIZE, layers)
     ]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from craftc.errors import BadInput
 from craftc.models.checkpoint_headers import stored_expert_bytes
 from craftc.models.expert_shape import block_paths, expert_shapes
-from craftc.models.family_facts import FAMILIES, UNKNOWN
+from craftc.models.family_facts import FAMILIES
 from craftc.models.given_sizes import GivenSizes
 from craftc.models.quantization import Quantization, quantization_of, stated_quantization
 from craftc.models.quantization_settings import GIVE_SIZE
@@ -87,7 +87,7 @@ class _StatedSizes:
         self._facts = FAMILIES.get(text.model_type)
         self._quantization = None if settings is None else quantization_of(*settings)
         self._plain = plain_bytes(text)
-        self._shapes = expert_shapes(text.fields, self._facts or UNKNOWN, hidden_layers)
+        self._shapes = expert_shapes(text.fields, self._facts, hidden_layers)
 
     def expert_bytes(self, layer: LayerExperts) -> int:
         """Bytes of one expert of `layer`. Raises BadInput if its experts differ."""

@@ -21,6 +21,8 @@ class FamilyFacts:
     """Other names of the block, in checkpoints."""
     gated: bool = True
     """Whether experts have gate, up and down matrices, or only up and down."""
+    width: str | None = None
+    """Field with the intermediate size of experts, where no field is named for theirs."""
     biased: bool = False
     """Whether experts have a bias for each matrix."""
     stack: str = "model.layers"
@@ -29,9 +31,10 @@ class FamilyFacts:
     """Field with the number of decoder layers, where a config has two that differ."""
 
 
-_MIXTRAL = FamilyFacts(stored_blocks=("block_sparse_moe",))
-_GRANITE = FamilyFacts(block="block_sparse_moe")
-_FEED_FORWARD = FamilyFacts(block="feed_forward")
+_MIXTRAL = FamilyFacts(stored_blocks=("block_sparse_moe",), width="intermediate_size")
+_GRANITE = FamilyFacts(block="block_sparse_moe", width="intermediate_size")
+_FEED_FORWARD = FamilyFacts(block="feed_forward", width="intermediate_size")
+_OLMOE = FamilyFacts(width="intermediate_size")
 _FIRST_DENSE = FamilyFacts(dense_first=1)
 _TWO_DENSE = FamilyFacts(dense_first=2)
 _THREE_DENSE = FamilyFacts(dense_first=3)
@@ -40,18 +43,19 @@ _ALL_SPARSE = FamilyFacts()
 FAMILIES: Mapping[str, FamilyFacts] = {
     **dict.fromkeys(
         (
-            "aria_text", "cohere2_moe", "deepseek_v2", "dots1", "flex_olmo", "inkling2_loop_text",
+            "deepseek_v2", "dots1", "inkling2_loop_text",
             "inkling2_text", "inkling_text", "kolibri1", "lara_mini", "mellum", "mistral4",
-            "muse_spark_text", "olmoe", "qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5_moe_text",
+            "muse_spark_text", "qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5_moe_text",
             "qwen3_omni_moe_text", "qwen3_vl_moe_text", "solar_open", "qwen4_exp_text", "zaya",
         ),
         _ALL_SPARSE,
     ),
+    **dict.fromkeys(("aria_text", "cohere2_moe", "flex_olmo", "hunyuan_v1_moe", "jetmoe", "olmoe"), _OLMOE),
     **dict.fromkeys(("mixtral", "minimax", "minimax_m2", "phimoe"), _MIXTRAL),
     **dict.fromkeys(("minimax_m3", "minimax_m3_vl_text"), _MIXTRAL),
     **dict.fromkeys(("granitemoe", "granitemoehybrid", "granitemoeshared", "granitemoe_swa"), _GRANITE),
     **dict.fromkeys(("llama4_text", "jamba"), _FEED_FORWARD),
-    **dict.fromkeys(("gpt_oss", "openai_privacy_filter"), FamilyFacts(biased=True)),
+    **dict.fromkeys(("gpt_oss", "openai_privacy_filter"), FamilyFacts(biased=True, width="intermediate_size")),
     **dict.fromkeys(
         (
             "afmoe", "axk1", "axk2", "dots3_note_text", "exaone_moe", "glm4_moe", "glm4_moe_lite", "glm4v_moe_text",
@@ -69,7 +73,7 @@ FAMILIES: Mapping[str, FamilyFacts] = {
     "deepseek_v4": FamilyFacts(stored_blocks=("ffn",)),
     "gemma4_text": FamilyFacts(block=None, stored_blocks=("moe",)),
     "lfm2_moe": FamilyFacts(dense_first=2, block="feed_forward"),
-    "dbrx": FamilyFacts(block="ffn", stack="transformer.blocks"),
+    "dbrx": FamilyFacts(block="ffn", stack="transformer.blocks", width="ffn_hidden_size"),
     "nemotron_h": FamilyFacts(dense_first=None, block="mixer", gated=False),
 }  # fmt: skip
 UNKNOWN_BLOCKS = ("mlp", "block_sparse_moe", "feed_forward", "moe", "ffn", "mixer")

@@ -94,6 +94,8 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _fits(entry: str, name: str, field: str) -> bool:
+    if "gate_up" in name and "gate_up" not in entry:
+        return False  # `.*up_proj` means the up matrix, and not both in one
     if entry.startswith("re:") or _REGEX_SIGNS.search(entry):
         pattern = _regex(entry.removeprefix("re:"), field, entry)
         return any(pattern.match(root + path) for path in _experts_and_within(name) for root in _ROOTS)
