@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from craftc.cli.given_config import Mtp, given_config, given_sizes
 from craftc.cli.options import ExpertBytes, GpusOfPlacement, Loads, LoadsFormat, ModelConfig, Nodes, OutputFormat
 from craftc.cli.outcome import Format, Result
 
@@ -31,6 +32,7 @@ def evaluate(
     gpus: GpusOfPlacement = None,
     nodes: Nodes = 1,
     model_config: ModelConfig = None,
+    mtp: Mtp = False,
     expert_bytes: ExpertBytes = None,
     picture: Annotated[
         Path | None,
@@ -58,13 +60,15 @@ def evaluate(
 
     measured = read_loads(loads, loads_format)
     if placement_format is None:
-        if gpus is not None or model_config is not None or expert_bytes:
-            raise BadInput("--gpus, --model-config and --expert-bytes go with --as: a plan file holds all three")
+        if gpus is not None or model_config is not None or expert_bytes or mtp:
+            raise BadInput(
+                "--gpus, --model-config, --mtp and --expert-bytes go with --as: a plan file holds all of them"
+            )
         judged = read_plan(plan)
     else:
         if gpus is None:
             raise BadInput("--as needs --gpus G: a placement file does not say how many ranks it is for")
-        measured, layers, hidden_layers = _model(measured, model_config, expert_bytes)
+        measured, layers, hidden_layers = _model(measured, model_config, expert_bytes, mtp)
         judged = read_placement(plan, placement_format, Topology(gpus, nodes), layers, hidden_layers)
     evaluation = evaluate_plan(judged, measured)
     if picture is not None:
@@ -75,17 +79,16 @@ def evaluate(
 
 
 def _model(
-    loads: LoadProfile, model_config: Path | None, expert_bytes: list[str] | None
+    loads: LoadProfile, model_config: Path | None, expert_bytes: list[str] | None, mtp: bool
 ) -> tuple[LoadProfile, tuple[MoELayer, ...], int | None]:
     """Loads with the model's names, its MoE layers, and its decoder layers if known."""
     from craftc.errors import BadInput
     from craftc.loads.name_layers import layers_of_loads, name_layers
-    from craftc.models.given_sizes import parse_given_sizes, sized
-    from craftc.models.model_config import read_model_config
+    from craftc.models.given_sizes import sized
 
-    given = parse_given_sizes(expert_bytes or ())
-    if model_config is not None:
-        config = read_model_config(model_config, given)
+    given = given_sizes(expert_bytes)
+    config = given_config(model_config, given, mtp)
+    if config is not None:
         return name_layers(loads, config), config.layers, config.hidden_layers
     if given:
         return loads, sized(layers_of_loads(loads, 1), given), None

@@ -67,6 +67,7 @@ def export(
     from craftc.manifests.padding import pad_plan, padding_cost
     from craftc.manifests.registry import placement_format
     from craftc.manifests.slots import fits
+    from craftc.models.given_sizes import GivenSizes
     from craftc.models.model_config import read_model_config
     from craftc.models.model_file import load_model_source
     from craftc.plans.file import read_plan
@@ -83,11 +84,14 @@ def export(
     if cost is not None:
         written = pad_plan(written, None if loads is None else read_loads(loads), rule)
     source = None if model is None else load_model_source(model)
+    # The number of layers is all that is asked for here: any size does.
+    config = None if model_config is None else read_model_config(model_config, GivenSizes(1))
     exported = export_plan(
         written,
         to,
         output,
-        hidden_layers=None if model_config is None else read_model_config(model_config).hidden_layers,
+        hidden_layers=None if config is None else config.hidden_layers,
+        mtp_layers=0 if config is None else config.mtp_left_out,
         model=None if source is None else source.model,
         example=None if source is None else source.inputs.example,
     )

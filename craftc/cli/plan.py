@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from craftc.cli.command_help import BUDGET, OUTPUT
+from craftc.cli.given_config import Mtp, given_config, given_sizes
 from craftc.cli.options import (
     DEFAULT_PLANNER,
     Budget,
@@ -87,6 +89,7 @@ def plan(
     expert_bytes: ExpertBytes = None,
     loads_format: LoadsFormat = None,
     model_config: ModelConfig = None,
+    mtp: Mtp = False,
     uniform: Uniform = False,
     old: Old = None,
     placement_format: PlacementFormat = None,
@@ -105,24 +108,21 @@ def plan(
 ) -> Result:
     """Plan copies and placement for measured loads.
 
-    Layers and expert sizes come from MODEL, --model-config, --expert-bytes with the loads, or the plan in use (--from);
-    sizes that --expert-bytes gives decide.
+    Layers and expert sizes come from MODEL, --model-config, --expert-bytes with the loads, or the plan in use (--from).
 
     Example:
       craftc plan --loads loads.npz --gpus 8 --budget 2replicas/gpu --expert-bytes 84MiB -o plan.json
     """
     from craftc.budget import parse_budget
     from craftc.loads.read_loads import read_loads
-    from craftc.models.given_sizes import parse_given_sizes
     from craftc.passes.pipelines import planned
     from craftc.planning_options import PlanningOptions, PlanningRequest
-    from craftc.solvers.planners.registry import uniform_name
 
     topology = Topology(gpus, nodes)
-    given = parse_given_sizes(expert_bytes or ())
-    config = _config(model, model_config, given)
+    given = given_sizes(expert_bytes)
+    config = _config(model, model_config, given, mtp)
     recorded = cache(lambda: read_loads(loads, loads_format))
-    planner = uniform_name(planner) if uniform else planner
+    planner = _uniform(planner) if uniform else planner
     options = PlanningOptions(
         planner, solver.value, time_limit, shares.value, groups, validate, objective.value, effort.value, slot_tokens
     )
@@ -130,13 +130,19 @@ def plan(
     options = replace(options, current_plan=in_use, max_move_bytes=_bytes(max_move))
     request = PlanningRequest(topology, parse_budget(budget), options)
     _check_before_work(request, output, curve, per_phase)
-    show = partial(_result, config=config, format=format)
+    show = partial(_result, config=config, recorded=recorded, format=format)
     with shown_progress("read loads") as progress:
         measured, layers, built = _layers(recorded(), model, config, given, options, progress)
         if per_phase:
             return plan_phases(request, measured, layers, built, output, progress, show)
         done = planned(request, measured, layers, model=built, on_pass=progress)
         return show(done, _write(done, output, curve, progress))
+
+
+def _uniform(planner: str) -> str:
+    from craftc.solvers.planners.registry import uniform_name
+
+    return uniform_name(planner)
 
 
 def _check_before_work(request: PlanningRequest, output: Path, curve: Path | None, per_phase: bool) -> None:
@@ -155,14 +161,13 @@ def _check_before_work(request: PlanningRequest, output: Path, curve: Path | Non
             check_writable(path)
 
 
-def _config(model: str | None, model_config: Path | None, given: GivenSizes) -> Config | None:
+def _config(model: str | None, model_config: Path | None, given: GivenSizes, mtp: bool) -> Config | None:
     """The model's config, if it is given. Raises BadInput if the model is given twice."""
     from craftc.errors import BadInput
-    from craftc.models.model_config import read_model_config
 
     if model is not None and model_config is not None:
         raise BadInput("give MODEL or --model-config, not both: each knows the layers and the size of their experts")
-    return None if model_config is None else read_model_config(model_config, given)
+    return given_config(model_config, given, mtp)
 
 
 def _bytes(size: str | None) -> int | None:
@@ -218,8 +223,11 @@ def _write(done: Compilation, output: Path, curve: Path | None, progress: ShownP
     return [str(output), str(curve)]
 
 
-def _result(done: Compilation, files: list[str], config: Config | None, format: Format) -> Result:
+def _result(
+    done: Compilation, files: list[str], config: Config | None, recorded: Callable[[], LoadProfile], format: Format
+) -> Result:
     """The plan; with `--budget auto` also the curve behind its budget, and with `--from` the changes."""
+    from craftc.loads.name_layers import mtp_left_out
     from craftc.models.model_config import groups_hint
     from craftc.plans.diff import diff_plans
     from craftc.plans.file import plan_document
@@ -229,7 +237,9 @@ def _result(done: Compilation, files: list[str], config: Config | None, format: 
     from craftc.report.plan_report import comparison_table, plan_summary, validation_text
 
     options, topology = done.request.options, done.request.topology
-    hints = () if config is None else groups_hint(config, options.expert_groups, topology.nodes)
+    hints: tuple[str, ...] = ()
+    if config is not None:
+        hints = groups_hint(config, options.expert_groups, topology.nodes) + mtp_left_out(recorded(), config)
     warnings = (*done.plan.warnings, *hints)
     document = {"plan": plan_document(done.plan), "files": files, "warnings": list(warnings)}
     parts = [plan_summary(done.plan), comparison_table(done.plan), *filter(None, [validation_text(done.plan)])]

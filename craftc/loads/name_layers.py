@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
-from craftc.models.model_config import ModelConfig
+from craftc.models.model_config import ModelConfig, mtp_hint
 from craftc.models.moe_layer import MoELayer
 
 
@@ -36,15 +36,29 @@ def name_layers(loads: LoadProfile, config: ModelConfig) -> LoadProfile:
     loads = _decoder_layers(loads, config.hidden_layers)
     if loads.layer_indices not in (indices, tuple(range(len(layers)))):
         odd = sorted(set(loads.layer_indices) ^ set(indices))
+        with_mtp = config.mtp_left_out and loads.layers == len(layers) + config.mtp_left_out
         raise BadInput(
             f"loads are of {loads.layers} layers, the model ({config.model_type}) has {len(layers)} MoE layers, "
             f"{indices[0]}..{indices[-1]}; decoder layer {odd[0]} is in only one of the two"
+            + ("; with its multi-token-prediction layers they are as many: give --mtp" if with_mtp else "")
         )
     return replace(
         loads,
         layer_names=tuple(layer.name for layer in layers),
         layer_indices=indices,
         top_k=tuple(layer.top_k for layer in layers),
+    )
+
+
+def mtp_left_out(loads: LoadProfile, config: ModelConfig) -> tuple[str, ...]:
+    """A line about the multi-token-prediction layers that `name_layers` drops, or that are not in `loads`."""
+    dropped = [index for index in loads.layer_indices if index >= config.hidden_layers]
+    if not dropped or len(dropped) == loads.layers:
+        return mtp_hint(config)
+    numbers = f"layer {dropped[0]}" if len(dropped) == 1 else f"layers {dropped[0]}..{dropped[-1]}"
+    return (
+        f"{loads.provenance or 'the loads'}: {numbers} after the last decoder layer (multi-token prediction) left out; "
+        f"a server that needs them in the placement takes a plan made with --mtp",
     )
 
 

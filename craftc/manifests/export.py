@@ -43,24 +43,27 @@ def export_plan(
     path: Path,
     *,
     hidden_layers: int | None = None,
+    mtp_layers: int = 0,
     model: nn.Module | None = None,
     example: dict[str, Any] | None = None,
 ) -> Export:
     """Write `plan` to `path` for the server behind `format_name`; nothing is written unless it reads back as the plan.
 
     hidden_layers: decoder layers of the model, dense ones included, if the file has a row for each; without it, the
-    last MoE layer is assumed to be the last layer. model, example: for the ONNX format only. Raises BadInput, Refused
-    (the server cannot hold the plan), VerificationFailed (a bug in a writer).
+    last MoE layer is assumed to be the last layer. mtp_layers: multi-token-prediction layers that follow, in the plan
+    or not. model, example: for the ONNX format only. Raises BadInput, Refused (the server cannot hold the plan),
+    VerificationFailed (a bug in a writer).
     """
     fmt = placement_format(format_name)
-    source = ExportSource(plan, target_of_plan(plan, hidden_layers), model, example)
+    decoder_layers = hidden_layers if fmt.covers_dense_layers else _with_mtp(plan, hidden_layers, mtp_layers)
+    source = ExportSource(plan, target_of_plan(plan, decoder_layers), model, example)
     if fmt.suffix and path.suffix != fmt.suffix:
         raise BadInput(f"{path}: {fmt.name} recognises the file by its ending: give a name that ends in {fmt.suffix}")
     _check_plan(source, fmt)
     data = fmt.encode(source)
     _check_same(source, fmt, data)
     write_bytes(path, data)
-    return Export(path, fmt.name, fmt.server, fmt.flags(source, path), _notes(source, fmt, hidden_layers))
+    return Export(path, fmt.name, fmt.server, fmt.flags(source, path), _notes(source, fmt, hidden_layers, mtp_layers))
 
 
 def _check_plan(source: ExportSource, fmt: PlacementFormat) -> None:
@@ -92,7 +95,14 @@ def _check_same(source: ExportSource, fmt: PlacementFormat, data: bytes) -> None
             raise VerificationFailed(f"{fmt.name}: layer {layer.name} reads back differently, nothing was written")
 
 
-def _notes(source: ExportSource, fmt: PlacementFormat, hidden_layers: int | None) -> tuple[str, ...]:
+def _with_mtp(plan: ReplicationPlan, hidden_layers: int | None, mtp_layers: int) -> int | None:
+    """Decoder layers, with the multi-token-prediction layers if the plan holds any of them."""
+    if hidden_layers is None or plan.layers[-1].index < hidden_layers:
+        return hidden_layers
+    return hidden_layers + mtp_layers
+
+
+def _notes(source: ExportSource, fmt: PlacementFormat, hidden_layers: int | None, mtp_layers: int) -> tuple[str, ...]:
     plan, notes = source.plan, []
     if any(layer.shares is not None for layer in plan.layers):
         notes.append("the plan's unequal shares are not in the file: the server spreads tokens over copies its own way")
@@ -102,5 +112,10 @@ def _notes(source: ExportSource, fmt: PlacementFormat, hidden_layers: int | None
         notes.append(
             f"the file is for {source.target.hidden_layers} decoder layers, up to the last MoE layer; "
             f"give --model-config if others follow it"
+        )
+    if hidden_layers is not None and mtp_layers and plan.layers[-1].index < hidden_layers:
+        notes.append(
+            f"multi-token prediction (from layer {hidden_layers} on) is not in the plan, nor in the file: if the "
+            f"server builds it with experts of its own, plan with --mtp, or serve without it"
         )
     return tuple(notes)

@@ -7,8 +7,8 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
-from craftc.loads.name_layers import name_layers
-from craftc.models.model_config import parse_model_config
+from craftc.loads.name_layers import mtp_left_out, name_layers
+from craftc.models.model_config import parse_model_config, parse_model_config_with_mtp
 from tests.models.test_model_config import DEEPSEEK
 
 
@@ -20,11 +20,39 @@ def test_recordings_by_index_or_by_ordinal_get_the_models_names(indices: tuple[i
     assert named.top_k[0] == 8
 
 
-def test_a_multi_token_prediction_layer_in_the_recording_is_dropped() -> None:
-    counts_SLE = np.arange(1, 60)[None, :, None].repeat(256, axis=2)
-    loads = LoadProfile.from_counts(counts_SLE, layer_indices=tuple(range(3, 62)))
-    named = name_layers(loads, parse_model_config(DEEPSEEK))
+def recording(indices: range) -> LoadProfile:
+    """Loads of DeepSeek's experts in these layers, each with as many tokens an expert as its ordinal says."""
+    counts_SLE = np.arange(1, len(indices) + 1)[None, :, None].repeat(256, axis=2)
+    return LoadProfile.from_counts(counts_SLE, layer_indices=tuple(indices))
+
+
+def test_a_multi_token_prediction_layer_in_the_recording_is_dropped_with_a_word() -> None:
+    loads, config = recording(range(3, 62)), parse_model_config(DEEPSEEK)
+    named = name_layers(loads, config)
     assert (named.layers, named.layer_indices[-1], named.counts_SLE[0, -1, 0]) == (58, 60, 58)
+    (line,) = mtp_left_out(loads, config)
+    assert "layer 61 after the last decoder layer (multi-token prediction) left out" in line
+    assert "--mtp" in line
+
+
+@pytest.mark.parametrize("indices", [range(3, 62), range(59)])
+def test_it_is_kept_on_request_by_index_and_by_ordinal(indices: range) -> None:
+    loads, config = recording(indices), parse_model_config_with_mtp(DEEPSEEK)
+    named = name_layers(loads, config)
+    assert (named.layers, named.layer_indices[-1], named.counts_SLE[0, -1, 0]) == (59, 61, 59)
+    assert named.layer_names[-1] == "model.layers.61.mlp.experts"
+    assert mtp_left_out(loads, config) == ()
+
+
+def test_a_model_with_multi_token_prediction_is_said_where_the_recording_has_none_of_it() -> None:
+    assert "--mtp" in mtp_left_out(recording(range(3, 61)), parse_model_config(DEEPSEEK))[0]
+    without = parse_model_config({key: DEEPSEEK[key] for key in DEEPSEEK if key != "num_nextn_predict_layers"})
+    assert mtp_left_out(recording(range(3, 61)), without) == ()
+
+
+def test_a_recording_by_ordinal_that_has_it_is_told_how_to_keep_it() -> None:
+    with pytest.raises(BadInput, match=r"58 MoE layers, .* as many: give --mtp$"):
+        name_layers(recording(range(59)), parse_model_config(DEEPSEEK))
 
 
 def test_recordings_of_another_model_are_refused() -> None:
