@@ -85,12 +85,12 @@ def convert(
 
 def _loads(recording: Path, output: Path, loads_format: str | None, config: Config | None, format: Format) -> Result:
     from craftc.loads.file import write_loads
-    from craftc.loads.name_layers import mtp_left_out, name_layers
+    from craftc.loads.name_layers import left_out, name_layers
     from craftc.loads.read_loads import detect_loads, read_loads
 
     name = loads_format or detect_loads(recording)
     loads = read_loads(recording, name)
-    warnings = () if config is None else mtp_left_out(loads, config)
+    warnings = () if config is None else left_out(loads, config)
     if config is not None:
         loads = name_layers(loads, config)
     write_loads(loads, output)

@@ -83,13 +83,13 @@ def _model(
 ) -> tuple[LoadProfile, tuple[MoELayer, ...], int | None]:
     """Loads with the model's names, its MoE layers, and its decoder layers if known."""
     from craftc.errors import BadInput
-    from craftc.loads.name_layers import layers_of_loads, name_layers
+    from craftc.loads.name_layers import layers_of_loads, name_layers, recorded_layers
     from craftc.models.given_sizes import sized
 
     given = given_sizes(expert_bytes)
     config = given_config(model_config, given, mtp)
     if config is not None:
-        return name_layers(loads, config), config.layers, config.hidden_layers
+        return name_layers(loads, config), recorded_layers(loads, config), config.hidden_layers
     if given:
         return loads, sized(layers_of_loads(loads, 1), given), None
     raise BadInput("--as needs the experts' size: give --model-config config.json, or --expert-bytes such as 84MiB")

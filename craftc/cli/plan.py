@@ -185,13 +185,13 @@ def _layers(
     progress: ShownProgress,
 ) -> tuple[LoadProfile, tuple[MoELayer, ...], nn.Module | None]:
     """Loads with the model's names, its MoE layers, and the model itself if there is one."""
-    from craftc.loads.name_layers import layers_of_loads, name_layers
+    from craftc.loads.name_layers import layers_of_loads, name_layers, recorded_layers
     from craftc.models.given_sizes import resized, sized
 
     if model is not None:
         return (loads, *_model_and_layers(model, given, progress))
     if config is not None:
-        return name_layers(loads, config), config.layers, None
+        return name_layers(loads, config), recorded_layers(loads, config), None
     if options.current_plan is not None:
         return loads, resized(options.current_plan.moe_layers, given), None
     return loads, sized(layers_of_loads(loads, 1), given), None
@@ -227,7 +227,7 @@ def _result(
     done: Compilation, files: list[str], config: Config | None, recorded: Callable[[], LoadProfile], format: Format
 ) -> Result:
     """The plan; with `--budget auto` also the curve behind its budget, and with `--from` the changes."""
-    from craftc.loads.name_layers import mtp_left_out
+    from craftc.loads.name_layers import left_out
     from craftc.models.model_config import groups_hint
     from craftc.plans.diff import diff_plans
     from craftc.plans.file import plan_document
@@ -239,7 +239,7 @@ def _result(
     options, topology = done.request.options, done.request.topology
     hints: tuple[str, ...] = ()
     if config is not None:
-        hints = groups_hint(config, options.expert_groups, topology.nodes) + mtp_left_out(recorded(), config)
+        hints = groups_hint(config, options.expert_groups, topology.nodes) + left_out(recorded(), config)
     warnings = (*done.plan.warnings, *hints)
     document = {"plan": plan_document(done.plan), "files": files, "warnings": list(warnings)}
     parts = [plan_summary(done.plan), comparison_table(done.plan), *filter(None, [validation_text(done.plan)])]

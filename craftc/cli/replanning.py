@@ -60,7 +60,7 @@ def plan_in_use(
 ) -> ReplicationPlan | None:
     """The plan to replan from: a plan file, or a server's placement of the layers of `config`, or of the loads."""
     from craftc.errors import BadInput
-    from craftc.loads.name_layers import layers_of_loads
+    from craftc.loads.name_layers import layers_of_loads, recorded_layers
     from craftc.manifests.read_placement import read_placement
     from craftc.models.given_sizes import sized
     from craftc.plans.file import read_plan
@@ -73,7 +73,7 @@ def plan_in_use(
             "--as goes with --from PLACEMENT, and with --model-config config.json or --expert-bytes SIZE: the file "
             "holds no expert sizes"
         )
-    layers = sized(layers_of_loads(recorded(), 1), given) if config is None else config.layers
+    layers = sized(layers_of_loads(recorded(), 1), given) if config is None else recorded_layers(recorded(), config)
     plan = read_placement(old, placement_format, topology, layers, None if config is None else config.hidden_layers)
     require_sound(plan)
     return plan

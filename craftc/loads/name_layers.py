@@ -23,13 +23,13 @@ def layers_of_loads(loads: LoadProfile, expert_bytes: int | None) -> tuple[MoELa
 
 
 def name_layers(loads: LoadProfile, config: ModelConfig) -> LoadProfile:
-    """`loads` with the model's layer names, decoder indices and top-k.
+    """`loads` with the model's layer names, decoder indices and top-k (those of `recorded_layers`).
 
     Recordings by decoder index must have the model's indices, and layers after its last decoder layer
     (multi-token prediction) are dropped; recordings by MoE ordinal (0, 1, 2, ...) are taken in order. Raises BadInput
     if the number of layers or experts differs.
     """
-    layers = config.layers
+    layers = recorded_layers(loads, config)
     if loads.experts != layers[0].experts:
         raise BadInput(f"loads are of {loads.experts} experts, the model ({config.model_type}) has {layers[0].experts}")
     indices = tuple(layer.index for layer in layers)
@@ -50,7 +50,26 @@ def name_layers(loads: LoadProfile, config: ModelConfig) -> LoadProfile:
     )
 
 
-def mtp_left_out(loads: LoadProfile, config: ModelConfig) -> tuple[str, ...]:
+def recorded_layers(loads: LoadProfile, config: ModelConfig) -> tuple[MoELayer, ...]:
+    """The layers of the model that `loads` can have: without the first ones if these have no router, and no loads."""
+    first = loads.layer_indices[0]
+    without_router = config.layers[: config.hash_layers]
+    if without_router and first > without_router[-1].index:
+        return config.layers[config.hash_layers :]
+    return config.layers
+
+
+def left_out(loads: LoadProfile, config: ModelConfig) -> tuple[str, ...]:
+    """Lines about layers of the model that are not planned for, or dropped from the recording."""
+    missing = len(config.layers) - len(recorded_layers(loads, config))
+    hashed = (
+        f"{loads.provenance or 'the loads'}: the first {missing} MoE layers are routed by token, without loads: they "
+        f"keep their experts as they are",
+    )
+    return (*(hashed if missing else ()), *_mtp_left_out(loads, config))
+
+
+def _mtp_left_out(loads: LoadProfile, config: ModelConfig) -> tuple[str, ...]:
     """A line about the multi-token-prediction layers that `name_layers` drops, or that are not in `loads`."""
     dropped = [index for index in loads.layer_indices if index >= config.hidden_layers]
     if not dropped or len(dropped) == loads.layers:

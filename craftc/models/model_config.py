@@ -45,6 +45,8 @@ class ModelConfig:
     """Groups among which the router chooses before it chooses experts (DeepSeek), or None if there is only one."""
     groups_per_token: int | None
     """Groups that a token's experts come from, or None."""
+    hash_layers: int = 0
+    """First MoE layers whose experts are chosen by token, without a router: servers record no loads of them."""
     mtp_left_out: int = 0
     """Multi-token-prediction layers that the config has after the last decoder layer, and `layers` has not."""
 
@@ -145,6 +147,7 @@ def _parsed(text: TextConfig, mtp: range, folder: Path | None, given: GivenSizes
         ),
         expert_groups=groups,
         groups_per_token=None if groups is None else number(config, ("topk_group",), groups),
+        hash_layers=_hash_layers(config),
     )
 
 
@@ -184,6 +187,14 @@ def _top_k(config: Config, hidden_layers: int, index: int, experts: int) -> int 
         return None
     value = numbers(config, names, MAX_EXPERTS, hidden_layers)[index]
     return number({names[0]: value}, names[:1], experts)
+
+
+def _hash_layers(config: Config) -> int:
+    """DeepSeek-V4: a number, or kinds of layers."""
+    if config.get("num_hash_layers") is not None:
+        return count(config, "num_hash_layers")
+    kinds = config.get("mlp_layer_types")
+    return kinds.count("hash_moe") if isinstance(kinds, list) else 0
 
 
 def _expert_groups(config: Config) -> int | None:

@@ -7,7 +7,7 @@ import pytest
 
 from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
-from craftc.loads.name_layers import mtp_left_out, name_layers
+from craftc.loads.name_layers import left_out, name_layers, recorded_layers
 from craftc.models.model_config import parse_model_config, parse_model_config_with_mtp
 from tests.models.test_model_config import DEEPSEEK
 
@@ -30,7 +30,7 @@ def test_a_multi_token_prediction_layer_in_the_recording_is_dropped_with_a_word(
     loads, config = recording(range(3, 62)), parse_model_config(DEEPSEEK)
     named = name_layers(loads, config)
     assert (named.layers, named.layer_indices[-1], named.counts_SLE[0, -1, 0]) == (58, 60, 58)
-    (line,) = mtp_left_out(loads, config)
+    (line,) = left_out(loads, config)
     assert "layer 61 after the last decoder layer (multi-token prediction) left out" in line
     assert "--mtp" in line
 
@@ -41,13 +41,13 @@ def test_it_is_kept_on_request_by_index_and_by_ordinal(indices: range) -> None:
     named = name_layers(loads, config)
     assert (named.layers, named.layer_indices[-1], named.counts_SLE[0, -1, 0]) == (59, 61, 59)
     assert named.layer_names[-1] == "model.layers.61.mlp.experts"
-    assert mtp_left_out(loads, config) == ()
+    assert left_out(loads, config) == ()
 
 
 def test_a_model_with_multi_token_prediction_is_said_where_the_recording_has_none_of_it() -> None:
-    assert "--mtp" in mtp_left_out(recording(range(3, 61)), parse_model_config(DEEPSEEK))[0]
+    assert "--mtp" in left_out(recording(range(3, 61)), parse_model_config(DEEPSEEK))[0]
     without = parse_model_config({key: DEEPSEEK[key] for key in DEEPSEEK if key != "num_nextn_predict_layers"})
-    assert mtp_left_out(recording(range(3, 61)), without) == ()
+    assert left_out(recording(range(3, 61)), without) == ()
 
 
 def test_a_recording_by_ordinal_that_has_it_is_told_how_to_keep_it() -> None:
@@ -61,3 +61,25 @@ def test_recordings_of_another_model_are_refused() -> None:
         name_layers(LoadProfile.from_counts(np.ones((1, 57, 256)), layer_indices=tuple(range(3, 60))), model)
     with pytest.raises(BadInput, match="loads are of 8 experts, the model"):
         name_layers(LoadProfile.from_counts(np.ones((1, 58, 8))), model)
+
+
+V4 = {
+    "model_type": "deepseek_v4", "num_hidden_layers": 43, "n_routed_experts": 256, "num_experts_per_tok": 6,
+    "moe_intermediate_size": 2048, "hidden_size": 4096, "num_hash_layers": 3, "dtype": "bfloat16",
+}  # fmt: skip
+
+
+def test_first_layers_without_a_router_need_no_loads() -> None:
+    loads, config = recording(range(3, 43)), parse_model_config(V4)
+    named = name_layers(loads, config)
+    assert (named.layer_indices, named.layer_names[0]) == (tuple(range(3, 43)), "model.layers.3.mlp.experts")
+    assert recorded_layers(loads, config) == config.layers[3:]
+    (line,) = left_out(loads, config)
+    assert "the first 3 MoE layers are routed by token" in line
+
+
+def test_other_layers_must_be_in_the_recording() -> None:
+    assert name_layers(recording(range(43)), parse_model_config(V4)).layers == 43
+    for indices in (range(4, 43), range(2, 43), range(3, 42)):
+        with pytest.raises(BadInput, match="is in only one of the two"):
+            name_layers(recording(indices), parse_model_config(V4))
