@@ -15,7 +15,7 @@ from craftc.models.checkpoint_headers import stored_expert_bytes
 from craftc.models.expert_shape import block_paths, expert_shapes
 from craftc.models.family_facts import FAMILIES
 from craftc.models.given_sizes import GivenSizes
-from craftc.models.quantization import Quantization, quantization_of, stated_quantization
+from craftc.models.quantization import quantization_of, stated_quantization
 from craftc.models.quantization_settings import GIVE_SIZE
 from craftc.models.text_config import TextConfig
 
@@ -86,12 +86,14 @@ class _StatedSizes:
         settings = stated_quantization(text.levels, folder)
         self._facts = FAMILIES.get(text.model_type)
         self._quantization = None if settings is None else quantization_of(*settings)
+        self._told_apart = set() if self._quantization is None else _told_apart(self._quantization.names)
         self._plain = plain_bytes(text)
         self._shapes = expert_shapes(text.fields, self._facts, hidden_layers)
 
     def expert_bytes(self, layer: LayerExperts) -> int:
         """Bytes of one expert of `layer`. Raises BadInput if its experts differ."""
-        sizes = {number: self._one(layer, number) for number in _experts_to_ask(layer.experts, self._quantization)}
+        asked = range(layer.experts) if self._told_apart is None else self._told_apart | {0, layer.experts - 1}
+        sizes = {number: self._one(layer, number) for number in sorted(asked) if number < layer.experts}
         small, large = min(sizes, key=lambda e: sizes[e]), max(sizes, key=lambda e: sizes[e])
         if sizes[small] != sizes[large]:
             raise BadInput(
@@ -114,14 +116,11 @@ class _StatedSizes:
         return total + shape.biases * scale
 
 
-def _experts_to_ask(experts: int, quantization: Quantization | None) -> list[int]:
-    """Experts that settings could tell apart: a few, and all that their patterns name."""
-    asked = {0, experts // 2, experts - 1}
-    for entry in () if quantization is None else quantization.names:
-        if _CHOSEN.search(entry):
-            return list(range(experts))
-        asked.update(int(number) for number in _NUMBERED.findall(entry))
-    return sorted(expert for expert in asked if expert < experts)
+def _told_apart(names: frozenset[str]) -> set[int] | None:
+    """The experts that names and patterns of a quantisation tell apart from others, or None if it may be any."""
+    if any(_CHOSEN.search(name) for name in names):
+        return None
+    return {int(number) for name in names for number in _NUMBERED.findall(name)}
 
 
 def _check_agreement(layer: LayerExperts, stored: int, stated: int, missing: LayerExperts) -> None:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Iterator
 from fnmatch import translate
 from functools import lru_cache
-from itertools import combinations
 
 from craftc.errors import BadInput, Unsupported
 from craftc.models.expert_matrix import ExpertMatrix
@@ -33,6 +32,8 @@ _ROOTS = (
 )
 """What may come before `layers` in the path of a text model's layer."""
 _ROOT = re.compile("(?:" + "|".join(re.escape(root) for root in _ROOTS if root) + r")(?=layers\.|blocks\.|h\.)")
+_ROOT_WORDS = " ".join(_ROOTS)
+_WORD = re.compile(r"(?<![\\\w])\w{3,}(?![\w*?{])")
 _ANY_ROOT = ("", "model.language_model.", "language_model.model.")
 _REGEX_SIGNS = re.compile(r"\\|\^|\$|\(|\||\+|^\.\*")
 _GLOB_SIGNS = re.compile(r"[*?\[]")
@@ -51,6 +52,7 @@ class ModulePatterns:
                 self._patterns.append(entry)
             else:
                 self._words.setdefault(without_root(entry.strip(".").removesuffix(".weight")), entry)
+        self._starts = {words.partition(".")[0] for words in self._words}
 
     def __iter__(self) -> Iterator[str]:
         yield from self._words.values()
@@ -68,10 +70,12 @@ class ModulePatterns:
         )
 
     def _entry_in(self, names: tuple[str, ...]) -> str | None:
-        for name in names:
-            for part in _parts(name):
-                if part in self._words:
-                    return self._words[part]
+        for name in names if self._words else ():
+            parts = name.split(".")
+            for start in (number for number, part in enumerate(parts) if part in self._starts):
+                for end in range(start + 1, len(parts) + 1):
+                    if (run := ".".join(parts[start:end])) in self._words:
+                        return self._words[run]
         return next((entry for entry in self._patterns if any(_fits(entry, name, self.field) for name in names)), None)
 
 
@@ -86,21 +90,18 @@ def without_root(path: str) -> str:
     return path[root.end() :] if root else path
 
 
-@lru_cache(maxsize=4096)
-def _parts(name: str) -> tuple[str, ...]:
-    """Every run of whole words of `name`."""
-    words = name.split(".")
-    return tuple(".".join(words[start:end]) for start, end in combinations(range(len(words) + 1), 2))
-
-
 def _fits(entry: str, name: str, field: str) -> bool:
     if "gate_up" in name and "gate_up" not in entry:
         return False  # `.*up_proj` means the up matrix, and not both in one
     if entry.startswith("re:") or _REGEX_SIGNS.search(entry):
         pattern = _regex(entry.removeprefix("re:"), field, entry)
+        if any(word not in name and word not in _ROOT_WORDS for word in _needed_words(entry.removeprefix("re:"))):
+            return False
         return any(pattern.match(root + path) for path in _experts_and_within(name) for root in _ROOTS)
-    glob = _glob(without_root(entry).removesuffix(".weight"))
-    return any(glob.match(root + name) for root in (_ANY_ROOT if entry.startswith("*") else ("",)))
+    head, glob = _glob(entry)
+    return name.startswith(head) and any(
+        glob.match(root + name) for root in (_ANY_ROOT if entry.startswith("*") else ("",))
+    )
 
 
 def _experts_and_within(name: str) -> tuple[str, ...]:
@@ -119,6 +120,13 @@ def _regex(pattern: str, field: str, entry: str) -> re.Pattern[str]:
 
 
 @lru_cache(maxsize=4096)
-def _glob(pattern: str) -> re.Pattern[str]:
-    """Matches a module that fits `pattern`, and everything in it."""
-    return re.compile(translate(pattern)[:-2] + r"(?:\.|\Z)")
+def _needed_words(pattern: str) -> tuple[str, ...]:
+    """Words that every path has which `pattern` matches: a quick no, for lists of hundreds of patterns."""
+    return () if re.search(r"[|(\[]", pattern) else tuple(_WORD.findall(pattern))
+
+
+@lru_cache(maxsize=4096)
+def _glob(entry: str) -> tuple[str, re.Pattern[str]]:
+    """How every path begins that `entry` fits, and what matches a module that it fits and everything in it."""
+    text = without_root(entry).removesuffix(".weight")
+    return _GLOB_SIGNS.split(text, maxsplit=1)[0], re.compile(translate(text)[:-2] + r"(?:\.|\Z)")
