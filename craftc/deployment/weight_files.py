@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from craftc.deployment.weights import METADATA_KEY, plan_fingerprint
 from craftc.errors import BadInput
 from craftc.plans.replication_plan import ReplicationPlan
+from craftc.runtime.local_experts import stacked_layout
 from craftc.runtime.module_list_experts import ModuleListExperts
 
 
@@ -93,7 +94,8 @@ def _targets(model: nn.Module, layers: set[str], name: str, tensor: Tensor) -> I
     parameter = name[len(layer) + 1 :]
     experts = model.get_submodule(f"{layer}.experts")
     if not isinstance(experts, ModuleListExperts):
-        yield f"{layer}.experts.{parameter}", tensor
+        rows = dict(stacked_layout(experts).rows).get(parameter, 1)
+        yield f"{layer}.experts.{parameter}", tensor if rows == 1 else tensor.flatten(0, 1)
         return
     for slot, row in enumerate(tensor):
         yield f"{layer}.experts.experts.{slot}.{parameter}", row

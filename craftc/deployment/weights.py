@@ -3,9 +3,10 @@
     weights/gpu-00000.safetensors    `<layer name>.<parameter>`, `[slots on this GPU, ...]`: row s is slot s of the plan
     weights/shared.safetensors       all other parameters and buffers under their own names
 
-For a fused layout `<parameter>` is the experts module's own parameter (`gate_up_proj`); for a ModuleList it is the
-parameter within one expert (`w1.weight`). A GPU without slots in a layer has no tensors of this layer. Tied weights are
-stored once; the metadata of the shared file lists their other names. Every file names its plan by fingerprint.
+For a fused layout `<parameter>` is the experts module's parameter (`gate_up_proj`; a flat one, with several rows for
+each expert, gets an axis for them); for a ModuleList it is the parameter within one expert (`w1.weight`). A GPU without
+slots in a layer has no tensors of this layer. Tied weights are stored once; the metadata of the shared file lists their
+other names. Every file names its plan by fingerprint.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from craftc.deployment.streamed_tensors import StreamedTensor, write_tensors
 from craftc.errors import BadInput
 from craftc.plans.file import plan_bytes
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
+from craftc.runtime.local_experts import stacked_layout
 from craftc.runtime.module_list_experts import expert_modules, is_container
 
 SHARED = "shared.safetensors"
@@ -77,12 +79,10 @@ class _Stack:
             tensors_E = [_tensors(expert) for expert in expert_modules(experts).values()]
             rows = {name: [own[name] for own in tensors_E] for name in tensors_E[0]}
             return cls(layer, rows, frozenset(f"{layer.name}.{name}" for name in tensors))
-        stacked = {
-            name: tensor for name, tensor in tensors.items() if tensor.dim() > 0 and tensor.shape[0] == layer.experts
-        }
+        stacked = {name: (tensors[name].detach(), rows) for name, rows in stacked_layout(experts).rows}
         return cls(
             layer,
-            {name: list(tensor.detach()) for name, tensor in stacked.items()},
+            {name: _by_expert(tensor, rows, layer.experts) for name, (tensor, rows) in stacked.items()},
             frozenset(f"{layer.name}.{name}" for name in stacked),
         )
 
@@ -96,6 +96,13 @@ class _Stack:
                     (len(held), *row_E[0].shape),
                     lambda row_E=row_E: (row_E[expert] for expert in held),  # type: ignore[misc]
                 )
+
+
+def _by_expert(tensor: Tensor, rows: int, experts: int) -> list[Tensor]:
+    """The rows of every expert; one row without its axis."""
+    if rows == 1:
+        return list(tensor)[:experts]
+    return list(tensor.unflatten(0, (-1, rows)))[:experts]
 
 
 def _write_shared(path: Path, tensors: dict[str, Tensor], of_experts: set[str], fingerprint: str) -> None:

@@ -12,6 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from craftc.errors import Unsupported
+from craftc.runtime.expert_layout import ExpertLayout, count_names, expert_layout
+
+_ZERO_EXPERT = "first_zero_expert"
+"""Attribute of local experts: an id that returns its tokens as they are."""
 
 
 @runtime_checkable
@@ -25,34 +29,46 @@ class SelectsExperts(Protocol):
 def local_experts(experts: nn.Module, experts_S: tuple[int, ...]) -> nn.Module:
     """A module with the same class and forward whose expert s is `experts`'s expert `experts_S[s]`.
 
-    Fused layouts: a shallow copy with every parameter and buffer selected along dim 0 and `num_experts` set to S;
-    anything else, sub-modules included, is shared with `experts`. Works on the meta device.
-    Raises Unsupported if dim 0 is not the expert everywhere.
+    Stacked layouts (`expert_layout`): a shallow copy with the experts' rows selected and the number of experts set to
+    S; anything else, other sub-modules included, is shared with `experts`. Works on the meta device.
+    Raises Unsupported if the experts' tensors have no such layout.
     """
     if isinstance(experts, SelectsExperts):
         return experts.select_experts(experts_S)
-    count = getattr(experts, "num_experts", None)
-    alien = [name for name, tensor in _tensors(experts).items() if tensor.dim() == 0 or tensor.shape[0] != count]
-    if not isinstance(count, int) or alien or not _tensors(experts):
-        raise Unsupported(
-            f"{type(experts).__name__}: cannot select single experts, because num_experts is {count} and "
-            f"dim 0 is not the expert in {alien or 'any parameter'}"
-        )
-    local = copy.copy(experts)
-    local._parameters = {
-        name: _select_parameter(parameter, experts_S) for name, parameter in experts._parameters.items()
-    }
-    local._buffers = {
-        name: None if buffer is None else _select(buffer, experts_S) for name, buffer in experts._buffers.items()
-    }
-    local._modules = dict(experts._modules)
-    vars(local)["num_experts"] = len(experts_S)
+    layout = stacked_layout(experts)
+    local = _with_count(experts, layout, len(experts_S))
+    for path in dict.fromkeys(name.rpartition(".")[0] for name, _ in layout.rows):
+        if path:
+            local.set_submodule(path, _with_count(experts.get_submodule(path), layout, len(experts_S)))
+    for name, rows in layout.rows:
+        owner, leaf = local.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+        if leaf in owner._parameters:
+            owner._parameters[leaf] = _select_parameter(owner._parameters[leaf], experts_S, rows)
+        else:
+            owner._buffers[leaf] = _select(owner.get_buffer(leaf), experts_S, rows)
+    if layout.zero_experts:
+        vars(local)[_ZERO_EXPERT] = len(experts_S)
     return local
+
+
+def zero_experts(experts: nn.Module) -> int:
+    """Number of ids from E on whose tokens the module returns as they are, times their weight."""
+    layout = None if isinstance(experts, SelectsExperts) else expert_layout(experts)
+    return layout.zero_experts if isinstance(layout, ExpertLayout) else 0
 
 
 def expert_count(experts: nn.Module) -> int:
     """Number of experts of a module that `local_experts` accepts."""
-    return int(experts.num_experts)  # type: ignore[arg-type]
+    return int(experts.num_experts) if isinstance(experts, SelectsExperts) else stacked_layout(experts).experts  # type: ignore[arg-type]
+
+
+def expert_bytes(experts: nn.Module) -> int:
+    """Bytes of one expert's parameters; all experts of a layer have the same size."""
+    if isinstance(experts, SelectsExperts):
+        return sum(map(_bytes, experts.parameters())) // expert_count(experts)
+    layout = stacked_layout(experts)
+    rows = ((experts.get_parameter(name), rows) for name, rows in layout.rows if is_parameter(experts, name))
+    return sum(_bytes(parameter) * rows // parameter.shape[0] for parameter, rows in rows)
 
 
 def run_rows(experts: nn.Module, hidden_PH: Tensor, expert_P: Tensor, weight_dtype: torch.dtype) -> Tensor:
@@ -61,7 +77,12 @@ def run_rows(experts: nn.Module, hidden_PH: Tensor, expert_P: Tensor, weight_dty
     Weights are applied on the rank that tokens come from (`weighted_sum`), in full precision; they do not travel.
     """
     ones_P1 = torch.ones(expert_P.shape[0], 1, dtype=weight_dtype, device=hidden_PH.device)
-    return experts(hidden_PH, expert_P[:, None], ones_P1)
+    none = getattr(experts, _ZERO_EXPERT, None)
+    if none is None:
+        return experts(hidden_PH, expert_P[:, None], ones_P1)
+    # A router that can choose zero experts chooses several: such code may need two columns (LongCat-Flash's does).
+    pair_P2 = torch.stack((expert_P, torch.full_like(expert_P, none)), dim=1)
+    return experts(hidden_PH, pair_P2, torch.cat((ones_P1, torch.zeros_like(ones_P1)), dim=1))
 
 
 def weighted_sum(output_PH: Tensor, weight_TK: Tensor, dtype: torch.dtype) -> Tensor:
@@ -74,15 +95,41 @@ def weighted_sum(output_PH: Tensor, weight_TK: Tensor, dtype: torch.dtype) -> Te
     return weighted_TKH.sum(1).to(dtype)
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in {**module._parameters, **module._buffers}.items() if tensor is not None}
+def stacked_layout(experts: nn.Module) -> ExpertLayout:
+    """The layout of a module that is no ModuleList of experts. Raises Unsupported if it has none."""
+    layout = expert_layout(experts)
+    if isinstance(layout, str):
+        raise Unsupported(f"{type(experts).__name__}: cannot select single experts: {layout}")
+    return layout
 
 
-def _select_parameter(parameter: nn.Parameter | None, experts_S: tuple[int, ...]) -> nn.Parameter | None:
+def _with_count(module: nn.Module, layout: ExpertLayout, count: int) -> nn.Module:
+    """A shallow copy whose attributes say `count` experts (and as many zero experts as before)."""
+    local = copy.copy(module)
+    for table in ("_parameters", "_buffers", "_modules"):
+        vars(local)[table] = dict(vars(module)[table])
+    extra = {0, layout.zero_experts}
+    for spare in extra:
+        vars(local).update(dict.fromkeys(count_names(module, layout.experts + spare), count + spare))
+    return local
+
+
+def is_parameter(module: nn.Module, name: str) -> bool:
+    """Whether the tensor at `name` is a parameter, not a buffer."""
+    owner, _, leaf = name.rpartition(".")
+    return leaf in module.get_submodule(owner)._parameters
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _select_parameter(parameter: nn.Parameter | None, experts_S: tuple[int, ...], rows: int) -> nn.Parameter | None:
     if parameter is None:
         return None
-    return nn.Parameter(_select(parameter.detach(), experts_S), requires_grad=parameter.requires_grad)
+    return nn.Parameter(_select(parameter.detach(), experts_S, rows), requires_grad=parameter.requires_grad)
 
 
-def _select(tensor: Tensor, experts_S: tuple[int, ...]) -> Tensor:
-    return tensor.index_select(0, torch.tensor(experts_S, dtype=torch.int64, device=tensor.device))
+def _select(tensor: Tensor, experts_S: tuple[int, ...], rows: int) -> Tensor:
+    selected = [expert * rows + row for expert in experts_S for row in range(rows)]
+    return tensor.index_select(0, torch.tensor(selected, dtype=torch.int64, device=tensor.device))

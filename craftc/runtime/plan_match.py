@@ -8,7 +8,7 @@ from torch import nn
 
 from craftc.errors import BadInput
 from craftc.plans.replication_plan import LayerPlan, ReplicationPlan
-from craftc.runtime.local_experts import expert_count
+from craftc.runtime.local_experts import expert_bytes, expert_count
 
 
 def check_same_layers(plan: ReplicationPlan, names: Iterable[str]) -> None:
@@ -39,9 +39,3 @@ def check_layer_fits(layer: LayerPlan, experts: nn.Module) -> None:
             f"plan: an expert of layer {layer.name} has {layer.expert_bytes:,} bytes in the plan, {size:,} in the "
             f"model; plan again for this model and dtype"
         )
-
-
-def expert_bytes(experts: nn.Module) -> int:
-    """Bytes of one expert's parameters; all experts of a layer have the same size."""
-    all_bytes = sum(parameter.numel() * parameter.element_size() for parameter in experts.parameters())
-    return all_bytes // expert_count(experts)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from craftc.runtime.c10d import C10dDispatcher
 from craftc.runtime.exchange import rank_failures
+from craftc.runtime.local_experts import is_parameter, stacked_layout
 from craftc.runtime.module_list_experts import ModuleListExperts
 from craftc.runtime.replicated_experts import ReplicatedExperts
 
@@ -47,7 +48,11 @@ def _gradients(experts: nn.Module) -> list[list[Tensor]]:
     if isinstance(experts, ModuleListExperts):
         names = [name for name, _ in experts.experts[0].named_parameters()]
         return [[_gradient(expert.get_parameter(name)) for expert in experts.experts] for name in names]
-    return [list(_gradient(parameter)) for parameter in experts.parameters(recurse=False)]
+    return [
+        list(_gradient(experts.get_parameter(name)).unflatten(0, (-1, rows)))
+        for name, rows in stacked_layout(experts).rows
+        if is_parameter(experts, name)
+    ]
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

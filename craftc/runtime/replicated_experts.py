@@ -14,7 +14,7 @@ from craftc.plans.replication_plan import LayerPlan
 from craftc.runtime.c10d import C10dDispatcher
 from craftc.runtime.copy_choice import CopyRule, copy_choice
 from craftc.runtime.dispatcher import Dispatcher
-from craftc.runtime.local_experts import local_experts
+from craftc.runtime.local_experts import local_experts, zero_experts
 from craftc.runtime.rank_group import RankGroup
 from craftc.runtime.slot_table import SlotTable, slot_table
 from craftc.runtime.virtual import VirtualDispatcher
@@ -40,6 +40,7 @@ class ReplicatedExperts(nn.Module):
         dispatcher.to(device)
         counters = torch.zeros(len(dispatcher.counted_slots), dtype=torch.int64, device=device)
         self.register_buffer("tokens_C", counters, persistent=False)
+        self.has_zero_experts = zero_experts(experts) > 0
 
     experts: nn.Module
     choice: nn.Module
@@ -48,10 +49,21 @@ class ReplicatedExperts(nn.Module):
     """Tokens executed per counted slot since `reset_counters`, int64 `[C]`."""
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        slot_TK = self.choice(top_k_index)
-        output_TH, tokens_C = self.dispatcher(self.experts, hidden_states, slot_TK, top_k_weights)
+        output_TH, tokens_C = self.dispatched(self.dispatcher, hidden_states, top_k_index, top_k_weights)
         self.tokens_C.add_(tokens_C)
         return output_TH
+
+    def dispatched(
+        self, dispatcher: Dispatcher, hidden_TH: Tensor, index_TK: Tensor, weight_TK: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What `dispatcher` returns for the routed experts, plus, at no exchange, the tokens of zero experts."""
+        if not self.has_zero_experts:
+            return dispatcher(self.experts, hidden_TH, self.choice(index_TK), weight_TK)
+        is_zero_TK = index_TK >= self.table.experts
+        slot_TK = self.choice(index_TK.clamp(max=self.table.experts))
+        output_TH, tokens_C = dispatcher(self.experts, hidden_TH, slot_TK, weight_TK.masked_fill(is_zero_TK, 0.0))
+        kept_T1 = weight_TK.masked_fill(~is_zero_TK, 0.0).sum(-1, keepdim=True)
+        return output_TH + (hidden_TH * kept_T1).to(output_TH.dtype), tokens_C
 
     def tokens_per_gpu(self) -> dict[int, int]:
         """Tokens executed since the last `reset_counters` on every GPU whose slots this process executes."""

@@ -11,9 +11,10 @@ from torch import fx, nn
 
 from craftc.models.moe_layer import MoELayer
 from craftc.passes.analysis.tracing.dataflow import as_digraph, backwards, other_readers_of
-from craftc.passes.analysis.tracing.experts import ABI, block_index, experts_of, why_not_fused
+from craftc.passes.analysis.tracing.experts import ABI, block_index, why_not_fused
 from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation, NearMiss, updated
+from craftc.runtime.local_experts import expert_bytes, expert_count
 from craftc.runtime.module_list_experts import ModuleListExperts
 
 HIDDEN, INDICES, WEIGHTS = 0, 1, 2
@@ -53,7 +54,7 @@ def find_moe_layers(
         module = graph_module.get_submodule(node.target)
         if not isinstance(module, ModuleListExperts) and why_not_fused(module) is not None:
             continue
-        if reason := _why_not_routed(graph_module, node, experts_of(module)):
+        if reason := _why_not_routed(graph_module, node, expert_count(module)):
             missed[node.target] = NearMiss(node.target, reason)
             continue
         found.append((node, _layer(model, digraph, node, module, ordinal=len(found))))
@@ -89,7 +90,7 @@ def _why_not_routed(graph_module: fx.GraphModule, node: fx.Node, experts: int) -
 
 
 def _layer(model: nn.Module, digraph: nx.DiGraph, node: fx.Node, module: nn.Module, ordinal: int) -> MoELayer:
-    path, experts = str(node.target), experts_of(module)
+    path, experts = str(node.target), expert_count(module)
     hidden, indices = node.args[HIDDEN], node.args[INDICES]
     assert isinstance(hidden, fx.Node)
     assert isinstance(indices, fx.Node)
@@ -97,7 +98,7 @@ def _layer(model: nn.Module, digraph: nx.DiGraph, node: fx.Node, module: nn.Modu
         name=path,
         index=block_index(model, path, ordinal),
         experts=experts,
-        expert_bytes=sum(parameter.numel() * parameter.element_size() for parameter in module.parameters()) // experts,
+        expert_bytes=expert_bytes(module),
         top_k=indices.meta["val"].shape[1],
         layout="module_list" if isinstance(module, ModuleListExperts) else "fused",
         router=_router(digraph, hidden, indices),

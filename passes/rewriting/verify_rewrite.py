@@ -123,7 +123,7 @@ def _compare_gpu_by_gpu(rewritten: nn.Module, inputs: dict[str, Any]) -> Differe
     def compare(module: ReplicatedExperts, args: tuple[Tensor, ...], output: Tensor) -> None:
         hidden_TH, index_TK, weight_TK = args
         in_turn = InTurnDispatcher(module.table).to(hidden_TH.device)
-        got_TH, _ = in_turn(module.experts, hidden_TH, module.choice(index_TK), weight_TK)
+        got_TH, _ = module.dispatched(in_turn, hidden_TH, index_TK, weight_TK)
         expected_TH = module.experts(hidden_TH, index_TK, weight_TK)
         found.append(difference(f"layer {module.name}", got_TH, expected_TH))
 

@@ -112,6 +112,7 @@ from tests.deployment.test_weights import PLAN
 class Big(nn.Module):
     def __init__(self):
         super().__init__()
+        self.num_experts = 16
         self.up = nn.Parameter(torch.ones(16, 512, 4096))
 model = nn.ModuleDict({"experts": Big()})
 layer = LayerPlan("experts", 0, 16, None, 1, 0, (tuple(range(16)),))

@@ -108,6 +108,7 @@ EXTRA: dict[str, dict[str, Any]] = {
         "layer_types": ["full_attention"] * _LAYERS,
     },
     "hunyuan_v1_moe": {"head_dim": 8},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8}},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
     "zaya": {"num_experts_per_tok": 1},
     "ernie4_5_vl_moe_text": {

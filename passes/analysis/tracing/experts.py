@@ -10,6 +10,8 @@ from typing import Literal
 from torch import nn
 
 from craftc.passes.compilation import NearMiss
+from craftc.runtime.expert_layout import expert_layout, first_shapes
+from craftc.runtime.local_experts import expert_count
 from craftc.runtime.module_list_experts import expert_modules, is_container
 
 ABI = "(hidden_states, top_k_index, top_k_weights)"
@@ -22,8 +24,9 @@ class ExpertsModule:
 
     path: str
     """Path in the model."""
-    layout: Literal["fused", "module_list"]
-    """`fused`: one module with 3-D parameters; `module_list`: one module per expert, in a ModuleList or ModuleDict."""
+    layout: Literal["fused", "module_list", "stacked"]
+    """`fused`: one module with 3-D parameters and the experts ABI; `module_list`: one module per expert, in a
+    ModuleList or ModuleDict; `stacked`: one module whose parameters all have E as first dim, called in another way."""
     experts: int
     """Number of experts, at least 2."""
 
@@ -44,7 +47,7 @@ def find_experts(model: nn.Module) -> tuple[tuple[ExpertsModule, ...], tuple[Nea
         elif type(module).__module__.partition(".")[0] == "torch":
             continue
         elif (reason := why_not_fused(module)) is None:
-            found.append(ExpertsModule(path, "fused", experts_of(module)))
+            found.append(ExpertsModule(path, "fused", expert_count(module)))
         elif _looks_like_experts(path, module):
             missed.append(NearMiss(path, reason))
     outer = {module.path for module in found if any(inner.path.startswith(f"{module.path}.") for inner in found)}
@@ -61,35 +64,21 @@ def _nested(path: str, other: str) -> bool:
 def why_not_fused(module: nn.Module) -> str | None:
     """The first condition of the fused layout that `module` fails, or None.
 
-    The conditions: its own parameters are stacked over experts (dim 0 of all of them is `num_experts`, at least 2, and
-    at least one is 3-D or more), no child has parameters, and forward takes the experts ABI.
+    The conditions: its parameters are stacked over experts (`expert_layout`; at least 2, and in three dimensions unless
+    they are flat), and forward takes the experts ABI.
     """
     own = dict(module.named_parameters(recurse=False))
-    stacked = [parameter for parameter in own.values() if parameter.dim() == 3]
-    if not stacked:
-        shapes = ", ".join(f"{name} {list(parameter.shape)}" for name, parameter in module.named_parameters())
-        return f"no 3-D parameters stacked over experts: it has {shapes or 'none'}"
-    sizes = {parameter.shape[0] if parameter.dim() else 0 for parameter in own.values()}
-    if len(sizes) > 1:
-        return f"its parameters disagree on the number of experts (dim 0): {sorted(sizes)}"
-    experts = stacked[0].shape[0]
-    if getattr(module, "num_experts", None) != experts:
-        return (
-            f"num_experts is {getattr(module, 'num_experts', 'missing')}, its parameters hold {experts} experts (dim 0)"
-        )
-    if experts < 2:
-        return f"it holds {experts} expert, at least 2 are needed"
-    if any(True for child in module.children() for _ in child.parameters()):
-        return "its children have parameters of their own"
+    if own and not any(parameter.dim() == 3 for parameter in own.values()):
+        return f"no 3-D parameters stacked over experts: it has {first_shapes(own)}"
+    layout = expert_layout(module)
+    if isinstance(layout, str):
+        return layout
+    if layout.experts < 2:
+        return f"it holds {layout.experts} expert, at least 2 are needed"
     takes = positional_arguments(module)
     if takes is not None and len(takes) < 3:
         return f"forward takes {len(takes)} argument(s) ({', '.join(takes)}), the experts ABI needs 3: {ABI}"
     return None
-
-
-def experts_of(module: nn.Module) -> int:
-    """Number of experts of a module that has the experts ABI."""
-    return int(module.num_experts)  # type: ignore[arg-type]
 
 
 def block_index(model: nn.Module, path: str, ordinal: int) -> int:

@@ -206,8 +206,7 @@ class Reads(MoE):
         (lambda: SwappedArguments(TakesSwapped()), "second argument must be integer.* indices \\[5, 2\\] float32"),
         (lambda: FourArguments(TakesFour()), "called with 4 positional and 0 keyword arguments"),
         (lambda: Dense(TakesTwo()), "forward takes 2 argument.*hidden, gates.*the experts ABI needs 3"),
-        (lambda: MoE(FusedExperts(num_experts=3)), "num_experts is 3, its parameters hold 4 experts"),
-        (lambda: MoE(WithChild()), "its children have parameters of their own"),
+        (lambda: MoE(FusedExperts(num_experts=3)), "its parameters hold 4 experts .dim 0., its attributes say {'num_experts': 3}"),
         (Reads, "its owner blocks.1 cannot be traced: .*"),
     ],
 )
@@ -235,3 +234,10 @@ def test_llama4_without_weights_has_no_layer_craftc_can_handle():
     assert layers == ()
     assert all(miss.reason.startswith("forward takes 1 argument(s)") for miss in misses)
     assert len(misses) == 3
+
+
+def test_children_of_an_experts_module_are_shared_by_all_experts():
+    module = WithChild()
+    _, found, missed = find(Stack(MoE(module)))
+    assert not missed
+    assert [layer.expert_bytes for layer in found] == [sum(p[0].numel() * 4 for p in module.parameters(recurse=False))]
