@@ -23,6 +23,7 @@ class BlockCopy:
             without_tensors[id(parameter)] = empty
         self.block = copy.deepcopy(block, without_tensors)
         self.experts = tuple(self.block.get_submodule(path) for path in experts)
+        self._dtypes = {name: tensor.dtype for name, tensor in own_tensors(block, experts).items()}
 
     def set_forward(self, module: nn.Module, forward: Callable[..., Any]) -> None:
         """Let calls of `module`, one of the block's, run `forward` instead."""
@@ -30,7 +31,17 @@ class BlockCopy:
 
     def run(self, tensors: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The block's output, with its parameters and buffers those in `tensors`, by name."""
+        self._follow_cast(tensors)
         return torch.func.functional_call(self.block, dict(tensors), args, kwargs)
+
+    def _follow_cast(self, tensors: Mapping[str, Tensor]) -> None:
+        """If the tensors were cast after the copy was made, so are the copy's: code may ask an expert for its dtype."""
+        for name, before in self._dtypes.items():
+            now = tensors[name].dtype
+            if now != before and now.is_floating_point:
+                self.block.to(now)
+                self._dtypes = {other: tensors[other].dtype for other in self._dtypes}
+                return
 
 
 def own_tensors(block: nn.Module, experts: Sequence[str]) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from craftc.runtime.block_copy import BlockCopy, other_modules, unshared
 from craftc.runtime.expert_calls import ExpertCalls
 
-_SCALE = {torch.float16: 2.0**12}
+_SCALE = {torch.float16: 2.0**12, torch.float64: 2.0**400}
 _FUNCTION = "function "
 _WIDE_SCALE = 2.0**60
 """So large that `rest` is lost in the rounding of `scale * W`, which leaves every digit of W; a power of two."""

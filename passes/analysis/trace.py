@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from craftc.errors import BadInput, Unsupported, one_line
 from craftc.models.module_state import same_state
-from craftc.passes.analysis.tracing.block_graph import blocks_of, blocks_to_read, read_blocks, whole_model
+from craftc.passes.analysis.tracing.block_graph import blocks_above, blocks_of, blocks_to_read, read_blocks, whole_model
 from craftc.passes.analysis.tracing.experts import ExpertsModule, find_experts, is_named_experts
 from craftc.passes.analysis.tracing.model import call_model, trace_model
 from craftc.passes.analysis.tracing.module_lists import fuse_module_lists
@@ -65,9 +65,13 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[fx.GraphModule, 
     blocks = blocks_to_read(model, experts, missed) | blocks_of(model, stacked)
     if not blocks:
         return graph_module, near_misses + missed
-    leaves, others = _with_leaves(model, inputs, experts, near_misses, blocks)
+    above = blocks
+    while above:
+        blocks |= above
+        leaves, others = _with_leaves(model, inputs, experts, near_misses, blocks)
+        read, unread = read_blocks(leaves, inputs, tuple(blocks))
+        above = blocks_above(model, experts + stacked, blocks, unread)
     unsure = {module.path for module in stacked} - {miss.name for miss in near_misses}
-    read, unread = read_blocks(leaves, inputs, tuple(blocks))
     kept = tuple(miss for miss in near_misses if not any(overlap(miss.name, module.path) for module in blocks))
     said = tuple(_both(near_misses, miss) for miss in unread if miss.name not in unsure or is_named_experts(miss.name))
     # If nothing could be read, what was traced is worth more than calls of the whole blocks.

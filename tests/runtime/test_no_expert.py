@@ -1,4 +1,5 @@
-"""Index E, "no expert": such a pair goes nowhere, adds nothing and is not counted. Axes: T tokens, K experts, H width."""
+"""Index E, "no expert": such a pair goes nowhere, adds nothing and is not counted. Axes: T tokens, K experts, H
+width."""
 
 from __future__ import annotations
 
@@ -65,6 +66,7 @@ def check(replicated: ReplicatedExperts) -> None:
         weight_TK.requires_grad_()
         output_TH = module(hidden_TH, index_TK, weight_TK)
         output_TH.square().sum().backward()
+        assert weight_TK.grad is not None
         used_TK = torch.where(index_TK < EXPERTS, weight_TK.grad, 0.0)
         results.append([output_TH, hidden_TH.grad, used_TK])
     for expected, got in zip(*results, strict=True):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from craftc.errors import one_line
 from craftc.passes.analysis.tracing.region_check import StandIn, tolerance
 from craftc.runtime.block_copy import BlockCopy, own_tensors, unshared
 from craftc.runtime.block_routing import BlockReading, leaves_of
@@ -29,23 +31,26 @@ class BlockCheck:
         """called: the modules in the block that hold experts, by path; experts: all of them behind the experts ABI."""
         self._block, self._called, self._experts, self._reading = block, called, experts, reading
 
-    def why_not_equal(self, width: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    def why_not_equal(self, rows: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """The comparison that fails, or None: with the block's own experts on these arguments, and with stand-ins, each
-        a row-wise map of its own, on these and on random tokens, until every expert had some. width: features of the
-        experts' rows."""
+        a row-wise map of its own, on these and on random tokens, until every expert had some. rows: some that an
+        expert was given."""
         everything = dict(self._block.named_parameters()) | dict(self._block.named_buffers())
         copied = BlockCopy(self._block, tuple(self._called))
         # Matrix products of other numbers of rows round differently; stand-ins work element by element.
-        if reason := self._compare(copied, everything, self._experts, _loose_tolerance, args, kwargs)[0]:
+        try:
+            reason, _ = self._compare(copied, everything, self._experts, _loose_tolerance, args, kwargs)
+        except Exception as error:
+            return f"its experts do not run on rows of tokens that are taken out of their context: {one_line(error)}"
+        if reason:
             return reason
         count = expert_count(self._experts)
-        example = next(leaf for leaf in leaves_of((args, kwargs)) if _is_float(leaf))
-        stand_ins = _stand_ins(count, width, example)
+        stand_ins = _stand_ins(count, rows)
         for module, calls in zip(copied.experts, self._called.values(), strict=True):
             copied.set_forward(module, _Mapped(calls, stand_ins))
         own = own_tensors(self._block, tuple(self._called))
         reached = torch.tensor([], dtype=torch.int64)
-        for values in _calls(args, kwargs):
+        for values in ((args, kwargs), *islice(random_calls(args, kwargs), _TRIALS)):
             reason, indices = self._compare(copied, own, ModuleListExperts(stand_ins), tolerance, *values)
             if reason:
                 return reason
@@ -89,9 +94,9 @@ class _Mapped:
         return self._calls.output(given, rows_PH * self._scale_EH[expert_P] + self._shift_EH[expert_P])
 
 
-def _stand_ins(experts: int, width: int, like: Tensor) -> list[StandIn]:
+def _stand_ins(experts: int, rows: Tensor) -> list[StandIn]:
     generator = torch.Generator().manual_seed(0)
-    return [StandIn(width, like.dtype, generator).to(like.device) for _ in range(experts)]
+    return [StandIn(rows.shape[-1], rows.dtype, generator).to(rows.device) for _ in range(experts)]
 
 
 def _why_different(got: Tensor, expected: Tensor, tolerance_of: Callable[[torch.dtype], float]) -> str | None:
@@ -113,19 +118,22 @@ def _loose_tolerance(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps ** 0.5
 
 
-def _calls(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """The call's arguments; then random numbers in place of floating-point ones, like them in mean and deviation."""
-    yield args, kwargs
+def random_calls(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Endlessly, the call with other values: random numbers in place of floating-point ones, like them in mean and
+    deviation. If there are none, integers are shuffled."""
     generator = torch.Generator().manual_seed(0)
+    replaceable = _is_float if any(_is_float(leaf) for leaf in leaves_of((args, kwargs))) else _is_tensor
 
-    def random(leaf: Any) -> Any:
-        if not _is_float(leaf):
+    def other(leaf: Any) -> Any:
+        if not replaceable(leaf):
             return leaf
+        if not leaf.is_floating_point():
+            return leaf.reshape(-1)[torch.randperm(leaf.numel(), generator=generator)].view(leaf.shape)
         drawn = torch.randn(leaf.shape, generator=generator).to(leaf)
         return drawn * leaf.std(correction=0) + leaf.mean()
 
-    for _ in range(_TRIALS):
-        yield pytree.tree_map(random, (args, kwargs))
+    while True:
+        yield pytree.tree_map(other, (args, kwargs))
 
 
 def _seeded(call: Callable[[], Any]) -> Any:
@@ -136,3 +144,7 @@ def _seeded(call: Callable[[], Any]) -> Any:
 
 def _is_float(value: object) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)

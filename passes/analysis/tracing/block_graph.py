@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from craftc.passes.analysis.tracing.block_reading import Read, read_block
+from craftc.passes.analysis.tracing.block_reading import NOT_ROUTED, Read, read_block
 from craftc.passes.analysis.tracing.block_watch import BlockCall
 from craftc.passes.analysis.tracing.experts import ExpertsModule
 from craftc.passes.analysis.tracing.stacked import block_of
@@ -45,6 +45,27 @@ def blocks_of(model: nn.Module, experts: Sequence[ExpertsModule]) -> dict[Expert
     if any(parameter.is_meta for parameter in model.parameters()):
         return {}
     return {module: block_of(model, module.path) for module in experts}
+
+
+def blocks_above(
+    model: nn.Module,
+    experts: Sequence[ExpertsModule],
+    blocks: Mapping[ExpertsModule, str],
+    unread: Sequence[NearMiss],
+) -> dict[ExpertsModule, str]:
+    """The experts whose block gets tokens that are dispatched already, each with the block above, which does that.
+
+    Only if the block above dispatches to no other of the model's `experts`.
+    """
+    dispatched = {miss.name for miss in unread if miss.reason == NOT_ROUTED}
+    above: dict[ExpertsModule, str] = {}
+    for module, path in blocks.items():
+        if module.path not in dispatched or not path:
+            continue
+        owner = block_of(model, path)
+        if sum(other.path.startswith(f"{owner}." if owner else "") for other in experts) == 1:
+            above[module] = owner
+    return above
 
 
 def read_blocks(

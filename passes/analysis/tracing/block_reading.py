@@ -15,12 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from craftc.errors import one_line
-from craftc.passes.analysis.tracing.block_check import BlockCheck
+from craftc.passes.analysis.tracing.block_check import BlockCheck, random_calls
 from craftc.passes.analysis.tracing.block_watch import BlockCall, CannotRead, Seen, fingerprints_of, is_float, watch
 from craftc.runtime.block_copy import own_tensors, unshared
 from craftc.runtime.block_passes import BlockPasses, Passes, TensorSource, is_function, weights_of
 from craftc.runtime.block_recording import BlockRecording, RecordedBlock
-from craftc.runtime.block_routing import BlockRouting, leaves_of, rows_of, tensor_at
+from craftc.runtime.block_routing import BlockRouting, chosen, leaves_of, rows_of, tensor_at
+
+NOT_ROUTED = "its block's routing is the same whatever its tokens are"
+"""Why experts are not read whose block gets a buffer with places for every expert's tokens, or goes by positions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +46,16 @@ def read_block(call: BlockCall) -> Read | str:
             seen = watch(call)
             try:
                 return _routing(seen)
+            except _NotRoutedHere:
+                return NOT_ROUTED
             except CannotRead as error:
                 return _recording(seen, str(error))
     except CannotRead as error:
         return str(error)
+
+
+class _NotRoutedHere(Exception):
+    """The block does not decide by its tokens."""
 
 
 def _routing(seen: Seen) -> Read:
@@ -64,7 +73,13 @@ def _routing(seen: Seen) -> Read:
         raise CannotRead("its block uses more than the first of the tensors that an expert returns")
     if (weight_TE != 0).all():
         raise CannotRead(f"all {weight_TE.shape[1]} experts get every token: it has no routing that could be balanced")
-    return _checked(seen, BlockRouting(passes, tuple(tensors), _hidden_source(seen, found, weight_TE), leaf))
+    routing = BlockRouting(passes, tuple(tensors), _hidden_source(seen, found, weight_TE), leaf)
+    read = _checked(seen, routing)
+    args, kwargs = next(random_calls(call.args, call.kwargs))
+    _, index_TK, weight_TK, _ = routing(tuple(unshared(tensor) for tensor in tensors.values()), *args, **kwargs)
+    if all(torch.equal(got, was) for got, was in zip((index_TK, weight_TK), chosen(weight_TE), strict=True)):
+        raise _NotRoutedHere
+    return read
 
 
 def _recording(seen: Seen, reason: str) -> Read:
@@ -84,7 +99,7 @@ def _checked(seen: Seen, block: BlockRouting | BlockRecording) -> Read:
     block.training = call.block.training
     check = BlockCheck(call.block, seen.called, seen.experts, block)
     try:
-        reason = check.why_not_equal(seen.width, call.args, call.kwargs)
+        reason = check.why_not_equal(seen.watched[0].args[0], call.args, call.kwargs)
     except Exception as error:
         raise CannotRead(f"its block does not run on random tokens: {one_line(error)}") from error
     if reason is not None:
@@ -139,13 +154,14 @@ def _all_in(rows: Tensor, given: Tensor | None) -> bool:
 
 
 def _sources(found: Passes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[TensorSource]:
-    """All tensors that the block's other modules and torch functions returned, the last first, and its arguments.
+    """All tensors that the block's other modules returned, its arguments, and what torch functions returned.
 
-    What modules return comes first: if the last one is dropout, it is the experts' input in training too.
+    The last module comes first: if it is dropout, it is the experts' input in training too. The first function comes
+    first: a later one may be a selection of rows that holds all of them only here.
     """
     modules = {call: output for call, output in found.returned.items() if not is_function(call[0])}
     functions = {call: output for call, output in found.returned.items() if is_function(call[0])}
-    for (path, call), values in (*reversed(modules.items()), (("", 0), (args, kwargs)), *reversed(functions.items())):
+    for (path, call), values in (*reversed(modules.items()), (("", 0), (args, kwargs)), *functions.items()):
         for leaf, value in enumerate(leaves_of(values)):
             if isinstance(value, Tensor):
                 yield TensorSource(path, call, leaf)

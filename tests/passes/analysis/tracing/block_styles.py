@@ -214,6 +214,39 @@ class BySequence(Block):
         return torch.stack(outputs)
 
 
+class Chunks(nn.Module):
+    """DeepSpeed's and Tutel's experts: a buffer with places for every expert's tokens goes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.local = nn.ModuleList(Expert() for _ in range(EXPERTS))
+
+    def forward(self, buffer):
+        chunks = buffer.chunk(EXPERTS, dim=0)
+        return torch.cat([expert(chunk) for expert, chunk in zip(self.local, chunks, strict=True)])
+
+
+class DispatchAbove(nn.Module):
+    """The block above dispatches; each expert may get as many tokens as it has places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.experts = nn.Linear(HIDDEN, EXPERTS), Chunks()
+
+    def forward(self, x):
+        flat = x.reshape(-1, HIDDEN)
+        gates = self.router(flat).softmax(-1)
+        mask = functional.one_hot(gates.argmax(-1), EXPERTS)
+        places = max(2, 2 * len(flat) // EXPERTS)
+        place = ((mask.cumsum(0) - 1) * mask).sum(-1)
+        kept = (place < places)[:, None] * mask
+        combine = torch.einsum(
+            "te,tc->tec", gates * kept, functional.one_hot(place.clamp(max=places - 1), places) * 1.0
+        )
+        buffers = self.experts(torch.einsum("tec,th->ech", combine.bool().to(flat), flat))
+        return torch.einsum("tec,ech->th", combine, buffers).view_as(x)
+
+
 BLOCK_STYLES: list[type[nn.Module]] = [
     WithAuxiliaryLoss,
     WithLogits,
@@ -229,4 +262,5 @@ BLOCK_STYLES: list[type[nn.Module]] = [
     PoolBeside,
     SequenceFirst,
     BySequence,
+    DispatchAbove,
 ]
