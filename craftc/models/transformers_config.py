@@ -31,7 +31,7 @@ def read_text_config(path: Path) -> Any:
     fields, model_type = _known_part(document, path)
     from transformers import CONFIG_MAPPING
 
-    config = CONFIG_MAPPING[model_type].from_dict(_plain_dtypes(fields))
+    config = CONFIG_MAPPING[model_type].from_dict(_plain(fields))
     text = config.get_text_config(decoder=True)
     text.dtype = text.dtype or config.dtype  # a nested config takes its dtype from the outer one
     return text
@@ -78,12 +78,19 @@ def _known_type(fields: Mapping[str, Any]) -> str | None:
     return next((kind for kind, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if name in architectures), None)
 
 
-def _plain_dtypes(value: Any) -> Any:
-    """`value` with `torch.bfloat16` as `bfloat16`, at every depth."""
+def _plain(value: Any) -> Any:
+    """`value` with `torch.bfloat16` as `bfloat16`, and `{"__float__": "Infinity"}`, which transformers writes, as a number.
+
+    At every depth.
+    """
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
     if not isinstance(value, dict):
         return value
+    if value.keys() == {"__float__"}:
+        return float(value["__float__"])
     return {
-        key: inner.removeprefix("torch.") if key in _DTYPES and isinstance(inner, str) else _plain_dtypes(inner)
+        key: inner.removeprefix("torch.") if key in _DTYPES and isinstance(inner, str) else _plain(inner)
         for key, inner in value.items()
     }
 

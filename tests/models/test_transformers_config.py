@@ -53,6 +53,14 @@ def test_every_wrapping_is_built_in_its_dtype(tmp_path: Path, config: dict[str, 
     assert {parameter.dtype for parameter in experts} == {torch.bfloat16}
 
 
+@pytest.mark.parametrize("kind", ["GraniteMoeHybrid", "NemotronH"])
+def test_infinity_as_transformers_writes_it_is_read(tmp_path: Path, kind: str) -> None:
+    config = getattr(transformers, f"{kind}Config")(time_step_limit=[0.0, float("inf")])
+    config.save_pretrained(tmp_path)
+    assert "__float__" in (tmp_path / "config.json").read_text()
+    assert read_text_config(tmp_path / "config.json").time_step_limit[1] == float("inf")
+
+
 @pytest.mark.parametrize(
     ("kind", "model"),
     [("Qwen3OmniMoe", "Qwen3OmniMoeThinkerTextModel"), ("Ernie4_5_VLMoe", "Ernie4_5_VLMoeTextModel")],
