@@ -16,7 +16,7 @@ from craftc.deployment.optimized_folder import PLAN, WEIGHTS
 from craftc.deployment.prepare_model import replace_experts
 from craftc.deployment.weight_files import WeightFile, fill_model, find_module
 from craftc.deployment.weights import SHARED, gpu_file
-from craftc.errors import BadInput
+from craftc.errors import BadInput, Unsupported
 from craftc.models.model_file import ModelSource, load_model_source
 from craftc.passes.pipelines import analysed
 from craftc.passes.rewriting.rewrite_experts import Replicate, rewrite_experts
@@ -42,7 +42,7 @@ def load_model(
     """Load this rank's part of a model from a folder that `craftc optimize --out` wrote, ready to run.
 
     Only the shared weights and this rank's own file are read. A model with fused experts is returned as itself, so
-    `generate()` works; a model with a ModuleList of experts is returned as its traced graph.
+    `generate()` works; a model whose blocks dispatch to experts of their own kind is returned as its traced graph.
 
     folder: what `craftc optimize --out` wrote.
     group: one rank per planned GPU: a ProcessGroup, or a one-dimensional DeviceMesh.
@@ -109,27 +109,40 @@ def _parameters_on_meta() -> Iterator[None]:
 
 
 def _replicated(source: ModelSource, plan: ReplicationPlan, replicate: Replicate) -> nn.Module:
-    """The model with replicated experts: in place, or in its traced graph if experts are in ModuleLists."""
-    from craftc.runtime.module_list_experts import is_container
-
-    lists = [layer.name for layer in plan.layers if is_container(find_module(source.model, layer.name))]
-    if not lists:
+    """The model with replicated experts: in place, or in its traced graph if blocks dispatch to experts of their own
+    kind."""
+    dispatched = [layer.name for layer in plan.layers if _is_dispatched(find_module(source.model, layer.name))]
+    if not dispatched:
         return replace_experts(source.model, plan, replicate)
-    _fill_for_tracing(source.model, lists)
+    empty = next((name for name, buffer in source.model.named_buffers() if buffer.is_meta), None)
+    if empty is not None:
+        raise Unsupported(
+            f"layer {dispatched[0]}: the block that calls its experts must run to be traced, and {empty} has no values "
+            f"before weights are loaded: load the model itself and use craftc.prepare(model, plan, inputs=...)"
+        )
+    _fill_for_tracing(source.model, dispatched)
     return rewrite_experts(analysed(source.model, source.inputs).graph, plan, replicate)
 
 
-def _fill_for_tracing(model: nn.Module, lists: list[str]) -> None:
+def _is_dispatched(experts: nn.Module | None) -> bool:
+    """Whether these experts are a container, or called with other arguments than the experts ABI's."""
+    from craftc.passes.analysis.tracing.experts import why_not_fused
+    from craftc.runtime.module_list_experts import is_container
+
+    return experts is not None and (is_container(experts) or why_not_fused(experts) is not None)
+
+
+def _fill_for_tracing(model: nn.Module, dispatched: list[str]) -> None:
     """Parameters that can be computed with, for tracing through code that reads values; the same on every rank.
 
-    Experts (in `lists`) get zeros, which take no memory while nobody writes to them: the system maps a single page for
-    all of them. All else is random, so that no two tokens and no two tensors of a block are alike by chance.
+    Experts (`dispatched`) get zeros, which take no memory while nobody writes to them: the system maps a single page
+    for all of them. All else is random, so that no two tokens and no two tensors of a block are alike by chance.
     """
     import torch
     from torch import nn
 
     generator = torch.Generator().manual_seed(0)
-    inside = tuple(f"{path}." for path in lists)
+    inside = tuple(f"{path}." for path in dispatched)
     filled: dict[int, nn.Parameter] = {}  # tied parameters stay tied
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
@@ -137,7 +150,7 @@ def _fill_for_tracing(model: nn.Module, lists: list[str]) -> None:
                 continue
             if id(parameter) not in filled:
                 values = torch.zeros(parameter.shape, dtype=parameter.dtype, device="cpu")
-                if values.is_floating_point() and not path.startswith(inside):
+                if values.is_floating_point() and not f"{path}.".startswith(inside):
                     values.normal_(std=0.02, generator=generator)
                 filled[id(parameter)] = nn.Parameter(values, parameter.requires_grad)
             module._parameters[name] = filled[id(parameter)]

@@ -1,7 +1,7 @@
-"""Blocks whose own code dispatches to a ModuleList of experts, as graphs in which these experts are one module.
+"""Blocks whose own code dispatches to their experts, as graphs in which these experts have the experts ABI.
 
-Experts in such a block cannot be replaced in place, because its loop is written for the list. Its graph computes the
-same with one call of `ModuleListExperts`, which can be replaced.
+Experts in such a block cannot be replaced in place, because its code is written for them. Its graph computes the same
+with one call of `ModuleListExperts` or `StackedExperts`, which can be replaced.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from craftc.passes.analysis.trace import trace
 from craftc.passes.analysis.tracing.model import call_model, check_has_weights
 from craftc.passes.rewriting.checking.output_comparison import check_difference, output_difference
 from craftc.runtime.module_list_experts import ModuleListExperts
+from craftc.runtime.stacked_experts import StackedExperts
 
 
 def owner_graphs(model: nn.Module, lists: Iterable[str], inputs: Mapping[str, Any]) -> dict[str, fx.GraphModule]:
-    """Path of every ModuleList of experts in `lists` to the graph of the module that owns it; weights are shared.
+    """Path of all experts in `lists` (lists, or modules of another kind) to the graph of their owner; shares weights.
 
     `inputs`: one call of `model`, by keyword; its forward is run once. In the graph the experts keep the path that
     they have in their owner. Raises BadInput if the call does not reach an owner, Unsupported if an owner cannot
@@ -64,7 +65,7 @@ def _calls(model: nn.Module, owners: set[str], inputs: Mapping[str, Any]) -> dic
 def _graph_of(owner: nn.Module, path: str, call: dict[str, Any]) -> fx.GraphModule:
     inner = path.rpartition(".")[2]
     graph, near_misses = trace(owner, call)
-    if not isinstance(dict(graph.named_modules()).get(inner), ModuleListExperts):
+    if not isinstance(dict(graph.named_modules()).get(inner), ModuleListExperts | StackedExperts):
         reason = next((miss.reason for miss in near_misses if miss.name == inner), "they are not called")
         raise Unsupported(f"layer {path}: its experts cannot be replaced: {reason}")
     with torch.no_grad():

@@ -31,8 +31,9 @@ def prepare(
     group: the ranks that share the experts, one per planned GPU: a ProcessGroup, or a one-dimensional DeviceMesh.
     Without a group the GPUs are virtual, in this process.
     copy_rule: `planned` (the plan's shares, even ones by default) or `local-first` (needs a group).
-    inputs: one call of the model, by keyword; needed only if every expert is a module of its own. The block that
-    dispatches to them is then traced on that call, and replaced by its graph.
+    inputs: one call of the model, by keyword; needed only if every expert is a module of its own, or the experts
+    module does not have the experts ABI. The block that dispatches is then traced on that call, and replaced by its
+    graph.
 
     Raises BadInput if plan and model, or plan and ranks, do not belong together, Unsupported if such a block
     cannot be traced; the model is then left unchanged.
@@ -66,19 +67,24 @@ def replace_experts(
     not the planned ones or cannot be replaced.
     """
     from craftc.passes.analysis.tracing.experts import find_experts
+    from craftc.passes.analysis.tracing.stacked import find_stacked
     from craftc.runtime.module_list_experts import is_container
     from craftc.runtime.plan_match import check_layer_fits, check_same_layers
 
     found, _ = find_experts(model)
+    names = {layer.name for layer in plan.layers}
+    # Only planning tells which of the modules that could be experts of another kind are.
+    found += tuple(module for module in find_stacked(model, found) if module.path in names)
     check_same_layers(plan, (module.path for module in found))
     modules = {layer.name: model.get_submodule(layer.name) for layer in plan.layers}
-    lists = [name for name, module in modules.items() if is_container(module)]
-    if lists and inputs is None:
+    dispatched = [module.path for module in found if module.layout != "fused"]
+    if dispatched and inputs is None:
+        kind = "a ModuleList" if is_container(modules[dispatched[0]]) else "not called with the experts ABI's arguments"
         raise BadInput(
-            f"layer {lists[0]}: its experts are a ModuleList, dispatched by their owner's own code: give "
+            f"layer {dispatched[0]}: its experts are {kind}, dispatched by their owner's own code: give "
             f"prepare(..., inputs=...), one call's keyword arguments, to trace it"
         )
-    graphs = _owner_graphs(model, lists, inputs) if inputs is not None else {}
+    graphs = _owner_graphs(model, dispatched, inputs) if inputs is not None else {}
     modules |= {name: graph.get_submodule(name.rpartition(".")[2]) for name, graph in graphs.items()}
     for layer in plan.layers:
         check_layer_fits(layer, modules[layer.name])

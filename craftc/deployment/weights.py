@@ -79,7 +79,7 @@ class _Stack:
             tensors_E = [_tensors(expert) for expert in expert_modules(experts).values()]
             rows = {name: [own[name] for own in tensors_E] for name in tensors_E[0]}
             return cls(layer, rows, frozenset(f"{layer.name}.{name}" for name in tensors))
-        stacked = {name: (tensors[name].detach(), rows) for name, rows in stacked_layout(experts).rows}
+        stacked = {name: (tensors[name].detach(), rows) for name, rows in stacked_layout(experts, layer.experts).rows}
         return cls(
             layer,
             {name: _by_expert(tensor, rows, layer.experts) for name, (tensor, rows) in stacked.items()},

@@ -95,10 +95,16 @@ def weighted_sum(output_PH: Tensor, weight_TK: Tensor, dtype: torch.dtype) -> Te
     return weighted_TKH.sum(1).to(dtype)
 
 
-def stacked_layout(experts: nn.Module) -> ExpertLayout:
-    """The layout of a module that is no ModuleList of experts. Raises Unsupported if it has none."""
+def stacked_layout(experts: nn.Module, count: int | None = None) -> ExpertLayout:
+    """The layout of a module that is no ModuleList of experts. Raises Unsupported if it has none.
+
+    count: the number of experts of a module that does not say it itself, whose parameters all have it as first dim.
+    """
     layout = expert_layout(experts)
     if isinstance(layout, str):
+        stacked = dict(experts.named_parameters())
+        if stacked and all(parameter.dim() and parameter.shape[0] == count for parameter in stacked.values()):
+            return ExpertLayout(count or 0, tuple((name, 1) for name in stacked))
         raise Unsupported(f"{type(experts).__name__}: cannot select single experts: {layout}")
     return layout
 

@@ -51,7 +51,7 @@ def test_experts_in_module_lists_come_back_as_a_graph(one_rank, tmp_path):  # no
 
 
 READ = """
-from tests.passes.analysis.tracing.block_styles import {style}
+from tests.passes.analysis.tracing.{module} import {style}
 from tests.passes.analysis.tracing.dispatch_styles import tokens
 from tests.passes.analysis.tracing.style_table import build
 
@@ -66,9 +66,15 @@ def example_inputs():
 """A model whose blocks' own code is read, because fx cannot trace it."""
 
 
-@pytest.mark.parametrize("style", ["NormInside", "FunctionalNorm", "ExpertDict", "Groups"])
-def test_blocks_that_are_read_come_back_too(one_rank, tmp_path, style):  # noqa: F811
-    (tmp_path / "read.py").write_text(READ.format(style=style))
+@pytest.mark.parametrize(
+    ("module", "style"),
+    [
+        *(("block_styles", style) for style in ("NormInside", "FunctionalNorm", "ExpertDict", "Groups")),
+        *(("stacked_styles", style) for style in ("Buffers", "Counted", "Gathered", "NormAfter")),
+    ],
+)
+def test_blocks_that_are_read_come_back_too(one_rank, tmp_path, module, style):  # noqa: F811
+    (tmp_path / "read.py").write_text(READ.format(module=module, style=style))
     source = optimized(tmp_path / "out", str(tmp_path / "read.py"))
     loaded = load_model(tmp_path / "out", group=one_rank.process_group)
     inputs = tokens(3, 11, seed=5)

@@ -17,6 +17,7 @@ from craftc.errors import one_line
 from craftc.runtime.block_copy import BlockCopy, unshared
 from craftc.runtime.block_passes import FunctionOutputs
 from craftc.runtime.expert_calls import ExpertCalls, OneExpert, StackedCalls, stacked_calls
+from craftc.runtime.local_experts import run_rows
 from craftc.runtime.module_list_experts import ModuleListExperts, first_output
 from craftc.runtime.stacked_experts import StackedExperts
 
@@ -98,6 +99,7 @@ def watch(call: BlockCall) -> Seen:
         return Seen(call, tuple(watched), called, width, ModuleListExperts(modules))
     calls = _stacked_signature(watched, call.count)
     experts = StackedExperts(modules[0], calls, call.count)
+    _check_rowwise(experts, *calls.rows(watched[0].args))
     return Seen(call, tuple(watched), {call.experts[0]: calls}, watched[0].args[0].shape[-1], experts)
 
 
@@ -146,6 +148,24 @@ def _expert_signature(watched: Sequence[ExpertCall]) -> tuple[int, int]:
             raise CannotRead(f"expert {call.module} returns {list(output.shape)} for rows {list(rows.shape)}")
     first = watched[0]
     return first.args[0].shape[-1], len(first.output) - 1 if isinstance(first.output, tuple) else 0
+
+
+def _check_rowwise(experts: StackedExperts, rows_PH: Tensor, expert_P: Tensor) -> None:
+    """Raises CannotRead unless every other expert, alone with its rows in another order, makes the same of them."""
+    chosen = tuple(range(0, experts.num_experts, 2))
+    here = (expert_P % 2 == 0).nonzero()[:, 0].flip(0)
+    try:
+        expected_PH = run_rows(experts, rows_PH, expert_P, rows_PH.dtype)[here]
+        got_PH = run_rows(experts.select_experts(chosen), rows_PH[here], expert_P[here] // 2, rows_PH.dtype)
+    except Exception as error:
+        raise CannotRead(f"its experts do not run on some of their rows: {one_line(error)}") from error
+    difference = float((got_PH - expected_PH).abs().amax()) if len(here) else 0.0
+    allowed = torch.finfo(rows_PH.dtype).eps ** 0.5 * max(1.0, float(expected_PH.abs().amax()) if len(here) else 0.0)
+    if not difference <= allowed:
+        raise CannotRead(
+            f"its experts do not map every row by itself: half of them, with their rows only, differ by "
+            f"{difference:.1e}, {allowed:.1e} allowed"
+        )
 
 
 def fingerprints_of(rows_TH: Tensor) -> Tensor:
