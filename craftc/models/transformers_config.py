@@ -79,10 +79,7 @@ def _known_type(fields: Mapping[str, Any]) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with `torch.bfloat16` as `bfloat16`, and `{"__float__": "Infinity"}`, which transformers writes, as a number.
-
-    At every depth.
-    """
+    """`value` with `torch.bfloat16` as `bfloat16`, and transformers' `{"__float__": "Infinity"}` as a float, at every depth."""
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     if not isinstance(value, dict):
