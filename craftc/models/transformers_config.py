@@ -79,7 +79,9 @@ def _known_type(fields: Mapping[str, Any]) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with `torch.bfloat16` as `bfloat16`, and transformers' `{"__float__": "Infinity"}` as a float, at every depth."""
+    """`value` as configuration classes take it, at every depth: `torch.bfloat16` as `bfloat16`, and the
+    `{"__float__": "Infinity"}` that transformers writes as a float.
+    """
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     if not isinstance(value, dict):
