@@ -1,7 +1,8 @@
 """Bytes of every expert as a checkpoint stores them, from the headers of its `.safetensors` files: a few kilobytes at
 the start of each, never the weights.
 
-Files that are not there (a partial download) leave the layers out whose experts are in them.
+Files that are not there (a partial download) leave the layers out whose experts are in them; of these, the index of the
+checkpoint still has the names.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from craftc.files.outside_documents import parse_json, read_bytes
 
 _MAX_HEADER = 256 * 2**20
 _INDEX = "model.safetensors.index.json"
+_SHARD = re.compile(r"-of-(\d+)\.safetensors$")
+_QUANTISED = re.compile(r"qweight|qzeros|scale|packed|blocks|absmax|g_idx|zero_point")
+"""Parts of the names of tensors that only quantised weights have."""
 _GIT_POINTER = b"version https://git-lfs"
 _LAYER = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.(.+)$")
 _EXPERT = re.compile(r"(?:^|\.)experts\.(?:expert_)?(\d+)\.(.+)$")
@@ -44,12 +48,15 @@ def stored_expert_bytes(folder: Path, experts_by_layer: Mapping[int, int]) -> di
     Raises BadInput if a file is broken, does not have that many experts, or experts of one layer differ in size.
     """
     tensors, missing = _tensors(folder)
+    unnamed = not missing and _lacks_shards(folder)
     by_layer: dict[int, dict[str, _Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
         place = _place(name)
         if place is not None and place[0] in experts_by_layer:
             by_layer[place[0]][place[1]] = tensor
     incomplete = {place[0] for name in missing if (place := _place(name)) is not None}
+    if unnamed:
+        incomplete |= {index for index, inside in by_layer.items() if not _has_all(inside, experts_by_layer[index])}
     sizes = {}
     for index, inside in sorted(by_layer.items()):
         if index not in incomplete:
@@ -57,6 +64,27 @@ def stored_expert_bytes(folder: Path, experts_by_layer: Mapping[int, int]) -> di
             if size is not None:
                 sizes[index] = size
     return sizes
+
+
+def quantised_by_name(folder: Path) -> dict[int, bool]:
+    """Whether the experts of a decoder layer are quantised, by their names in the checkpoint's index, for layers in it.
+
+    Raises BadInput for a broken index.
+    """
+    found: dict[int, bool] = {}
+    for name in _files_by_name(folder):
+        if (place := _place(name)) is not None:
+            found[place[0]] = found.get(place[0], False) or _QUANTISED.search(place[1]) is not None
+    return found
+
+
+def _has_all(inside: Mapping[str, _Tensor], experts: int) -> bool:
+    """Whether all experts of a layer are among its tensors, with the same parts."""
+    parts: dict[int, set[str]] = defaultdict(set)
+    for name in inside:
+        if (match := _EXPERT.search(name)) is not None:
+            parts[int(match.group(1))].add(match.group(2))
+    return not parts or (len(parts) == experts and len(set(map(frozenset, parts.values()))) == 1)
 
 
 def _place(name: str) -> tuple[int, str] | None:
@@ -95,18 +123,43 @@ def _layer_size(inside: Mapping[str, _Tensor], experts: int, where: str) -> int 
 
 
 def _tensors(folder: Path) -> tuple[dict[str, _Tensor], set[str]]:
-    """Entries of all headers that are there, and the names of tensors in files that are not."""
-    index = folder / _INDEX
-    if index.is_file():
-        document = parse_json(read_bytes(index), str(index))
-        files_by_name = document.get("weight_map") if isinstance(document, dict) else None
-        if not isinstance(files_by_name, dict) or any(not isinstance(file, str) for file in files_by_name.values()):
-            raise BadInput(f"{index}: weight_map must be an object of file names")
+    """Entries of all headers that are there, and the names of tensors in files that are not, if there is an index."""
+    files_by_name = _files_by_name(folder)
+    if files_by_name:
         there = {file for file in set(files_by_name.values()) if _is_there(folder / Path(file).name)}
+        files = [folder / Path(file).name for file in sorted(there)]
         missing = {name for name, file in files_by_name.items() if file not in there}
-        return {name: tensor for file in sorted(there) for name, tensor in _header(folder / Path(file).name)}, missing
+    else:
+        files, missing = [file for file in _shards(folder) if _is_there(file)], set()
+    return {name: tensor for file in files for name, tensor in _header(file)}, missing
+
+
+def _files_by_name(folder: Path) -> dict[str, str]:
+    """The file of every tensor, as the index says; empty without an index."""
+    index = folder / _INDEX
+    if not index.is_file():
+        return {}
+    document = parse_json(read_bytes(index), str(index))
+    files_by_name = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(files_by_name, dict) or any(not isinstance(file, str) for file in files_by_name.values()):
+        raise BadInput(f"{index}: weight_map must be an object of file names")
+    return files_by_name
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The files of a checkpoint without an index: one, or all that are numbered."""
     single = folder / "model.safetensors"
-    return (dict(_header(single)) if _is_there(single) else {}), set()
+    return (
+        [single]
+        if single.is_file()
+        else sorted(file for file in folder.glob("*.safetensors") if _SHARD.search(file.name))
+    )
+
+
+def _lacks_shards(folder: Path) -> bool:
+    """Whether files are missing of a checkpoint without an index, as their numbers say."""
+    shards = [match for file in _shards(folder) if (match := _SHARD.search(file.name)) is not None]
+    return bool(shards) and len(shards) < int(shards[0].group(1))
 
 
 def _is_there(path: Path) -> bool:

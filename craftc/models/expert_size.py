@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from craftc.errors import BadInput
-from craftc.models.checkpoint_headers import stored_expert_bytes
+from craftc.models.checkpoint_headers import quantised_by_name, stored_expert_bytes
 from craftc.models.expert_shape import block_paths, expert_shapes
 from craftc.models.family_facts import FAMILIES
 from craftc.models.given_sizes import GivenSizes
@@ -61,6 +61,9 @@ def expert_bytes_by_layer(
     if rest:
         config = _StatedSizes(text, hidden_layers, folder)
         stated = {layer.index: config.expert_bytes(layer) for layer in rest}
+        named = {} if folder is None else quantised_by_name(folder)
+        for layer in rest:
+            _check_names(layer, config.is_quantised(layer), named.get(layer.index))
         for layer in layers:
             if layer.index in stored:
                 _check_agreement(layer, stored[layer.index], config.expert_bytes(layer), rest[0])
@@ -103,6 +106,14 @@ class _StatedSizes:
             )
         return sizes[small]
 
+    def is_quantised(self, layer: LayerExperts) -> bool:
+        """Whether any matrix of the experts of `layer` is stored in another type than the model's own."""
+        shape, blocks = self._shapes[layer.like], block_paths(layer.index, self._facts)
+        return self._quantization is not None and any(
+            self._quantization.matrix_bytes(matrix, _SCALE_BYTES) is not None
+            for matrix in shape.matrices(blocks, 0, self._facts is not None)
+        )
+
     def _one(self, layer: LayerExperts, number: int) -> int:
         total, scale = 0, self._plain or _SCALE_BYTES
         shape, blocks = self._shapes[layer.like], block_paths(layer.index, self._facts)
@@ -121,6 +132,16 @@ def _told_apart(names: frozenset[str]) -> set[int] | None:
     if any(_CHOSEN.search(name) for name in names):
         return None
     return {int(number) for name in names for number in _NUMBERED.findall(name)}
+
+
+def _check_names(layer: LayerExperts, stated: bool, named: bool | None) -> None:
+    """Raise BadInput if the names in the checkpoint's index say something else about quantisation than the config."""
+    if named is not None and stated != named:
+        by_name, by_config = ("are", "are not") if named else ("are not", "are")
+        raise BadInput(
+            f"experts of decoder layer {layer.index} {by_name} quantised by their names in the checkpoint's index, but "
+            f"{by_config} by the config (quantization_config): complete the checkpoint, or {GIVE_SIZE}"
+        )
 
 
 def _check_agreement(layer: LayerExperts, stored: int, stated: int, missing: LayerExperts) -> None:

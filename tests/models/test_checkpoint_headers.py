@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from craftc.errors import BadInput
-from craftc.models.checkpoint_headers import stored_expert_bytes
+from craftc.models.checkpoint_headers import quantised_by_name, stored_expert_bytes
+from craftc.models.model_config import read_model_config
 
 Entries = dict[str, tuple[str, list[int], int]]
 
@@ -127,3 +128,32 @@ def test_broken_files(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(BadInput, match=message):
         stored_expert_bytes(tmp_path, {0: 4})
+
+
+def test_numbered_files_without_an_index(tmp_path: Path) -> None:
+    write_header(tmp_path / "model-00001-of-00002.safetensors", nvfp4_layer(0))
+    half = dict(list(nvfp4_layer(1).items())[:20])
+    write_header(tmp_path / "model-00002-of-00002.safetensors", half)
+    with pytest.raises(BadInput, match="decoder layer 1 holds 2 experts, the config has 4"):
+        stored_expert_bytes(tmp_path, {0: 4, 1: 4})
+    (tmp_path / "model-00002-of-00002.safetensors").rename(tmp_path / "model-00002-of-00003.safetensors")
+    (tmp_path / "model-00001-of-00002.safetensors").rename(tmp_path / "model-00001-of-00003.safetensors")
+    assert stored_expert_bytes(tmp_path, {0: 4, 1: 4}) == {0: 240}
+
+
+def test_names_in_an_index_without_its_files_must_bear_out_the_config(tmp_path: Path) -> None:
+    config = {
+        "model_type": "qwen3_moe", "num_hidden_layers": 1, "num_experts": 4, "num_experts_per_tok": 2,
+        "hidden_size": 8, "moe_intermediate_size": 8, "dtype": "bfloat16",
+    }  # fmt: skip
+    fp8 = config | {"quantization_config": {"quant_method": "fp8"}}
+    plain: Entries = {name: ("BF16", [8, 8], 128) for name in nvfp4_layer(0) if name.endswith(".weight")}
+    for entries, right, wrong, size in ((plain, config, fp8, 3 * 64 * 2), (nvfp4_layer(0), fp8, config, 3 * 68)):
+        write_index(tmp_path, {"model-00001-of-00002.safetensors": entries})
+        (tmp_path / "model-00001-of-00002.safetensors").unlink()
+        assert quantised_by_name(tmp_path) == {0: entries is not plain}
+        (tmp_path / "config.json").write_text(json.dumps(right))
+        assert [layer.expert_bytes for layer in read_model_config(tmp_path).layers] == [size]
+        (tmp_path / "config.json").write_text(json.dumps(wrong))
+        with pytest.raises(BadInput, match=r"by their names in the checkpoint's index, but .*--expert-bytes"):
+            read_model_config(tmp_path)
