@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-servers package lint format clean
+.PHONY: setup demo test test-servers test-families package lint format clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,10 @@ SERVERS := build/servers
 test-servers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(SERVERS) sglang==0.5.23
 	CRAFTC_SERVERS=$(SERVERS) $(BIN)/python -m pytest tests/servers
+
+# Every MoE architecture of the installed transformers, one process each; a table at the end. About 15 minutes.
+test-families: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.families
 
 # Wheel and sdist, and the wheel in an environment of its own: alone, then with the libraries of this one.
 PACKAGE := build/package

@@ -79,7 +79,7 @@ def run_rows(experts: nn.Module, hidden_PH: Tensor, expert_P: Tensor, weight_dty
     ones_P1 = torch.ones(expert_P.shape[0], 1, dtype=weight_dtype, device=hidden_PH.device)
     none = getattr(experts, _ZERO_EXPERT, None)
     if none is None:
-        return experts(hidden_PH, expert_P[:, None], ones_P1)
+        return experts(hidden_PH, expert_P[:, None], ones_P1).reshape(hidden_PH.shape)
     # A router that can choose zero experts chooses several: such code may need two columns (LongCat-Flash's does).
     pair_P2 = torch.stack((expert_P, torch.full_like(expert_P, none)), dim=1)
     return experts(hidden_PH, pair_P2, torch.cat((ones_P1, torch.zeros_like(ones_P1)), dim=1))

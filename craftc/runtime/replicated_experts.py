@@ -23,6 +23,8 @@ from craftc.runtime.virtual import VirtualDispatcher
 class ReplicatedExperts(nn.Module):
     """Drop-in for an experts module: `forward(hidden [T,H], top_k_index [T,K], top_k_weights [T,K]) -> [T,H]`.
 
+    `hidden` may have several dims before H, whose product is T; the output has its shape.
+
     For every (token, expert) pair `choice` picks one copy and `dispatcher` has it executed by `experts`, the model's
     own experts module over the slots that this process holds. Executed tokens are counted per slot in `tokens_C`.
     Tables and counters are on the device of `experts`, or on the CPU while `experts` has no weights.
@@ -57,13 +59,15 @@ class ReplicatedExperts(nn.Module):
         self, dispatcher: Dispatcher, hidden_TH: Tensor, index_TK: Tensor, weight_TK: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What `dispatcher` returns for the routed experts, plus, at no exchange, the tokens of zero experts."""
+        flat_TH = hidden_TH.reshape(-1, hidden_TH.shape[-1])
         if not self.has_zero_experts:
-            return dispatcher(self.experts, hidden_TH, self.choice(index_TK), weight_TK)
+            output_TH, tokens_C = dispatcher(self.experts, flat_TH, self.choice(index_TK), weight_TK)
+            return output_TH.reshape(hidden_TH.shape), tokens_C
         is_zero_TK = index_TK >= self.table.experts
         slot_TK = self.choice(index_TK.clamp(max=self.table.experts))
-        output_TH, tokens_C = dispatcher(self.experts, hidden_TH, slot_TK, weight_TK.masked_fill(is_zero_TK, 0.0))
+        output_TH, tokens_C = dispatcher(self.experts, flat_TH, slot_TK, weight_TK.masked_fill(is_zero_TK, 0.0))
         kept_T1 = weight_TK.masked_fill(~is_zero_TK, 0.0).sum(-1, keepdim=True)
-        return output_TH + (hidden_TH * kept_T1).to(output_TH.dtype), tokens_C
+        return (output_TH + (flat_TH * kept_T1).to(output_TH.dtype)).reshape(hidden_TH.shape), tokens_C
 
     def tokens_per_gpu(self) -> dict[int, int]:
         """Tokens executed since the last `reset_counters` on every GPU whose slots this process executes."""

@@ -75,11 +75,17 @@ def _why_not_routed(graph_module: fx.GraphModule, node: fx.Node, experts: int) -
         return f"called with {len(node.args)} positional and {len(node.kwargs)} keyword arguments, not with {ABI}"
     hidden, indices, weights = (_example(argument) for argument in node.args)
     shapes = f"hidden {_describe(hidden)}, indices {_describe(indices)}, weights {_describe(weights)}"
-    if hidden is None or indices is None or weights is None or {hidden.dim(), indices.dim(), weights.dim()} != {2}:
-        return f"its arguments must be three matrices [T, H], [T, K], [T, K]: {shapes}"
+    if (
+        hidden is None
+        or indices is None
+        or weights is None
+        or hidden.dim() < 2
+        or {indices.dim(), weights.dim()} != {2}
+    ):
+        return f"its arguments must be [T, H] (T in one or several dims), [T, K], [T, K]: {shapes}"
     if indices.dtype.is_floating_point or not hidden.is_floating_point() or not weights.is_floating_point():
         return f"its second argument must be integer, the others floating point: {shapes}"
-    if indices.shape != weights.shape or indices.shape[0] != hidden.shape[0] or indices.shape[1] > experts:
+    if indices.shape != weights.shape or indices.shape[0] != hidden.shape[:-1].numel() or indices.shape[1] > experts:
         return f"its arguments must be [T, H], [T, K], [T, K] with K at most {experts}: {shapes}"
     output = node.meta.get("val")
     if not isinstance(output, torch.Tensor) or output.shape != hidden.shape:

@@ -100,9 +100,9 @@ SMALL: dict[str, Any] = {
 }
 """A small value for every size that configurations state."""
 
-_MLA = {"num_key_value_heads": 4}
 EXTRA: dict[str, dict[str, Any]] = {
     "dots1": {
+        "n_shared_experts": 1,
         "n_routed_experts": 8,
         "num_experts_per_tok": 2,
         "layer_types": ["full_attention"] * _LAYERS,
@@ -124,10 +124,19 @@ EXTRA: dict[str, dict[str, Any]] = {
         },
     },
     "glm5_next_text": {"num_key_value_heads": 4, "index_topk": 16, "qk_rope_head_dim": 0},
-    "mistral4": _MLA | {"rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}},
+    "mistral4": {
+        "qk_head_dim": 16,
+        "rope_parameters": {
+            "rope_theta": 1e4,
+            "rope_type": "default",
+            "partial_rotary_factor": 0.5,
+            "llama_4_scaling_beta": 0.1,
+            "original_max_position_embeddings": 64,
+        },
+    },
     "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba", "attention"]},
     "gemma4_text": {
-        "per_layer_config": {},
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
         "enable_moe_block": True,
         "num_experts": 8,
         "top_k_experts": 2,
@@ -135,6 +144,30 @@ EXTRA: dict[str, dict[str, Any]] = {
         "hidden_size_per_layer_input": 8,
         "vocab_size_per_layer_input": VOCABULARY,
     },
+    "deepseek_v2": {"num_experts_per_tok": 2, "topk_method": "greedy"},
+    "inkling2": {"vision_config": {"text_hidden_size": 32}},
+    "inkling2_loop": {"vision_config": {"text_hidden_size": 32}},
+    "hy_v4_vl_text": {
+        "rope_parameters": {"rope_theta": 1e4, "rope_type": "default", "mrope_section": [1, 1, 2]},
+    },
+    "dots3_note_text": {
+        "layer_types": ["indexed_attention", "sliding_attention"] * 2,
+        "swa_num_attention_heads": 4,
+        "swa_num_key_value_heads": 4,
+        "swa_q_lora_rank": 16,
+        "swa_kv_lora_rank": 16,
+        "swa_head_dim": 16,
+        "swa_qk_nope_head_dim": 8,
+        "swa_v_head_dim": 8,
+        "head_dim": 16,
+        "num_key_value_heads": 4,
+    },
+    "deepseek_ocr2_text": {
+        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+        "num_experts_per_tok": 2,
+    },
+    "qwen3_omni_moe_thinker": {"vision_start_token_id": 1, "vision_end_token_id": 2, "audio_start_token_id": 5},
+    "qwen3_omni_moe_talker": {"spatial_merge_size": 2},
     "qwen4_exp_text": {
         "indexer_n_heads": 2,
         "indexer_kv_heads": 1,
@@ -142,7 +175,11 @@ EXTRA: dict[str, dict[str, Any]] = {
         "indexer_budget": 8,
         "indexer_compress_ratio": 2,
     },
-    "step3p7_text": {"sliding_window": 4},
+    "step3p5": {
+        "sliding_window": 4,
+        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+        "layer_types": ["full_attention"] * _LAYERS,
+    },
     "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 16},
 }
 """What an architecture's own checks ask for, by model type of the configuration the field belongs to."""
@@ -178,16 +215,30 @@ def tiny_configuration(config_class: type) -> Any:
 
 def _overrides(config_class: type) -> dict[str, Any]:
     default = config_class()
-    fields = {name: value for name, value in SMALL.items() if getattr(default, name, None) is not None}
-    if getattr(default, "kv_lora_rank", None) is not None:
+    fields = {name: value for name, value in SMALL.items() if _states(default, name)}
+    if _states(default, "kv_lora_rank"):
         fields["num_key_value_heads"] = fields.get("num_attention_heads", 4)
-    fields |= EXTRA.get(default.model_type, {})
     for name, inner in (getattr(config_class, "sub_configs", None) or {}).items():
         value = getattr(default, name, None)
         kind = type(value) if value is not None else inner
         if hasattr(kind, "model_type") and not kind.__name__.startswith("Auto"):
             fields[name] = _overrides(kind)
-    return fields
+    return _merged(fields, EXTRA.get(default.model_type, {}))
+
+
+def _states(config: Any, name: str) -> bool:
+    """Whether a configuration has a value for a field; one that differs between layers counts."""
+    try:
+        return getattr(config, name, None) is not None
+    except Exception:  # transformers has an error of its own for fields that differ between layers
+        return True
+
+
+def _merged(fields: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    return fields | {
+        name: _merged(fields[name], value) if isinstance(value, dict) and isinstance(fields.get(name), dict) else value
+        for name, value in extra.items()
+    }
 
 
 def build(kind: Any, seed: int = 0) -> nn.Module:
