@@ -67,14 +67,14 @@ def replace_experts(
     not the planned ones or cannot be replaced.
     """
     from craftc.passes.analysis.tracing.experts import find_experts
-    from craftc.passes.analysis.tracing.stacked import find_stacked
+    from craftc.passes.analysis.tracing.stacked import find_unsure
     from craftc.runtime.module_list_experts import is_container
     from craftc.runtime.plan_match import check_layer_fits, check_same_layers
 
-    found, _ = find_experts(model)
+    found, near_misses = find_experts(model)
     names = {layer.name for layer in plan.layers}
     # Only planning tells which of the modules that could be experts of another kind are.
-    found += tuple(module for module in find_stacked(model, found) if module.path in names)
+    found += tuple(module for module in find_unsure(model, found, near_misses) if module.path in names)
     check_same_layers(plan, (module.path for module in found))
     modules = {layer.name: model.get_submodule(layer.name) for layer in plan.layers}
     dispatched = [module.path for module in found if module.layout != "fused"]

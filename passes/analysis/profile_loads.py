@@ -23,6 +23,7 @@ from craftc.models.module_state import same_state
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.find_moe_layers import INDICES
+from craftc.passes.analysis.tracing.block_graph import RECORDED
 from craftc.passes.analysis.tracing.model import check_has_weights
 from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation, require_moe_layers, updated
@@ -46,7 +47,7 @@ class ProfileLoads(Pass):
 
     mask_input: str | None = "attention_mask"
     """Input `[batch, sequence]` that is 0 for padding, whose tokens are not counted. None counts every token, and so
-    does a batch without this input."""
+    does a batch without this input, and a layer whose block was recorded (`craftc.runtime.block_recording`)."""
     max_steps: int | None = None
     """Largest number of calibration batches to run, at least 1; None runs all."""
     model_name: str = "model"
@@ -102,7 +103,8 @@ def counting_graph(graph: fx.GraphModule, mask_input: str | None) -> fx.GraphMod
     counts_L = []
     for node, layer in layer_nodes:
         with counting.inserting_before(node):
-            counts_L.append(counting.call_function(count_tokens, (node.args[INDICES], layer.experts, mask)))
+            known = None if RECORDED in node.meta else mask  # which of its rows are padding is not known
+            counts_L.append(counting.call_function(count_tokens, (node.args[INDICES], layer.experts, known)))
     for node in reversed(nodes[nodes.index(layer_nodes[-1][0]) :]):
         counting.erase_node(node)
     counting.output(tuple(counts_L))

@@ -18,7 +18,7 @@ from craftc.passes.analysis.tracing.experts import ExpertsModule, find_experts, 
 from craftc.passes.analysis.tracing.model import call_model, trace_model
 from craftc.passes.analysis.tracing.module_lists import fuse_module_lists
 from craftc.passes.analysis.tracing.source_lines import reason_with_line
-from craftc.passes.analysis.tracing.stacked import find_stacked, overlap
+from craftc.passes.analysis.tracing.stacked import find_unsure, overlap, parameters_in_blocks
 from craftc.passes.base import Pass
 from craftc.passes.compilation import Compilation, NearMiss, no_moe_layer, updated
 
@@ -49,20 +49,23 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[fx.GraphModule, 
     """The graph of `model(**inputs)`, and the experts that could not become a node of their own."""
     _check_inputs(model, inputs)
     experts, near_misses = find_experts(model)
-    stacked = find_stacked(model, experts)
-    if not experts and not near_misses and not stacked:
+    unsure = find_unsure(model, experts, near_misses)
+    near_misses += parameters_in_blocks(
+        model, {module.path for module in (*experts, *unsure)} | {miss.name for miss in near_misses}
+    )
+    if not experts and not near_misses and not unsure:
         raise BadInput(no_moe_layer(type(model).__name__, ()))
     try:
         graph_module, missed = _traced(model, inputs, experts, near_misses)
     except Exception as error:
         _check_runs(model, inputs)
-        if not _is_one_block(experts + stacked):
+        if not _is_one_block(experts + unsure):
             raise Unsupported(
                 f"{type(model).__name__}: its forward cannot be traced: {reason_with_line(error)}"
             ) from error
-        only = (*experts, *stacked)[0]
+        only = (*experts, *unsure)[0]
         graph_module, missed = whole_model(model, inputs), (NearMiss(only.path, reason_with_line(error)),)
-    blocks = blocks_to_read(model, experts, missed) | blocks_of(model, stacked)
+    blocks = blocks_to_read(model, experts, missed) | blocks_of(model, unsure)
     if not blocks:
         return graph_module, near_misses + missed
     above = blocks
@@ -70,10 +73,10 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[fx.GraphModule, 
         blocks |= above
         leaves, others = _with_leaves(model, inputs, experts, near_misses, blocks)
         read, unread = read_blocks(leaves, inputs, tuple(blocks))
-        above = blocks_above(model, experts + stacked, blocks, unread)
-    unsure = {module.path for module in stacked} - {miss.name for miss in near_misses}
+        above = blocks_above(model, experts + unsure, blocks, unread)
+    quiet = {module.path for module in unsure} - {miss.name for miss in near_misses}
     kept = tuple(miss for miss in near_misses if not any(overlap(miss.name, module.path) for module in blocks))
-    said = tuple(_both(near_misses, miss) for miss in unread if miss.name not in unsure or is_named_experts(miss.name))
+    said = tuple(_both(near_misses, miss) for miss in unread if miss.name not in quiet or is_named_experts(miss.name))
     # If nothing could be read, what was traced is worth more than calls of the whole blocks.
     return graph_module if len(unread) == len(blocks) else read, kept + others + said
 

@@ -25,6 +25,8 @@ from craftc.runtime.block_recording import BlockReplay, Recording
 from craftc.runtime.block_routing import BlockRouting, add_to_leaf
 from craftc.runtime.module_list_experts import expert_modules
 
+RECORDED = "recorded"
+"""Key in the meta of an experts node whose rows are not its block's tokens, but as many as its experts are given."""
 WHOLE_MODEL = "whole_model"
 """Target of the only call in the graph of `whole_model`; its path in the model is empty."""
 
@@ -191,6 +193,7 @@ def _replace(graph: fx.Graph, node: fx.Node, path: str, call: BlockCall, read: R
         if isinstance(read.block, BlockRouting):
             result = graph.call_function(add_to_leaf, (rest, read.block.leaf, called))
         else:
+            called.meta[RECORDED] = True
             modules[after] = BlockReplay(read.block.block, read.block.tensor_names)
             result = graph.create_node("call_module", after, (tensors, rest, called, *node.args), node.kwargs)
     result.meta["val"] = node.meta["val"]

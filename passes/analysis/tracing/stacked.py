@@ -1,30 +1,65 @@
-"""Which modules hold experts in stacked parameters but have a forward of their own kind."""
+"""Modules that could hold experts, which only reading their block can tell; and experts that are no module at all."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from torch import nn
 
-from craftc.passes.analysis.tracing.experts import ExpertsModule
+from craftc.passes.analysis.tracing.experts import ABI, ExpertsModule, is_list_of_alike
+from craftc.passes.compilation import NearMiss
+from craftc.runtime.module_list_experts import expert_modules, is_container
 
 
-def find_stacked(model: nn.Module, known: Collection[ExpertsModule]) -> tuple[ExpertsModule, ...]:
-    """Outermost modules whose parameters all have the same first dim, the experts', with a router beside them.
+def find_unsure(
+    model: nn.Module, known: Sequence[ExpertsModule], near_misses: Sequence[NearMiss]
+) -> tuple[ExpertsModule, ...]:
+    """Modules whose parameters all have the same first dim, with a router beside them, and lists of alike modules among
+    the near misses, which have no router of their size (one with more outputs, say).
 
     `known` are experts that have been found already; a block that holds some is not looked at again.
     """
+    candidates = [*_stacked(model), *_lists(model, near_misses)]
     found: list[ExpertsModule] = []
-    for path, module in model.named_modules():
-        if not path or any(overlap(path, other.path) for other in (*known, *found)):
+    for module in candidates:
+        block = block_of(model, module.path)
+        if any(overlap(other.path, block) for other in known) or any(overlap(module.path, one.path) for one in found):
             continue
-        experts = _stack_size(module)
-        if experts is None or not _router_beside(model, path, experts):
-            continue
-        block = block_of(model, path)
-        if not any(overlap(other.path, block) for other in known):
-            found.append(ExpertsModule(path, "stacked", experts))
+        found.append(module)
     return tuple(found)
+
+
+def parameters_in_blocks(model: nn.Module, known: Collection[str]) -> tuple[NearMiss, ...]:
+    """Blocks that hold their experts' parameters themselves, beside those of the router; none of those in `known`."""
+    missed: list[NearMiss] = []
+    for path, module in model.named_modules():
+        stacked = {name: weight for name, weight in module.named_parameters(recurse=False) if weight.dim() == 3}
+        sizes = {weight.shape[0] for weight in stacked.values()}
+        if len(stacked) < 2 or len(sizes) > 1 or min(sizes) < 2 or _of_torch(module):
+            continue
+        router = any(weight.dim() == 2 and min(sizes) in weight.shape for weight in module.parameters())
+        if not path or not router or any(overlap(path, other) for other in known):
+            continue
+        shapes = ", ".join(f"{name} {list(weight.shape)}" for name, weight in stacked.items())
+        reason = (
+            f"its experts are parameters of its own ({shapes}), beside its router: move them into a module of {ABI}"
+        )
+        missed.append(NearMiss(path, reason))
+    return tuple(missed)
+
+
+def _stacked(model: nn.Module) -> Iterator[ExpertsModule]:
+    for path, module in model.named_modules():
+        experts = _stack_size(module) if path else None
+        if experts is not None and _router_beside(model, path, experts):
+            yield ExpertsModule(path, "stacked", experts)
+
+
+def _lists(model: nn.Module, near_misses: Sequence[NearMiss]) -> Iterator[ExpertsModule]:
+    for miss in near_misses:
+        module = model.get_submodule(miss.name)
+        if is_container(module) and is_list_of_alike(modules := tuple(expert_modules(module).values())):
+            yield ExpertsModule(miss.name, "module_list", len(modules))
 
 
 def block_of(model: nn.Module, path: str) -> str:
