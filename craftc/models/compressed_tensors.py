@@ -11,6 +11,9 @@ from craftc.models.expert_matrix import ExpertMatrix
 from craftc.models.module_patterns import ModulePatterns, is_pattern
 from craftc.models.quantization_settings import FP32, GIVE_SIZE, Settings, Sizer, whole
 
+_PACKED = ("pack-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized")
+_ONE_BYTE = ("int-quantized", "float-quantized", "naive-quantized")
+"""Formats that store a byte for each value, whatever its bits."""
 _SCALE_BYTES = {"torch.uint8": 1, "torch.float8_e4m3fn": 1, "torch.bfloat16": 2, "torch.float16": 2, "torch.float32": 4}
 
 
@@ -19,6 +22,7 @@ def compressed_tensors(settings: Settings, field: str) -> Sizer:
     sparsity = settings.get("sparsity_config") or {}
     if isinstance(sparsity, dict) and sparsity.get("format", "dense") != "dense":
         raise Unsupported(f"{field}: sparsity_config: format {sparsity['format']!r} is not known; {GIVE_SIZE}")
+    _check_format(settings.get("format"), field)
     groups = settings.get("config_groups")
     if not isinstance(groups, dict) or not groups:
         raise BadInput(f"{field}: no config_groups entry covers the experts; {GIVE_SIZE}")
@@ -26,6 +30,9 @@ def compressed_tensors(settings: Settings, field: str) -> Sizer:
     classes: dict[str, tuple[Mapping[str, Any], str]] = {}
     for name, group in groups.items():
         where = f"{field}: config_groups: {name}"
+        if isinstance(group, dict):
+            _check_format(group.get("format"), where)
+            group = {"format": settings.get("format"), **group}
         targets = group.get("targets") if isinstance(group, dict) else None
         if not isinstance(targets, list):
             raise BadInput(f"{where}: targets must be a list, got {targets!r}")
@@ -50,6 +57,11 @@ def compressed_tensors(settings: Settings, field: str) -> Sizer:
     return size
 
 
+def _check_format(name: Any, where: str) -> None:
+    if name is not None and name not in (*_PACKED, *_ONE_BYTE, "mixed-precision"):
+        raise Unsupported(f"{where}: format {name!r} is not known; {GIVE_SIZE}")
+
+
 def _is_class(target: str) -> bool:
     return not is_pattern(target) and "." not in target and target[:1].isupper()
 
@@ -70,7 +82,8 @@ def _group_bytes(matrix: ExpertMatrix, group: Mapping[str, Any], plain: int, whe
     zero_points = 0 if weights.get("symmetric", True) else math.ceil(parts * bits / 8)
     order = 4 * matrix.columns if weights.get("actorder") == "group" else 0
     whole_matrix = FP32 * (2 if group.get("input_activations") else 1) if nvfp4 else 0
-    return matrix.packed_bytes(bits) + parts * scale + zero_points + order + whole_matrix
+    stored_bits = max(bits, 8) if group.get("format") in _ONE_BYTE else bits
+    return matrix.packed_bytes(stored_bits) + parts * scale + zero_points + order + whole_matrix
 
 
 def _parts(matrix: ExpertMatrix, weights: Mapping[str, Any], where: str) -> int:

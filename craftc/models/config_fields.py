@@ -67,7 +67,10 @@ def _one_each(config: Config, name: str, largest: int, layers: int) -> list[int]
     value = config[name]
     values = value if isinstance(value, list) and layers > 1 else [value] * layers
     if len(values) < layers:
-        raise BadInput(f"{name} must be one number, or one for each of {layers} layers, got {value!r}")
+        raise BadInput(
+            f"{name} must be one number, or one for each of {layers} layers, got {value!r} (layers with "
+            f"two kinds of experts are not known)"
+        )
     for each in values:
         if type(each) is not int or not 1 <= each <= largest:
             raise BadInput(f"{name} must be a whole number in 1..{largest}, got {each!r}")

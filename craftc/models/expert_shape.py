@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from craftc.errors import Unsupported
 from craftc.models.config_fields import (
     EXPERT_INPUT,
     HIDDEN,
@@ -17,6 +18,7 @@ from craftc.models.config_fields import (
 )
 from craftc.models.expert_matrix import ExpertMatrix
 from craftc.models.family_facts import UNKNOWN_BLOCKS, FamilyFacts
+from craftc.models.quantization_settings import GIVE_SIZE
 from craftc.models.sparse_layers import sparse_layers
 
 _SPELLINGS = {
@@ -70,11 +72,21 @@ def expert_shapes(config: Config, facts: FamilyFacts | None, layers: int) -> lis
         width = facts.width
     else:  # where nothing tells dense layers from sparse ones, there is only one kind of intermediate size
         width = "intermediate_size" if sparse_layers(config, layers, None) is None else None
-    gated = (facts is None or facts.gated) and config.get("mlp_hidden_act") != "relu2"
+    if facts is None:
+        _check_gated(config)
+    gated = facts is None or facts.gated
     return [
         ExpertShape(hidden, size, gated, facts is not None and facts.biased)
         for size in numbers(config, expert_width_names(config, width), MAX_SIZE, layers)
     ]
+
+
+def _check_gated(config: Config) -> None:
+    """Raise Unsupported if experts of an architecture that is not known may have no gate."""
+    for key in ("hidden_act", "hidden_activation", "mlp_hidden_act"):
+        activation = str(config.get(key) or "silu").lower()
+        if not activation.startswith(("silu", "swish", "swiglu", "gelu", "geglu")):
+            raise Unsupported(f"{key} {activation!r}: whether experts have a gate matrix is not known; {GIVE_SIZE}")
 
 
 def block_paths(index: int, facts: FamilyFacts | None) -> tuple[str, ...]:

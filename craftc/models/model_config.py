@@ -114,7 +114,7 @@ def mtp_hint(config: ModelConfig) -> tuple[str, ...]:
     numbers = f"layer {last}" if config.mtp_left_out == 1 else f"layers {config.hidden_layers}..{last}"
     return (
         f"the model has multi-token prediction ({numbers}), left out here; if the server runs it with experts of its "
-        f"own, record its loads and give --mtp",
+        f"own, record its loads and plan with --model-config and --mtp",
     )
 
 

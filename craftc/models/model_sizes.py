@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from craftc.errors import BadInput, Unsupported
+from craftc.errors import BadInput, CraftcError, Unsupported
 from craftc.models.given_sizes import GivenSizes, resized
-from craftc.models.model_config import read_config_document, read_model_config
+from craftc.models.model_config import mtp_hint, read_config_document, read_model_config
 from craftc.models.moe_layer import MoELayer
 
 _QUANTISED = ("quantization_config", "compression_config")
@@ -58,6 +58,15 @@ def guessed_type(spec: str) -> tuple[str, ...]:
     if _states_quantisation(path, levels) or _values(levels, _DTYPE):
         return ()
     return ("dtype (or torch_dtype) is missing in the config: sizes are those of float32, which transformers assumes",)
+
+
+def mtp_beside(spec: str) -> tuple[str, ...]:
+    """A line about multi-token-prediction layers in the config that `spec` names: transformers does not build them."""
+    path = _config_path(spec)
+    try:
+        return () if path is None else mtp_hint(read_model_config(path, GivenSizes(1)))
+    except CraftcError:  # a structure that only building it shows
+        return ()
 
 
 def _config_path(spec: str) -> Path | None:

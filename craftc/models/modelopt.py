@@ -35,7 +35,7 @@ def _sizer(settings: Settings, field: str) -> Sizer:
     """One of ModelOpt's algorithms, with the scales that its export stores."""
     algorithm = str(settings.get("quant_algo")).upper()
     if algorithm in ("NVFP4", "NVFP4_AWQ", "W4A8_NVFP4_FP8", "W4A16_NVFP4"):  # two fp32 scales for each matrix
-        group = whole(settings, ("group_size",), field, 16)
+        group = whole(settings, ("group_size",), field, None if algorithm == "W4A8_NVFP4_FP8" else 16)
         return lambda matrix, plain: matrix.packed_bytes(4) + matrix.groups(group) + 2 * FP32
     if algorithm == "FP8":
         return lambda matrix, plain: matrix.values + 2 * FP32

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from craftc.errors import BadInput
+from craftc.errors import BadInput, Unsupported
 from craftc.files.outside_documents import parse_settings, read_bytes
 from craftc.models.expert_matrix import ExpertMatrix
 from craftc.models.module_patterns import ModulePatterns
 from craftc.models.quantization_methods import sizer_of
-from craftc.models.quantization_settings import Settings, Sizer
+from craftc.models.quantization_settings import GIVE_SIZE, Settings, Sizer
 
 _LEFT_OUT = (
     "modules_to_not_convert",
@@ -53,6 +53,11 @@ def quantization_of(settings: Settings, field: str) -> Quantization:
         if not isinstance(entries, list):
             raise BadInput(f"{field}: {key} must be a list of modules, got {entries!r}")
         lists.append(ModulePatterns(map(str, entries), f"{field}: {key}"))
+    if settings.get("expert_dtype") is not None and settings.get("quant_method") != "fp8":
+        raise Unsupported(
+            f"expert_dtype {settings['expert_dtype']!r} is not known with quant_method "
+            f"{settings.get('quant_method')!r}; {GIVE_SIZE}"
+        )
     return Quantization(sizer_of(settings, field), tuple(lists), frozenset(_all_names(settings)))
 
 
@@ -72,6 +77,8 @@ def stated_quantization(levels: Sequence[Mapping[str, Any]], folder: Path | None
     if any(settings != found[0][0] for settings, _ in found):
         raise BadInput("quantization_config is given twice, and the two differ: keep the one that is right")
     beside = None if folder is None else _beside(folder)
+    if not found and beside is None and any(level.get("expert_dtype") is not None for level in levels):
+        return _with_expert_dtype({}, levels), "quantization_config"
     if not found:
         return beside
     if beside is not None and not _agree(found[0][0], beside[0]):

@@ -134,7 +134,9 @@ def _quark(settings: Settings, field: str) -> Sizer:
 
 
 def _quark_sizer(settings: Any, field: str) -> Sizer:
-    weight = settings.get("weight") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict):
+        raise Unsupported(f"{field} is {settings!r}, and says nothing of weights; {GIVE_SIZE}")
+    weight = settings.get("weight")
     if weight is None:
         return lambda matrix, plain: None
     dtype, scheme = str(weight.get("dtype")), str(weight.get("qscheme"))

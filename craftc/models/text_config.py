@@ -22,6 +22,8 @@ EXPERTS = (
 """Names of the number of routed experts."""
 LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 """Names of the number of decoder layers."""
+_SWITCHES = ("is_moe", "use_moe", "enable_moe_block")
+"""Fields that turn experts off."""
 _PARTS = ("ffn_config", "moe_config", "moe")
 """Nested dicts that describe the MoE blocks of the model around them (DBRX)."""
 _OTHER_KINDS = (
@@ -97,6 +99,8 @@ def _with_parts(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _has_experts(config: Mapping[str, Any]) -> bool:
+    if any(config.get(key) is False for key in _SWITCHES):
+        return False
     return any(config.get(key) not in (None, 0, 1, []) for key in EXPERTS)
 
 

@@ -66,6 +66,15 @@ def test_what_no_target_names_or_a_list_leaves_out_is_not_quantised() -> None:
     assert sizes((["Linear"], INT8), ignore=["lm_head", "re:.*up_proj"]) == [UP_INT8, None, DOWN_INT8]
 
 
+def test_formats_that_store_a_byte_for_each_value() -> None:
+    bytes_each = VALUES + VALUES // 32 * 2
+    assert sizes((["Linear"], INT4), format="pack-quantized") == [INT4_BYTES] * 3
+    assert sizes((["Linear"], INT4), format="int-quantized") == [bytes_each] * 3
+    group = {"targets": ["Linear"], "weights": INT4, "format": "naive-quantized"}
+    mixed = {"quant_method": "compressed-tensors", "format": "mixed-precision", "config_groups": {"g": group}}
+    assert matrix_sizes(mixed) == [bytes_each] * 3
+
+
 def test_static_activations_of_four_bit_floats_have_a_scale_too() -> None:
     group = {"targets": ["Linear"], "weights": NVFP4, "input_activations": {"num_bits": 4, "dynamic": "local"}}
     settings = {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}
@@ -75,6 +84,7 @@ def test_static_activations_of_four_bit_floats_have_a_scale_too() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"config_groups": {}, "format": "marlin-24"}, "format 'marlin-24' is not known"),
         ({"config_groups": {}}, "no config_groups entry covers the experts"),
         ({"config_groups": {"g": {"weights": INT4}}}, "config_groups: g: targets must be a list, got None"),
         ({"config_groups": {"g": {"targets": ["Linear"], "weights": 4}}}, "weights must be an object, got int"),

@@ -10,7 +10,7 @@ import pytest
 
 from craftc.errors import CraftcError
 from craftc.models.given_sizes import GivenSizes, parse_given_sizes
-from craftc.models.model_sizes import guessed_type, true_sizes
+from craftc.models.model_sizes import guessed_type, mtp_beside, true_sizes
 from craftc.models.moe_layer import MoELayer
 
 CONFIG: dict[str, Any] = {
@@ -70,3 +70,13 @@ def test_an_unstated_type_is_refused_and_can_be_told_of_before(tmp_path: Path) -
     sizes(tmp_path, text_config={"dtype": "float16"})
     assert guessed_type(str(tmp_path / "config.json")) == ()
     assert guessed_type("model.py") == ()
+
+
+def test_multi_token_prediction_that_is_not_built_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(CONFIG | {"num_nextn_predict_layers": 1}))
+    assert "multi-token prediction (layer 2)" in mtp_beside(str(path))[0]
+    for config in (CONFIG, {"model_type": "bert"}):
+        path.write_text(json.dumps(config))
+        assert mtp_beside(str(path)) == ()
+    assert mtp_beside("model.py") == ()

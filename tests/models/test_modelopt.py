@@ -56,6 +56,7 @@ def test_a_config_with_groups_alone_is_read_like_that_of_compressed_tensors() ->
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"quant_algo": "W4A8_NVFP4_FP8"}, "group_size must be positive or -1, got None"),
         ({"quant_algo": "W2A2"}, "quant_algo 'W2A2' is not known"),
         ({}, "quant_algo None is not known"),
         ({"quant_algo": "MIXED_PRECISION"}, "quantized_layers is None"),

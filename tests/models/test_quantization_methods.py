@@ -88,6 +88,8 @@ def test_gptq_of_some_modules_in_a_block() -> None:
         ({"quant_method": "fp8", "expert_dtype": "int3"}, "expert_dtype 'int3' is not known"),
         ({"quant_method": "bitsandbytes"}, "neither load_in_4bit nor load_in_8bit"),
         ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "int3"}}}, "weight of dtype int3"),
+        ({"quant_method": "quark"}, "global_quant_config is None, and says nothing of weights"),
+        ({"quant_method": "awq", "expert_dtype": "fp4"}, "expert_dtype 'fp4' is not known with quant_method 'awq'"),
         ({"quant_method": "quark", "layer_type_quant_config": {"Linear": {}}}, "layer_type_quant_config is not known"),
     ],
 )

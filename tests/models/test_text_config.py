@@ -56,6 +56,12 @@ def test_two_language_models_are_refused_by_name(document: dict[str, Any], where
         text_config(document)
 
 
+@pytest.mark.parametrize("switch", ["is_moe", "use_moe", "enable_moe_block"])
+def test_experts_that_are_turned_off_are_none(switch: str) -> None:
+    with pytest.raises(Unsupported, match="no field says how many routed experts"):
+        text_config({**MOE, switch: False})
+
+
 @pytest.mark.parametrize("experts", [None, 0, 1, []])
 def test_a_dense_model_has_no_experts(experts: Any) -> None:
     with pytest.raises(Unsupported, match="'qwen3_moe' is not known here: no field says how many routed experts"):
