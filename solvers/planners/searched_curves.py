@@ -17,16 +17,21 @@ Judge = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """From layers and replica counts, both `[B]`, to `balancedness_B` and `score_B` of the placements found."""
 _FIRST = 4
 """Counts up to this are tried in every layer; then each doubling is tried where it can matter."""
+_DENSE = (64, 1_000)
+"""All counts are tried if they are at most so many in a layer, and in all layers."""
 
 
 def replica_candidates(problem: PlanningProblem, most_copies: int | None = None) -> tuple[int, ...]:
     """The counts to try in every layer, ascending from 0, as far as the budget and full replication allow.
 
-    They are closest where curves bend, include those that make the slots of a layer even, and end at the most.
+    All of them in small problems; else they are closest where curves bend, include those that make the slots of a layer
+    even, and end at the most.
     most_copies: most copies of an expert, by default one on every GPU.
     """
     experts, gpus = problem.experts, problem.topology.gpus
     most = min(problem.budget_bytes // min(problem.expert_bytes_L), experts * ((most_copies or gpus) - 1))
+    if most <= _DENSE[0] and most * problem.layers <= _DENSE[1]:
+        return tuple(range(most + 1))
     powers = [2**power for power in range(most.bit_length())]
     finer = [5 * power // 4 for power in powers if 8 <= power <= gpus // 4]
     even = [-experts % gpus + gpus * factor for factor in (0, *(f for p in powers for f in (p, 3 * p // 2)))]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from craftc.errors import BadInput
+from craftc.solvers.planners.registry import planner_for
 from craftc.solvers.planners.searched_curves import replica_candidates, searched_curves
 from craftc.solvers.problem import PlanningProblem
 from craftc.topology import Topology
@@ -24,7 +25,21 @@ def problem_of(experts=32, gpus=8, layers=2, budget=10**6, sizes=None):
     ],
 )
 def test_candidates(experts, gpus, budget, expected):
-    assert replica_candidates(problem_of(experts, gpus, budget=budget)) == expected
+    assert replica_candidates(problem_of(experts, gpus, layers=501, budget=budget)) == expected
+
+
+@pytest.mark.parametrize(("layers", "most"), [(1, 64), (15, 64), (31, 32), (500, 2)])
+def test_every_count_is_a_candidate_in_small_problems(layers, most):
+    assert replica_candidates(problem_of(64, 64, layers, budget=most)) == tuple(range(most + 1))
+    beyond = replica_candidates(problem_of(64, 64, layers + 1000 // most, budget=most))
+    assert len(beyond) < most + 1 or most == 2
+
+
+def test_a_small_budget_is_spent_to_the_last_replica():
+    counts_SLE = np.random.default_rng(0).poisson(99 * np.exp(np.random.default_rng(1).normal(size=(6, 2, 3))))
+    problem = PlanningProblem(counts_SLE + 1, Topology(8), (1, 1), budget_bytes=40)
+    planner = planner_for("craftc", problem)
+    assert sum(planner.allocate(problem, planner.estimate(problem)).replicas_L) == 40
 
 
 def test_candidates_make_slots_even_where_experts_do_not_divide():
