@@ -33,7 +33,7 @@ def inspect(
     from craftc.files.atomic_write import check_writable
     from craftc.models.given_sizes import parse_given_sizes
     from craftc.models.model_file import load_model_source
-    from craftc.models.model_sizes import guessed_type, true_sizes
+    from craftc.models.model_sizes import guessed_type, mtp_beside, true_sizes
     from craftc.report.inspection_report import inspection_document, inspection_text
 
     if graph is not None:
@@ -54,5 +54,5 @@ def inspect(
         inspection_text(source.name, layers, found.near_misses),
         format,
         exit_code=0 if found.layers else 1,
-        warnings=unsure,
+        warnings=unsure + mtp_beside(model),
     )

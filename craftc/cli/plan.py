@@ -130,7 +130,7 @@ def plan(
     options = replace(options, current_plan=in_use, max_move_bytes=_bytes(max_move))
     request = PlanningRequest(topology, parse_budget(budget), options)
     _check_before_work(request, output, curve, per_phase)
-    show = partial(_result, config=config, recorded=recorded, format=format)
+    show = partial(_result, model=model, config=config, recorded=recorded, format=format)
     with shown_progress("read loads") as progress:
         measured, layers, built = _layers(recorded(), model, config, given, options, progress)
         if per_phase:
@@ -224,11 +224,17 @@ def _write(done: Compilation, output: Path, curve: Path | None, progress: ShownP
 
 
 def _result(
-    done: Compilation, files: list[str], config: Config | None, recorded: Callable[[], LoadProfile], format: Format
+    done: Compilation,
+    files: list[str],
+    model: str | None,
+    config: Config | None,
+    recorded: Callable[[], LoadProfile],
+    format: Format,
 ) -> Result:
     """The plan; with `--budget auto` also the curve behind its budget, and with `--from` the changes."""
     from craftc.loads.name_layers import left_out
     from craftc.models.model_config import groups_hint
+    from craftc.models.model_sizes import mtp_beside
     from craftc.plans.diff import diff_plans
     from craftc.plans.file import plan_document
     from craftc.report.budget_report import budget_document, budget_text
@@ -237,7 +243,7 @@ def _result(
     from craftc.report.plan_report import comparison_table, plan_summary, validation_text
 
     options, topology = done.request.options, done.request.topology
-    hints: tuple[str, ...] = ()
+    hints = () if model is None else mtp_beside(model)
     if config is not None:
         hints = groups_hint(config, options.expert_groups, topology.nodes) + left_out(recorded(), config)
     warnings = (*done.plan.warnings, *hints)
