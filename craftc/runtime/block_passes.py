@@ -162,9 +162,12 @@ class _StandIn:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given = (*args, *kwargs.values())
         rows_PH, expert_P = self.calls.rows(given)
-        feature_P = torch.where(expert_P < self.shared.marked.stop, expert_P - self.shared.marked.start, -1)
-        unit_PH = torch.arange(rows_PH.shape[1], device=rows_PH.device) == feature_P[:, None]
-        return self.calls.output(given, unit_PH.to(rows_PH.dtype) * _SCALE.get(rows_PH.dtype, _WIDE_SCALE))
+        output_PH, marked = torch.zeros_like(rows_PH), self.shared.marked
+        if marked:
+            scale_P = ((expert_P >= marked.start) & (expert_P < marked.stop)).to(rows_PH.dtype)
+            feature_P = (expert_P - marked.start).clamp(0, len(marked) - 1)
+            output_PH.scatter_(1, feature_P[:, None], scale_P[:, None] * _SCALE.get(rows_PH.dtype, _WIDE_SCALE))
+        return self.calls.output(given, output_PH)
 
 
 class _Remembering:
