@@ -89,7 +89,7 @@ class Mixes(Block):
         super().__init__()
         self.experts: Any = self.Experts()
 
-    combine = Buffers.combine  # type: ignore[assignment]
+    combine = Buffers.combine
     run = Buffers.run
 
 
