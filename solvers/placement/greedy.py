@@ -48,6 +48,7 @@ class _Filling:
     """Load of one copy."""
     load_BG: np.ndarray
     """Load of every GPU, inf once its slots are full."""
+    slots_BG: np.ndarray
     free_BG: np.ndarray
     """Free slots."""
     holds_BG: np.ndarray
@@ -67,6 +68,7 @@ class _Filling:
             nth_BC=nth_BC,
             weight_BE=weight_BE,
             load_BG=np.where(slots_BG > 0, 0.0, np.inf),
+            slots_BG=slots_BG,
             free_BG=slots_BG.copy(),
             holds_BG=np.zeros((batch, gpus), dtype=bool),
             expert_BGK=np.full((batch, gpus, int(slots_BG.max(initial=0))), -1, dtype=np.int32),
@@ -76,26 +78,35 @@ class _Filling:
 
     def run(self, expert_BGK: np.ndarray, rows: np.ndarray) -> None:
         """Place every copy and write the result into `rows` of `expert_BGK`."""
+        copies_B = (self.expert_BC >= 0).sum(axis=1)
+        every_B = np.arange(len(copies_B))
         for copy in range(self.expert_BC.shape[1]):
-            active = np.flatnonzero(self.expert_BC[:, copy] >= 0)
-            gpu = self._choose(active, copy)
+            # Rows with more copies come later.
+            first = int(np.searchsorted(copies_B, copy, side="right"))
+            active, gpu = every_B[first:], self._choose(first, copy)
             stuck = self.free_BG[active, gpu] <= 0
-            for row in active[stuck]:
-                self._exchange(int(row), int(self.expert_BC[row, copy]))
-            self._put(active[~stuck], gpu[~stuck], copy)
+            if stuck.any():
+                for row in active[stuck]:
+                    self._exchange(int(row), int(self.expert_BC[row, copy]))
+                active, gpu = active[~stuck], gpu[~stuck]
+            self._put(active, gpu, copy)
         expert_BGK[rows, :, : self.expert_BGK.shape[2]] = self.expert_BGK
 
-    def _choose(self, active: np.ndarray, copy: int) -> np.ndarray:
-        """The GPU for this round's copy of every active row; one without a free slot if the row is stuck."""
-        again = self.nth_BC[active, copy] > 0
-        self.holds_BG[active[~again]] = False
-        load_RG = self.load_BG[active]
+    def _choose(self, first: int, copy: int) -> np.ndarray:
+        """The GPU for this round's copy of every row from `first` on; one without a free slot if the row is stuck."""
+        again = self.nth_BC[first:, copy] > 0
+        load_RG = self.load_BG[first:]
         if again.any():
-            load_RG[again] = self._allowed_load(active[again])
+            self.holds_BG[first:][~again] = False
+            load_RG = load_RG.copy()
+            load_RG[again] = self._allowed_load(first + np.flatnonzero(again))
+        else:
+            self.holds_BG[first:] = False
         gpu = load_RG.argmin(axis=1)
-        blocked = np.isinf(load_RG[np.arange(len(active)), gpu])
-        # A row with only infinite loads may point at a GPU that has room but holds the expert: mark it stuck.
-        gpu[blocked] = self.free_BG[active[blocked]].argmin(axis=1)
+        blocked = np.isinf(load_RG[np.arange(len(gpu)), gpu])
+        if blocked.any():
+            # A row with only infinite loads may point at a GPU that has room but holds the expert: mark it stuck.
+            gpu[blocked] = self.free_BG[first:][blocked].argmin(axis=1)
         return gpu
 
     def _allowed_load(self, rows: np.ndarray) -> np.ndarray:
@@ -109,12 +120,14 @@ class _Filling:
 
     def _put(self, rows: np.ndarray, gpu: np.ndarray, copy: int) -> None:
         expert = self.expert_BC[rows, copy]
-        slot = (self.expert_BGK[rows, gpu] >= 0).sum(axis=1)
-        self.expert_BGK[rows, gpu, slot] = expert
-        self.holds_BG[rows, gpu] = True
-        self.free_BG[rows, gpu] -= 1
-        full = self.free_BG[rows, gpu] == 0
-        self.load_BG[rows, gpu] = np.where(full, np.inf, self.load_BG[rows, gpu] + self.weight_BE[rows, expert])
+        cell = rows * self.free_BG.shape[1] + gpu  # flat views take a third of the time
+        free = self.free_BG.ravel()[cell]
+        slot = self.slots_BG.ravel()[cell] - free
+        self.expert_BGK.reshape(-1, self.expert_BGK.shape[2])[cell, slot] = expert
+        self.holds_BG.reshape(-1)[cell] = True
+        self.free_BG.reshape(-1)[cell] = free - 1
+        load = self.load_BG.ravel()[cell] + self.weight_BE[rows, expert]
+        self.load_BG.reshape(-1)[cell] = np.where(free == 1, np.inf, load)
 
     def _exchange(self, row: int, expert: int) -> None:
         """Place `expert` when every GPU with room already holds it: a full GPU takes it and passes another copy on.
