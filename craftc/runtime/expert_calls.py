@@ -49,6 +49,21 @@ class OneExpert:
 
 
 @dataclass(frozen=True)
+class OneWeighingExpert:
+    """A module for one expert that weighs its output itself: called with its rows `[n, H]` and weights `[n]` or
+    `[n, 1]`."""
+
+    expert: int
+    """Its number."""
+
+    def rows(self, args: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        return OneExpert(self.expert, extras=0).rows(args[:1])
+
+    def output(self, args: Sequence[Any], output_PH: Tensor) -> Tensor:
+        return output_PH * args[1].reshape(-1, 1)
+
+
+@dataclass(frozen=True)
 class Buffers:
     """One tensor with a buffer of rows for every expert: `[E, C, H]`, `[E * C, H]`, or with a dim before or after E."""
 

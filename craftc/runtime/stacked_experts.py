@@ -10,21 +10,18 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from craftc.runtime.adapted_module import AdaptedModule
 from craftc.runtime.expert_calls import StackedCalls
 
 
-class StackedExperts(nn.Module):
+class StackedExperts(AdaptedModule):
     """Runs a module's own code on the rows that the experts ABI names; its tensors keep their names and are shared."""
 
     def __init__(self, module: nn.Module, calls: StackedCalls, num_experts: int) -> None:
-        super().__init__()
-        self._parameters, self._buffers = dict(module._parameters), dict(module._buffers)
-        self._modules = dict(module._modules)
-        self.training = module.training
+        super().__init__(module)
         self.num_experts = num_experts
         """Number of experts E."""
         self.calls = calls
-        self._code = (_without_tensors(module),)  # in a tuple: not a child
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """Weighted sum of the chosen experts' outputs, `[T, H]`; index E stands for "no expert"."""
@@ -33,26 +30,13 @@ class StackedExperts(nn.Module):
         token_P, expert_P = pair_P // top_k, top_k_index.reshape(-1)[pair_P]
         if not len(pair_P):
             return torch.zeros_like(hidden_states)
-        output_PH = self.calls.run(self._module(), hidden_states[token_P], expert_P, self.num_experts)
+        output_PH = self.calls.run(self.adapted(), hidden_states[token_P], expert_P, self.num_experts)
         weighted_PH = output_PH * top_k_weights.reshape(-1)[pair_P, None]
         return torch.zeros_like(hidden_states).index_add(0, token_P, weighted_PH.to(hidden_states.dtype))
 
     def select_experts(self, experts_S: tuple[int, ...]) -> StackedExperts:
         """The same forward over some of the experts."""
-        return StackedExperts(_selected(self._module(), self.num_experts, experts_S), self.calls, len(experts_S))
-
-    def _module(self) -> nn.Module:
-        module = copy.copy(self._code[0])
-        module._parameters, module._buffers, module._modules = self._parameters, self._buffers, self._modules
-        module.training = self.training
-        return module
-
-
-def _without_tensors(module: nn.Module) -> nn.Module:
-    """The module's code and settings; what it holds is held by the adapter, which `.to()` and loaders reach."""
-    code = copy.copy(module)
-    code._parameters, code._buffers, code._modules = {}, {}, {}
-    return code
+        return StackedExperts(_selected(self.adapted(), self.num_experts, experts_S), self.calls, len(experts_S))
 
 
 def _selected(module: nn.Module, experts: int, experts_S: tuple[int, ...]) -> nn.Module:

@@ -70,7 +70,7 @@ def example_inputs():
     ("module", "style"),
     [
         *(("block_styles", style) for style in ("NormInside", "FunctionalNorm", "ExpertDict", "Groups")),
-        *(("stacked_styles", style) for style in ("Buffers", "Counted", "Gathered", "NormAfter")),
+        *(("stacked_styles", style) for style in ("Buffers", "Counted", "Gathered", "NormAfter", "Weighing")),
     ],
 )
 def test_blocks_that_are_read_come_back_too(one_rank, tmp_path, module, style):  # noqa: F811

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from craftc.errors import one_line
+from craftc.runtime.adapted_module import UnweightedExpert
 from craftc.runtime.block_copy import BlockCopy, unshared
 from craftc.runtime.block_passes import FunctionOutputs
-from craftc.runtime.expert_calls import ExpertCalls, OneExpert, StackedCalls, stacked_calls
+from craftc.runtime.expert_calls import ExpertCalls, OneExpert, OneWeighingExpert, StackedCalls, stacked_calls
 from craftc.runtime.local_experts import run_rows
 from craftc.runtime.module_list_experts import ModuleListExperts, first_output
 from craftc.runtime.stacked_experts import StackedExperts
@@ -95,7 +96,12 @@ def watch(call: BlockCall) -> Seen:
     modules = [call.block.get_submodule(path) for path in call.experts]
     if len(modules) == call.count:
         width, extras = _expert_signature(watched)
-        called: dict[str, ExpertCalls] = {path: OneExpert(number, extras) for number, path in enumerate(call.experts)}
+        called: dict[str, ExpertCalls]
+        if len(watched[0].args) == 1:
+            called = {path: OneExpert(number, extras) for number, path in enumerate(call.experts)}
+        else:
+            called = {path: OneWeighingExpert(number) for number, path in enumerate(call.experts)}
+            modules = [UnweightedExpert(module, watched[0].args[1].dim()) for module in modules]
         return Seen(call, tuple(watched), called, width, ModuleListExperts(modules))
     calls = _stacked_signature(watched, call.count)
     experts = StackedExperts(modules[0], calls, call.count)
@@ -132,9 +138,10 @@ def _expert_signature(watched: Sequence[ExpertCall]) -> tuple[int, int]:
     """Features of the experts' rows, and the number of outputs after the first."""
     for call in watched:
         output = first_output(call.output)
-        if len(call.args) != 1 or not is_float(call.args[0]):
+        if not is_float(call.args[0]) or not (len(call.args) == 1 or _are_weights(call.args)):
             raise CannotRead(
-                f"expert {call.module} is called with {len(call.args)} arguments, not with one tensor of tokens"
+                f"expert {call.module} is called with {len(call.args)} arguments, not with one tensor of tokens (and "
+                f"their weights)"
             )
         if not is_float(output):
             raise CannotRead(f"expert {call.module} returns {type(output).__name__}, not a tensor of tokens")
@@ -148,6 +155,14 @@ def _expert_signature(watched: Sequence[ExpertCall]) -> tuple[int, int]:
             raise CannotRead(f"expert {call.module} returns {list(output.shape)} for rows {list(rows.shape)}")
     first = watched[0]
     return first.args[0].shape[-1], len(first.output) - 1 if isinstance(first.output, tuple) else 0
+
+
+def _are_weights(args: Sequence[Any]) -> bool:
+    """Whether the second of two arguments has a number for each of the rows in the first."""
+    rows = args[0]
+    return (
+        len(args) == 2 and rows.dim() == 2 and is_float(args[1]) and args[1].shape in (rows.shape[:1], (len(rows), 1))
+    )
 
 
 def _check_rowwise(experts: StackedExperts, rows_PH: Tensor, expert_P: Tensor) -> None:

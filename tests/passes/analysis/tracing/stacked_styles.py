@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.passes.analysis.tracing.dispatch_styles import EXPERTS, HIDDEN, TOP_K, Block
+from tests.passes.analysis.tracing.dispatch_styles import EXPERTS, HIDDEN, TOP_K, Block, Expert
 
 INNER = 12
 
@@ -160,6 +160,28 @@ class Loop(Block):
         return out
 
 
+class WeighingExpert(Expert):
+    """Early Mixtral's: the expert weighs its own output."""
+
+    def forward(self, x, weights):
+        return weights * super().forward(x)
+
+
+class Weighing(Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(WeighingExpert() for _ in range(EXPERTS))
+
+    def combine(self, flat, chosen, weights):
+        out = torch.zeros_like(flat)
+        for number, expert in enumerate(self.experts):
+            rows, ranks = torch.where(chosen == number)
+            if rows.shape[0] == 0:
+                continue
+            out.index_add_(0, rows, expert(flat[rows], weights[rows, ranks, None]))
+        return out
+
+
 class NormAfter(Loop):
     """A second norm after the sum, as in Gemma and OLMo 2."""
 
@@ -204,8 +226,8 @@ class ScaledInput(Loop):
 
 
 STACKED_STYLES = [
-    Gathered, Buffers, BuffersBehindABatch, FlatBuffers, Counted, CountedByAList, CountedByEnds,
+    Gathered, Buffers, BuffersBehindABatch, FlatBuffers, Counted, CountedByAList, CountedByEnds, Weighing,
 ]  # fmt: skip
-"""One module for all experts; the block's output is a weighted sum."""
+"""One module for all experts, or experts that weigh; the block's output is a weighted sum."""
 RECORDED_STYLES = [Scored, NormAfter, ProjectionAfter, Logarithms, ScaledInput]
 """The block's output is no weighted sum of what experts make of its tokens."""
