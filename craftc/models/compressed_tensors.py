@@ -8,7 +8,7 @@ from typing import Any
 
 from craftc.errors import BadInput, Unsupported
 from craftc.models.expert_matrix import ExpertMatrix
-from craftc.models.module_patterns import ModulePatterns, is_pattern
+from craftc.models.module_patterns import ModulePatterns, is_class_of_experts, is_pattern
 from craftc.models.quantization_settings import FP32, GIVE_SIZE, Settings, Sizer, whole
 
 _PACKED = ("pack-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized")
@@ -46,6 +46,14 @@ def compressed_tensors(settings: Settings, field: str) -> Sizer:
         for patterns, group, where in named:
             if patterns.entry_for(matrix) is not None:
                 return _group_bytes(matrix, group, plain, where)
+        other = next((name for name in classes if is_class_of_experts(name)), None)
+        if other is not None and classes[other][0].get("weights") != classes.get("Linear", classes[other])[0].get(
+            "weights"
+        ):
+            raise Unsupported(
+                f"{field}: config_groups: Linear and {other} differ; which of them are the experts is not known; "
+                f"{GIVE_SIZE}"
+            )
         if "Linear" in classes:
             return _group_bytes(matrix, *classes["Linear"][:1], plain, classes["Linear"][1])
         if classes:

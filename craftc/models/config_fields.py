@@ -94,8 +94,6 @@ def expert_width_names(config: Config, other: str | None) -> Sequence[str]:
     """
     if present(config, WIDTH):
         return present(config, WIDTH)
-    if other is not None:
-        return (other,)
     unsure = [
         key
         for key, value in config.items()
@@ -109,6 +107,8 @@ def expert_width_names(config: Config, other: str | None) -> Sequence[str]:
         raise BadInput(
             f"{unsure[0]} may be the intermediate size of experts, but is not known here; give --expert-bytes"
         )
+    if other is not None:
+        return (other,)
     if not present(config, _DENSE_WIDTH):
         raise BadInput(
             f"{WIDTH[0]} is missing: it is the intermediate size of experts (intermediate_size is that of dense "

@@ -84,6 +84,11 @@ def is_pattern(entry: str) -> bool:
     return entry.startswith("re:") or bool(_REGEX_SIGNS.search(entry) or _GLOB_SIGNS.search(entry))
 
 
+def is_class_of_experts(entry: str) -> bool:
+    """Whether `entry` is no path, but the name of a class that experts may be of."""
+    return re.fullmatch(r"[A-Z]\w*", entry) is not None and re.search("expert|moe", entry.lower()) is not None
+
+
 def without_root(path: str) -> str:
     """`path` from `layers` on, if it is in a text model."""
     root = _ROOT.match(path)

@@ -10,7 +10,7 @@ from typing import Any
 from craftc.errors import BadInput, Unsupported
 from craftc.files.outside_documents import parse_settings, read_bytes
 from craftc.models.expert_matrix import ExpertMatrix
-from craftc.models.module_patterns import ModulePatterns
+from craftc.models.module_patterns import ModulePatterns, is_class_of_experts
 from craftc.models.quantization_methods import sizer_of
 from craftc.models.quantization_settings import GIVE_SIZE, Settings, Sizer
 
@@ -52,6 +52,11 @@ def quantization_of(settings: Settings, field: str) -> Quantization:
             continue
         if not isinstance(entries, list):
             raise BadInput(f"{field}: {key} must be a list of modules, got {entries!r}")
+        for entry in map(str, entries):
+            if is_class_of_experts(entry):
+                raise Unsupported(
+                    f"{field}: {key}: whether {entry} is the class of the experts is not known; {GIVE_SIZE}"
+                )
         lists.append(ModulePatterns(map(str, entries), f"{field}: {key}"))
     if settings.get("expert_dtype") is not None and settings.get("quant_method") != "fp8":
         raise Unsupported(

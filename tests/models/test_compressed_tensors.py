@@ -84,6 +84,19 @@ def test_static_activations_of_four_bit_floats_have_a_scale_too() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (
+            {"config_groups": {"g": {"targets": ["Linear"], "weights": INT8}}, "ignore": ["Qwen3MoeExperts"]},
+            "ignore: whether Qwen3MoeExperts is the class",
+        ),
+        (
+            {
+                "config_groups": {
+                    "g": {"targets": ["Linear"], "weights": INT8},
+                    "h": {"targets": ["MyExperts"], "weights": INT4},
+                }
+            },
+            "Linear and MyExperts differ",
+        ),
         ({"config_groups": {}, "format": "marlin-24"}, "format 'marlin-24' is not known"),
         ({"config_groups": {}}, "no config_groups entry covers the experts"),
         ({"config_groups": {"g": {"weights": INT4}}}, "config_groups: g: targets must be a list, got None"),

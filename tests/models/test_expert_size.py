@@ -89,6 +89,15 @@ def test_matrices_of_one_expert_may_differ() -> None:
         ({"torch_dtype": None}, r"dtype \(or torch_dtype\) is missing"),
         ({"expert_dtype": "fp6"}, "expert_dtype 'fp6' is not known"),
         ({"model_type": "new", "hidden_act": "relu2"}, "hidden_act 'relu2': whether experts have a gate matrix"),
+        (
+            {
+                "model_type": "new",
+                "moe_intermediate_size": None,
+                "expert_intermediate_dim": 64,
+                "intermediate_size": 99,
+            },
+            "expert_intermediate_dim may be the intermediate size of experts",
+        ),
         ({"torch_dtype": "auto"}, r"dtype \(or torch_dtype\) must be one of"),
         (
             {"torch_dtype": None, "quantization_config": {"quant_method": "fp8", "ignore": ["experts"]}},
