@@ -126,21 +126,22 @@ def row(name: str, cpu_s: float, wall_s: float, ratio: float, reached: float, re
 
 
 def compare_allocations() -> Iterator[str]:
-    """The integer program next to the dynamic program, on random staircases."""
-    yield f"\n{'allocation':<16}{'highs':>10}{'cbc':>10}{'DP':>10}{'highs / DP':>12}{'status':>10}"
+    """What solves allocations by default next to integer programs and the whole table, on random staircases."""
+    heads = "".join(f"{name:>10}" for name in ("auto", "highs", "cbc", "table"))
+    yield f"\n{'allocation':<16}{heads}{'highs / auto':>14}{'status':>10}"
     for layers, candidates in ((61, 65), (61, 257)):
         balancedness_LC = np.sort(np.random.default_rng(0).random((layers, candidates)), axis=1)
         curves = BenefitCurves(tuple(range(candidates)), balancedness_LC)
         budget, sizes_L = layers * candidates // 8, (1,) * layers
-        highs_s, _, highs = timed(solve_allocation, curves, sizes_L, budget)
+        solve_allocation(curves, sizes_L, budget // 2, solver="highs")  # loaded before anything is timed
+        auto_s, _, auto = timed(solve_allocation, curves, sizes_L, budget)
+        highs_s, _, highs = timed(partial(solve_allocation, solver="highs"), curves, sizes_L, budget)
         cbc_s, _, _ = timed(partial(solve_allocation, solver="cbc"), curves, sizes_L, budget)
         exact_s, _, exact = timed(allocate_exactly, curves, sizes_L, budget)
-        if abs(highs.objective - exact.objective) > 1e-6:
-            raise SystemExit(f"integer program {highs.objective} and dynamic program {exact.objective} disagree")
-        yield (
-            f"{f'{layers} x {candidates}':<16}{highs_s:>9.3f}s{cbc_s:>9.3f}s{exact_s:>9.3f}s{highs_s / exact_s:>12.2f}"
-            f"{highs.status:>10}"
-        )
+        if max(abs(each.objective - exact.objective) for each in (auto, highs)) > 1e-6:
+            raise SystemExit(f"auto {auto.objective}, highs {highs.objective}, table {exact.objective} disagree")
+        times = "".join(f"{seconds:>9.3f}s" for seconds in (auto_s, highs_s, cbc_s, exact_s))
+        yield f"{f'{layers} x {candidates}':<16}{times}{highs_s / auto_s:>14.1f}{auto.status:>10}"
 
 
 def problem_of(shape: Shape) -> PlanningProblem:

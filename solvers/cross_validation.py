@@ -20,7 +20,7 @@ _MOST_STEPS = 256
 """Most steps that are planned on and judged; if there are more, that many, evenly spaced."""
 MOST_LAYERS = 12
 """Most layers in which replica counts are judged on steps left out."""
-_MOST_COUNTS = 24
+_MOST_COUNTS = 12
 """Most replica counts, including 0, that are judged; between them retention is interpolated."""
 
 
