@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from craftc.solvers.search.search_loads import SearchLoads
+from craftc.solvers.search.batch import Batch
+from craftc.solvers.search.search_loads import LayerLoads, SearchLoads, loads_of_layer
+from craftc.solvers.search.settling import keep, settle, start
 
 _LEAST_GAIN = 1e-5
 """Part of the value that a move must gain."""
@@ -22,14 +24,17 @@ _MAX_CELLS = 4_000_000
 """Cells of the largest temporary array: copies of a straggler with little load are left out if they are too many."""
 
 
-def descend(
-    loads: SearchLoads, slot_GC: np.ndarray, squarings: int, falls: bool, proposals: int, heat: float, seed: int
-) -> float:
-    """As `craftc.solvers.search.annealing.anneal`, but to a local optimum: proposals, heat and seed do not matter."""
-    barred_XG = np.zeros((len(loads.risk_X), len(slot_GC)), dtype=bool)
-    for moved_GC in moves(loads, slot_GC.copy(), squarings, falls, barred_XG, _MOST_MOVES):
-        slot_GC[:] = moved_GC
-    return _Placed.of(loads, slot_GC, squarings, falls).value
+def descend_rows(loads: LayerLoads, batch: Batch, first: int, every: int) -> None:
+    """As `craftc.solvers.search.annealing.anneal_rows`, but to local optima: proposals, heat and seed do not matter."""
+    for row in range(first, len(batch.layer_B), every):
+        slot_GC, weight_X = start(loads, batch, row)
+        settle(slot_GC, weight_X)
+        own = loads_of_layer(loads, int(batch.layer_B[row]), slot_GC.shape[1])
+        barred_XG = np.zeros((len(own.risk_X), len(slot_GC)), dtype=bool)
+        for stage, squarings in enumerate(batch.squarings_T.tolist()):
+            for moved_GC in moves(own, slot_GC.copy(), squarings, batch.falls, barred_XG, _MOST_MOVES):
+                slot_GC[:] = moved_GC
+            keep(batch, stage, row, slot_GC, len(own.risk_X) - 1)
 
 
 def moves(

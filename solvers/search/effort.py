@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from craftc.solvers.problem import EffortName
 
 _COUNTS = 16
@@ -36,10 +38,11 @@ class SearchStage:
     judged: bool = True
     """Whether its placements are among those that are compared; if not, only the next stage starts from them."""
 
-    def proposals(self, layers: int, steps: int, slots: int) -> int:
-        """Number of proposals for each placement, with `slots` slots on all GPUs, of problems with `layers` layers."""
+    def proposals(self, layers: int, steps: int, slots_B: np.ndarray) -> np.ndarray:
+        """Number of proposals for each placement, by slots on all GPUs, of problems with `layers` layers."""
         affordable = self.work / (layers * _COUNTS * (_SLOT + _STEP * steps))
-        return max(1, round(min(max(affordable, self.least * min(slots, _LARGE)), self.most * slots)))
+        wanted_B = np.maximum(affordable, self.least * np.minimum(slots_B, _LARGE))
+        return np.maximum(1, np.minimum(wanted_B, self.most * slots_B)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,17 @@ class SearchEffort:
         return SearchEffort((*self.stages, *self.last))
 
 
-_HOT = SearchStage(5e7, least=0, most=5_000, heat=0.5, judged=False)
+_HOT = SearchStage(1e7, least=0, most=5_000, heat=0.5, judged=False)
 """For small problems, which the other stages leave in local optima; the larger the problem, the less of it."""
-_LOW = SearchStage(1e8, least=10, most=200, heat=0.04, sharper=-1)
-_MEDIUM = SearchStage(6e8, least=30, most=800, heat=0.04)
+_LOW = SearchStage(3e7, least=5, most=200, heat=0.04, sharper=-1)
+_MEDIUM = SearchStage(3e8, least=15, most=800, heat=0.04)
 _FINAL = (
-    SearchStage(3e9, least=120, most=2_500, heat=0.08),
-    SearchStage(1e9, least=40, most=800, heat=0.02, sharper=1),
+    SearchStage(1.5e9, least=60, most=2_500, heat=0.08),
+    SearchStage(5e8, least=20, most=800, heat=0.02, sharper=1),
 )
-_HIGH = SearchStage(2e10, least=500, most=10_000, heat=0.08)
-_HIGHEST = SearchStage(2e11, least=5_000, most=50_000, heat=0.08, sharper=1)
-SKETCH = SearchEffort((SearchStage(2e7, least=10, most=200, heat=0.04),))
+_HIGH = SearchStage(1e10, least=250, most=10_000, heat=0.08)
+_HIGHEST = SearchStage(1e11, least=2_500, most=50_000, heat=0.08, sharper=1)
+SKETCH = SearchEffort((SearchStage(1e7, least=3, most=200, heat=0.04),))
 """For placements that only have to show how replica counts compare."""
 EFFORTS: dict[EffortName, SearchEffort] = {
     "low": SearchEffort((_HOT, _LOW), (_MEDIUM,)),

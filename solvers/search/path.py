@@ -13,7 +13,7 @@ import numpy as np
 from craftc.solvers.objectives import slot_floor, step_weights
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.search.descent import moves
-from craftc.solvers.search.search_loads import loads_for_slots, loads_of_layers, squarings_for
+from craftc.solvers.search.search_loads import loads_of_layer, loads_of_layers, squarings_for
 from craftc.solvers.search.step_compression import compress_steps
 
 _FINE, _COARSE, _STRIDE = 40, 30, 4
@@ -34,14 +34,14 @@ def search_path(problem: PlanningProblem, start_LGC: np.ndarray, barred_LEG: np.
         return [start_LGC]
     experts, gpus, falls = problem.experts, problem.topology.gpus, problem.objective == "step-time"
     steps = compress_steps(problem.counts_SLE, gpus, _MOST_STEPS, step_weights(problem), slot_floor(problem))
-    loads_L = loads_of_layers(steps)
+    loads = loads_of_layers(steps)
     # Empty slots stay where they are: no GPU may be given one.
     barred_LXG = np.pad(barred_LEG, ((0, 0), (0, 1), (0, 0)), constant_values=True)
 
     def walk(layer: int) -> list[np.ndarray]:
         slot_GC = np.where(start_LGC[layer] < 0, experts, start_LGC[layer])
-        loads, most = loads_for_slots(loads_L[layer], slot_GC), _FINE + _COARSE * _STRIDE
-        walked = moves(loads, slot_GC, squarings_for(gpus), falls, barred_LXG[layer], most)
+        own, most = loads_of_layer(loads, layer, slot_GC.shape[1]), _FINE + _COARSE * _STRIDE
+        walked = moves(own, slot_GC, squarings_for(gpus), falls, barred_LXG[layer], most)
         states = [
             state_GC.copy() for number, state_GC in enumerate(walked, 1) if number <= _FINE or not number % _STRIDE
         ]

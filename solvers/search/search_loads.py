@@ -1,4 +1,4 @@
-"""What a search sees of a layer: the loads of its representative steps, expert by expert.
+"""What a search sees of layers: the loads of their representative steps, expert by expert.
 
 Axes: L layers, K steps, padded to a multiple of 8; E experts, X experts and one empty slot (no load).
 """
@@ -27,7 +27,7 @@ class SearchLoads(NamedTuple):
     weight_K: np.ndarray
     """What a step counts, at least 0, float32."""
     floor_K: np.ndarray
-    """Load below which no GPU gets faster, at least 0, float32; from `loads_of_layers`, for each of its slots."""
+    """Load below which no GPU gets faster, at least 0, float32."""
     busy_K: np.ndarray
     """The steps that count and have tokens, int64, then padding."""
     busy: int
@@ -53,8 +53,22 @@ def squarings_for(gpus: int) -> int:
     return min(5, max(3, round(math.log2(16 / 3 * math.log2(max(gpus, 2))))))
 
 
-def loads_of_layers(steps: RepresentativeSteps) -> list[SearchLoads]:
-    """One per layer."""
+class LayerLoads(NamedTuple):
+    """`SearchLoads` of all layers; a tuple, which compiled code can take."""
+
+    load_LXK: np.ndarray
+    risk_LX: np.ndarray
+    weight_LK: np.ndarray
+    floor_LK: np.ndarray
+    """Load below which no GPU gets faster, for each of its slots."""
+    busy_LK: np.ndarray
+    busy_L: np.ndarray
+    peak_LX: np.ndarray
+    """By which copies are first handed out and settled, float64."""
+
+
+def loads_of_layers(steps: RepresentativeSteps) -> LayerLoads:
+    """Padded, with an empty slot."""
     layers, kept, experts = steps.load_LKE.shape
     padded = -(-kept // LANES) * LANES
     load_LXK = np.zeros((layers, experts + 1, padded), dtype=np.float32)
@@ -64,12 +78,17 @@ def loads_of_layers(steps: RepresentativeSteps) -> list[SearchLoads]:
     floor_LK = np.pad(steps.floor_LK, ((0, 0), (0, padded - kept))).astype(np.float32)
     busy_LK = (weight_LK > 0) & load_LXK.any(axis=1)
     order_LK = np.argsort(~busy_LK, axis=1, kind="stable")
-    return [
-        SearchLoads(load_LXK[i], risk_LX[i], weight_LK[i], floor_LK[i], order_LK[i], int(busy_LK[i].sum()))
-        for i in range(layers)
-    ]
+    peak_LX = np.pad(steps.peak_LE, ((0, 0), (0, 1)))
+    return LayerLoads(load_LXK, risk_LX, weight_LK, floor_LK, order_LK, busy_LK.sum(axis=1), peak_LX)
 
 
-def loads_for_slots(loads: SearchLoads, slot_GC: np.ndarray) -> SearchLoads:
-    """The loads for a placement with as many slots: `floor_K` is then that of all slots of the fullest GPU."""
-    return loads._replace(floor_K=loads.floor_K * np.float32(slot_GC.shape[1]))
+def loads_of_layer(loads: LayerLoads, layer: int, slots: int) -> SearchLoads:
+    """The loads of one layer for a placement with `slots` slots on the fullest GPU."""
+    return SearchLoads(
+        loads.load_LXK[layer],
+        loads.risk_LX[layer],
+        loads.weight_LK[layer],
+        loads.floor_LK[layer] * np.float32(slots),
+        loads.busy_LK[layer],
+        loads.busy_L[layer],
+    )

@@ -1,4 +1,6 @@
-"""A start for a search: copies settle one after the other, heaviest first, on the least loaded GPU.
+"""Where a search starts and what it keeps: copies settle one after the other, heaviest first, on the least loaded GPU.
+
+Plain functions: the compiled search compiles them, the one in numpy runs them as they are.
 
 Axes: X experts and one empty slot, G GPUs, C slots of a GPU.
 """
@@ -7,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from craftc.solvers.search.compiled import compiled
+from craftc.solvers.search.batch import Batch
+from craftc.solvers.search.search_loads import LayerLoads
 
 
-@compiled
 def settle(slot_GC: np.ndarray, weight_X: np.ndarray) -> None:
     """Rearrange the copies in `slot_GC` (int32, dealt heaviest first over GPUs) in place, by CRAFT's greedy rule.
 
@@ -43,3 +45,24 @@ def settle(slot_GC: np.ndarray, weight_X: np.ndarray) -> None:
             if held_G[best] == slots:
                 further -= 1
     slot_GC[:] = settled_GC
+
+
+def start(loads: LayerLoads, batch: Batch, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """`slot_GC` of a row as dealt, and `weight_X` to settle it by."""
+    slot_GC = batch.slot_BGC[row, :, : batch.slots_B[row]].copy()
+    weight_X = loads.peak_LX[batch.layer_B[row]].copy()
+    copies_X = np.zeros(len(weight_X), dtype=np.int64)
+    for expert in slot_GC.ravel():
+        copies_X[expert] += 1
+    for expert in range(len(weight_X)):
+        weight_X[expert] /= max(copies_X[expert], 1)
+    return slot_GC, weight_X
+
+
+def keep(batch: Batch, stage: int, row: int, slot_GC: np.ndarray, empty: int) -> None:
+    """Write down what a stage found for a row."""
+    gpus, slots = slot_GC.shape
+    for gpu in range(gpus):
+        for slot in range(slots):
+            expert = slot_GC[gpu, slot]
+            batch.found_TBGC[stage, row, gpu, slot] = -1 if expert == empty else expert

@@ -6,7 +6,7 @@ Axes: S steps, K representative steps, X experts and one empty slot, G GPUs, C s
 import numpy as np
 
 from craftc.solvers.placement.dealt import dealt_placements
-from craftc.solvers.search.search_loads import SearchLoads, loads_for_slots, loads_of_layers
+from craftc.solvers.search.search_loads import SearchLoads, loads_of_layer, loads_of_layers
 from craftc.solvers.search.step_compression import compress_steps
 
 
@@ -25,7 +25,7 @@ def layer_and_start(
     compressed = compress_steps(counts_SLE, gpus, 16, floor_SL=np.full((steps, 1), floor))
     start_GC = dealt_placements(compressed.load_LKE.mean(axis=1), np.array([replicas]), gpus)[0]
     slot_GC = np.where(start_GC < 0, experts, start_GC).astype(np.int32)
-    return loads_for_slots(loads_of_layers(compressed)[0], slot_GC), slot_GC
+    return loads_of_layer(loads_of_layers(compressed), 0, slot_GC.shape[1]), slot_GC
 
 
 def plain_value(loads: SearchLoads, slot_GC: np.ndarray, squarings: int, falls: bool) -> float:

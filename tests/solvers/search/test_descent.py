@@ -1,18 +1,22 @@
 import numpy as np
 import pytest
 
-from craftc.solvers.search.descent import descend, moves
+from craftc.solvers.search.descent import moves
 from tests.solvers.search.layers import is_sound, layer_and_start, plain_value
+
+
+def descended(loads, slot_GC, falls):
+    for _ in moves(loads, slot_GC, 4, falls, np.zeros((len(loads.risk_X), len(slot_GC)), dtype=bool), 1_000):
+        pass
+    return slot_GC
 
 
 @pytest.mark.parametrize("falls", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_ends_better_and_sound_with_the_value_it_tells(seed, falls):
+def test_ends_better_and_sound(seed, falls):
     loads, slot_GC = layer_and_start(seed)
     before = plain_value(loads, slot_GC, 4, falls)
-    value = descend(loads, slot_GC, 4, falls, 0, 0.0, 0)
-    assert value > before + 0.01
-    assert value == pytest.approx(plain_value(loads, slot_GC, 4, falls), rel=1e-4)
+    assert plain_value(loads, descended(loads, slot_GC, falls), 4, falls) > before + 0.01
     assert is_sound(slot_GC, 24)
 
 
@@ -38,7 +42,7 @@ def test_exchanges_happen_where_copies_are_wrong():
         if slot_GC[gpu, 0] == cold:
             slot_GC[gpu] = [cold, 4]
     copies_before = (slot_GC == hot).sum()
-    descend(loads, slot_GC, 4, False, 0, 0.0, 0)
+    descended(loads, slot_GC, False)
     assert (slot_GC == hot).sum() > copies_before
 
 

@@ -12,7 +12,7 @@ from craftc.solvers.placement.dealt import dealt_placements
 from craftc.solvers.replay import placements_of, replay_batch
 from craftc.solvers.search import compiled as compiling
 from craftc.solvers.search import local_search
-from craftc.solvers.search.descent import descend
+from craftc.solvers.search.descent import descend_rows
 from craftc.solvers.search.effort import EFFORTS, SearchEffort, SearchStage
 from craftc.solvers.search.local_search import search_stages, searcher
 from craftc.solvers.search.search_loads import Goal
@@ -110,13 +110,13 @@ def test_without_numba_numpy_searches_and_a_warning_says_so_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert (searched(counts_SLE, layer_B, replicas_B) == found_BGC).all()
-    assert searcher()[1] is descend
+    assert searcher() is descend_rows
     start_B, found_B = (replay_batch(counts_SLE, layer_B, each) for each in (start_BGC, found_BGC))
     assert (found_B > start_B + 0.01).all()
 
 
 def test_the_compiled_search_is_used_where_it_can_be():
-    assert searcher()[1] is not descend
+    assert searcher() is not descend_rows
     assert local_search.searcher.cache_info().currsize == 1
 
 
