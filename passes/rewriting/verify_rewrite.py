@@ -82,7 +82,7 @@ def verify_rewrite(
             name = str(dtype).removeprefix("torch.")
             original, copied = in_dtype(dtype, model, rewritten)
             inputs = cast_inputs(example, dtype)
-            if original is not model and (reason := _why_not_run(original, inputs)):
+            if original is not model and (reason := why_not_run(original, inputs)):
                 skipped[name] = reason
                 continue
             found[name] = _compare_outputs(original, copied, inputs)
@@ -99,7 +99,7 @@ def verify_rewrite(
     return Verification(values, tolerances, deviation, skipped)
 
 
-def _why_not_run(model: nn.Module, inputs: dict[str, Any]) -> str | None:
+def why_not_run(model: nn.Module, inputs: dict[str, Any]) -> str | None:
     """Why the original, in a dtype that is not its own, does not run (a router in float32, a constant); None if it
     does."""
     try:
