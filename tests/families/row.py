@@ -72,7 +72,7 @@ def _reached(model: nn.Module) -> int:
     for name, module in model.named_modules():
         is_experts = type(module).__name__.endswith("Experts") and "Shared" not in type(module).__name__
         if is_experts:
-            module.register_forward_pre_hook(lambda module, args, name=name: called.add(_layer(name)))  # type: ignore[misc]
+            module.register_forward_pre_hook(lambda module, args, name=name: called.add(_layer(name)))
     with torch.no_grad():
         model(**inputs(model, 2, 7, 0))
     for module in model.modules():

@@ -30,7 +30,7 @@ class Flat(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mlp = nn.Module()
+        self.mlp: Any = nn.Module()
         self.mlp.w1 = nn.Parameter(torch.randn(E * F, H))
         self.mlp.w2 = nn.Parameter(torch.randn(E * F, H))
         self.moe_num_experts = E
@@ -45,7 +45,7 @@ class WithSharedNorm(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.up = nn.Parameter(torch.randn(E, H, H))
-        self.norm = nn.LayerNorm(H)
+        self.norm: nn.Module = nn.LayerNorm(H)
         self.n_experts = E
 
     def forward(self, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:

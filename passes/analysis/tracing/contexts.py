@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
+from torch import fx
 from torch.fx.node import has_side_effect
 
 
@@ -19,28 +20,41 @@ class Recorder(Protocol):
 
     is_outside: bool
     """Whether real modules are running, whose own contexts are not the graph's."""
+    anchor: Any
+    """Any input of the graph, for nodes that would have none: a graph that is traced again must meet them."""
 
     def create_proxy(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A node."""
 
 
-def enter_autocast(device_type: str, dtype: torch.dtype, enabled: bool, cache: bool) -> torch.autocast:
-    """Enters an autocast block; returns what `leave` takes."""
+def enter_autocast(anchor: Any, device_type: str, dtype: torch.dtype, enabled: bool, cache: bool) -> Any:
+    """Enters an autocast block; returns what `leave` takes. `anchor` is any input of the graph."""
+    if isinstance(anchor, fx.Proxy):  # the graph is traced again, as torch.load does: the block stays
+        return _again(anchor, enter_autocast, (anchor, device_type, dtype, enabled, cache))
     mode = torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=cache)
     mode.__enter__()
     return mode
 
 
-def enter_no_grad() -> torch.no_grad:
-    """Enters a block without gradients; returns what `leave` takes."""
+def enter_no_grad(anchor: Any) -> Any:
+    """Enters a block without gradients; returns what `leave` takes. `anchor` is any input of the graph."""
+    if isinstance(anchor, fx.Proxy):
+        return _again(anchor, enter_no_grad, (anchor,))
     mode = torch.no_grad()
     mode.__enter__()
     return mode
 
 
-def leave(mode: AbstractContextManager[Any]) -> None:
+def leave(mode: Any) -> None:
     """Leaves the block that `enter_...` entered."""
+    if isinstance(mode, fx.Proxy):
+        _again(mode, leave, (mode,))
+        return
     mode.__exit__(None, None, None)
+
+
+def _again(proxy: fx.Proxy, function: Callable[..., Any], args: tuple[Any, ...]) -> fx.Proxy:
+    return proxy.tracer.create_proxy("call_function", function, args, {})
 
 
 CONTEXTS: tuple[Callable[..., Any], ...] = (enter_autocast, enter_no_grad, leave)
@@ -86,7 +100,7 @@ def _recorded(tracer: Recorder, kind: Any, enter: Callable[..., Any], options: C
     def on_enter(mode: Any) -> Any:
         if tracer.is_outside:
             return originals[0](mode)
-        entered[id(mode)] = tracer.create_proxy("call_function", enter, options(mode), {})
+        entered[id(mode)] = tracer.create_proxy("call_function", enter, (tracer.anchor, *options(mode)), {})
         return mode
 
     def on_exit(mode: Any, *error: Any) -> Any:

@@ -51,7 +51,7 @@ def mask_builders_as_leaves(
     """While inside, the builders imported into the source files of `modules` call `record` when given a proxy."""
     patched: list[tuple[dict[str, Any], str, Any]] = []
     for source in {type(module).__module__ for module in modules}:
-        names = vars(sys.modules[source])
+        names = vars(sys.modules[source]) if source in sys.modules else {}
         for name, value in list(names.items()):
             if inspect.isfunction(value) and value.__module__ == _BUILDERS and source != _BUILDERS:
                 patched.append((names, name, value))

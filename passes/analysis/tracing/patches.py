@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import builtins
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.fx.proxy import TraceError
 
 from craftc.passes.analysis.tracing.proxies import ExampleProxy
+from craftc.passes.analysis.tracing.source_lines import running_line
 from craftc.passes.analysis.tracing.tracer import ExampleTracer
 
 _FUNCTIONS = (max, min, abs, round)
@@ -29,7 +32,7 @@ def builtins_take_proxies(modules: Iterable[nn.Module]) -> Iterator[None]:
         **{number.__name__: _number_class(number) for number in _NUMBERS},
     }
     shadowed: list[tuple[dict[str, Any], str]] = []
-    for names in {id(names): names for names in map(_globals, modules)}.values():
+    for names in {id(names): names for module in modules for names in _globals(module)}.values():
         shadowed += [(names, name) for name in replacements if name not in names]
     try:
         for names, name in shadowed:
@@ -50,8 +53,11 @@ def buffers_take_proxies(tracer: ExampleTracer) -> Iterator[None]:
         if tracer.is_outside or buffer is None or not isinstance(value, ExampleProxy):
             original(module, name, value)
             return
-        if buffer.shape != value.example.shape or buffer.dtype != value.example.dtype:
-            original(module, name, value)  # raises torch's own error: a graph has one shape for a buffer
+        if buffer.shape != value.example.shape:
+            raise TraceError(
+                f"{running_line()}: buffer {name} has shape {list(buffer.shape)} and would get "
+                f"{list(value.example.shape)}; a graph keeps the shapes of buffers"
+            )
         getattr(module, name).copy_(value)
 
     nn.Module.__setattr__ = assign  # type: ignore[method-assign,assignment]
@@ -61,11 +67,12 @@ def buffers_take_proxies(tracer: ExampleTracer) -> Iterator[None]:
         nn.Module.__setattr__ = original  # type: ignore[method-assign]
 
 
-def _globals(module: nn.Module) -> dict[str, Any]:
-    forward = type(module).forward
-    while hasattr(forward, "__wrapped__"):
-        forward = forward.__wrapped__
-    return getattr(forward, "__globals__", {})
+def _globals(module: nn.Module) -> Iterator[dict[str, Any]]:
+    """The namespaces of the methods of a module's classes, torch's own excepted."""
+    for kind in type(module).__mro__:
+        if kind.__module__.partition(".")[0] not in ("torch", "builtins"):
+            methods = (inspect.unwrap(method) for method in vars(kind).values() if inspect.isfunction(method))
+            yield from (method.__globals__ for method in methods)
 
 
 def _len(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,14 +11,13 @@ from types import CodeType, FrameType, TracebackType
 
 import torch
 
-import craftc
 from craftc.errors import one_line
 
 _NOT_THE_MODEL = tuple(
     str(folder)
     for folder in (
         Path(torch.__file__).parent,
-        Path(craftc.__file__).parent,
+        Path(inspect.getfile(one_line)).parent,
         Path(__file__).resolve().parents[2],
     )
 )

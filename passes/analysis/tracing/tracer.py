@@ -32,6 +32,7 @@ class ExampleTracer(fx.Tracer):
         super().__init__()
         self.inputs = inputs
         self.is_outside = False
+        self.anchor: Any = None
         self.pokes: dict[int, ExampleProxy] = {}
         """Sizes that something asked for as an index since the last node, by id: see `poked`."""
         self._data_sized: set[fx.Node] = set()
@@ -77,6 +78,8 @@ class ExampleTracer(fx.Tracer):
 
         super().create_proxy(kind, target, args, kwargs, name, type_expr, with_example)
         node = created[0].node
+        if kind == "placeholder":
+            self.anchor = created[0]
         node.meta["val"] = pytree.tree_map(_shape_only, example)
         if is_data_sized(node, example, examples, self._data_sized):
             self._data_sized.add(node)

@@ -58,7 +58,7 @@ def test_fused_experts():
     [
         (Stacked((4, 2, 3), (3, 4, 2), num_experts=4), r"disagree on the number of experts \(dim 0\): \[3, 4\]"),
         (Stacked((1, 2, 3), num_experts=1), "it holds 1 expert, at least 2"),
-        (Stacked((4, 2, 3), num_experts=8), r"its parameters hold 4 experts \(dim 0\), its attributes say {'num_experts': 8}"),
+        (Stacked((4, 2, 3), num_experts=8), r"hold 4 experts \(dim 0\), its attributes say {'num_experts': 8}"),
         (StackedExperts((4, 2, 3)), "its parameters hold 4 experts .dim 0., its attributes say nothing of experts"),
         (StackedExperts((8, 3)), r"no 3-D parameters stacked over experts: it has weight_0 \[8, 3\]"),
         (
