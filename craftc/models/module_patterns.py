@@ -8,7 +8,7 @@ not in `mlp.gate_proj`, `layers.1.` is not in `layers.10`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from fnmatch import translate
 from functools import lru_cache
 
@@ -53,10 +53,6 @@ class ModulePatterns:
             else:
                 self._words.setdefault(without_root(entry.strip(".").removesuffix(".weight")), entry)
         self._starts = {words.partition(".")[0] for words in self._words}
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._words.values()
-        yield from self._patterns
 
     def entry_for(self, matrix: ExpertMatrix) -> str | None:
         """The entry that covers `matrix`, or None. Raises Unsupported if that depends on what its block is called."""
