@@ -71,5 +71,5 @@ def test_a_module_per_expert_is_shared_not_copied():
 def test_parameters_without_an_expert_axis_are_refused():
     experts = nn.Linear(4, 4)
     vars(experts)["num_experts"] = 3
-    with pytest.raises(Unsupported, match=r"Linear: cannot select single experts: its parameters hold 4 experts .dim 0., its attributes say"):
+    with pytest.raises(Unsupported, match=r"Linear: cannot select single experts: its parameters hold 4 experts"):
         local_experts(experts, (0,))
