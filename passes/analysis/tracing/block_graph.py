@@ -84,7 +84,11 @@ def read_blocks(
         if len(calls) != 1:
             missed.append(NearMiss(module.path, _called(len(calls))))
         elif (other := experts_of.get(calls[0])) is not None:
-            missed.append(NearMiss(module.path, f"its block {_path(calls[0])} also dispatches to {other.path}"))
+            reason = (
+                f"its block {_path(calls[0])} also calls {other.path}: if both are parts of the same experts, put each "
+                f"expert into one module; if not, each list into a block of its own"
+            )
+            missed.append(NearMiss(module.path, reason))
         else:
             experts_of[calls[0]] = module
     arguments = _arguments(graph_module, inputs, list(experts_of))

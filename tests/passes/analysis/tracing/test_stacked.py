@@ -189,6 +189,32 @@ def test_a_list_without_a_router_is_reported():
     assert "all 6 experts get every token" in near_misses[0].reason
 
 
+class InParts(nn.Module):
+    """Two lists, each with one matrix of every expert."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Linear(HIDDEN, EXPERTS)
+        self.up = nn.ModuleList(nn.Linear(HIDDEN, 12) for _ in range(EXPERTS))
+        self.down = nn.ModuleList(nn.Linear(12, HIDDEN) for _ in range(EXPERTS))
+
+    def forward(self, x):
+        flat = x.reshape(-1, HIDDEN)
+        weights, chosen = self.router(flat).softmax(-1).topk(TOP_K, dim=-1)
+        out = torch.zeros_like(flat)
+        for number in chosen.unique().tolist():
+            rows, ranks = torch.where(chosen == number)
+            out[rows] += self.down[number](self.up[number](flat[rows]).relu()) * weights[rows, ranks, None]
+        return out.view_as(x)
+
+
+def test_experts_in_two_lists_are_reported_with_what_to_do():
+    _, near_misses = trace(build(InParts), tokens(2, 16))
+    reasons = {miss.name: miss.reason for miss in near_misses}
+    assert reasons["layers.0.up"] == "its experts map 8 features to 12; the experts ABI needs as many out as in"
+    assert "also calls layers.0.up: if both are parts of the same experts, put each" in reasons["layers.0.down"]
+
+
 class InTheBlock(nn.Module):
     """gpt-oss' reference: the experts' weights beside the router's."""
 
