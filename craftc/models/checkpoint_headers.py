@@ -40,10 +40,11 @@ class _Tensor:
     size_bytes: int
 
 
-def stored_expert_bytes(folder: Path, experts_by_layer: Mapping[int, int]) -> dict[int, int]:
+def stored_expert_bytes(folder: Path, experts_by_layer: Mapping[int, int], identities: int = 0) -> dict[int, int]:
     """Bytes of one expert by decoder layer, for the layers whose experts are all in files of `folder`.
 
     experts_by_layer: routed experts of each MoE layer, as the config has it.
+    identities: experts after these that compute nothing (LongCat); what files hold of them does not count.
 
     Raises BadInput if a file is broken, does not have that many experts, or experts of one layer differ in size.
     """
@@ -52,7 +53,11 @@ def stored_expert_bytes(folder: Path, experts_by_layer: Mapping[int, int]) -> di
     by_layer: dict[int, dict[str, _Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
         place = _place(name)
-        if place is not None and place[0] in experts_by_layer:
+        if place is None or place[0] not in experts_by_layer:
+            continue
+        number = _EXPERT.search(place[1])
+        after = -1 if number is None else int(number.group(1)) - experts_by_layer[place[0]]
+        if not 0 <= after < identities:
             by_layer[place[0]][place[1]] = tensor
     incomplete = {place[0] for name in missing if (place := _place(name)) is not None}
     if unnamed:

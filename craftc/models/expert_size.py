@@ -55,7 +55,9 @@ def expert_bytes_by_layer(
     known = given.by_index([(layer.name, layer.index) for layer in layers])
     if len(known) == len(layers):
         return [known[layer.index] for layer in layers]
-    stored = {} if folder is None else stored_expert_bytes(folder, {layer.index: layer.experts for layer in layers})
+    experts, identities = {layer.index: layer.experts for layer in layers}, text.fields.get("zero_expert_num")
+    extra = identities if type(identities) is int else 0
+    stored = {} if folder is None else stored_expert_bytes(folder, experts, extra)
     rest = [layer for layer in layers if layer.index not in known and layer.index not in stored]
     stated: dict[int, int] = {}
     if rest:

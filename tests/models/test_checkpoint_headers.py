@@ -107,6 +107,14 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
         stored_expert_bytes(tmp_path, {0: 4})
 
 
+def test_experts_that_compute_nothing_do_not_count(tmp_path: Path) -> None:
+    useless: Entries = {f"model.layers.0.mlp.experts.{e}.up_proj.weight": ("BF16", [8, 8], 128) for e in (4, 5)}
+    write_header(tmp_path / "model.safetensors", nvfp4_layer(0) | useless)
+    assert stored_expert_bytes(tmp_path, {0: 4}, identities=2) == {0: 240}
+    with pytest.raises(BadInput, match="holds 5 experts, the config has 4"):
+        stored_expert_bytes(tmp_path, {0: 4}, identities=1)
+
+
 def test_experts_of_one_layer_must_have_one_size(tmp_path: Path) -> None:
     larger: Entries = {"model.layers.0.mlp.experts.2.up_proj.weight": ("BF16", [8, 8], 128)}
     write_header(tmp_path / "model.safetensors", nvfp4_layer(0) | larger)
