@@ -19,7 +19,7 @@ def find_unsure(
 
     `known` are experts that have been found already; a block that holds some is not looked at again.
     """
-    candidates = [*_stacked(model), *_lists(model, near_misses)]
+    candidates = [*_stacked(model, tuple(f"{other.path}." for other in known)), *_lists(model, near_misses)]
     found: list[ExpertsModule] = []
     for module in candidates:
         block = block_of(model, module.path)
@@ -32,7 +32,10 @@ def find_unsure(
 def parameters_in_blocks(model: nn.Module, known: Collection[str]) -> tuple[NearMiss, ...]:
     """Blocks that hold their experts' parameters themselves, beside those of the router; none of those in `known`."""
     missed: list[NearMiss] = []
+    inside_known = tuple(f"{path}." for path in known)
     for path, module in model.named_modules():
+        if path.startswith(inside_known):
+            continue
         stacked = {name: weight for name, weight in module.named_parameters(recurse=False) if weight.dim() == 3}
         sizes = {weight.shape[0] for weight in stacked.values()}
         if len(stacked) < 2 or len(sizes) > 1 or min(sizes) < 2 or _of_torch(module):
@@ -48,9 +51,9 @@ def parameters_in_blocks(model: nn.Module, known: Collection[str]) -> tuple[Near
     return tuple(missed)
 
 
-def _stacked(model: nn.Module) -> Iterator[ExpertsModule]:
+def _stacked(model: nn.Module, inside_known: tuple[str, ...]) -> Iterator[ExpertsModule]:
     for path, module in model.named_modules():
-        experts = _stack_size(module) if path else None
+        experts = _stack_size(module) if path and not path.startswith(inside_known) else None
         if experts is not None and _router_beside(model, path, experts):
             yield ExpertsModule(path, "stacked", experts)
 
@@ -80,11 +83,12 @@ def _stack_size(module: nn.Module) -> int | None:
 
     Modules of torch (convolutions have 3-D weights) are no experts, and neither is what holds one with parameters.
     """
-    tensors = list(module.parameters())
-    if not any(tensor.dim() == 3 for tensor in tensors) or any(_of_torch(inner) for inner in _with_parameters(module)):
-        return None
-    sizes = {tensor.shape[0] if tensor.dim() else 0 for tensor in tensors}
-    return sizes.pop() if len(sizes) == 1 and min(sizes) >= 2 else None
+    size, deep = None, False
+    for tensor in module.parameters():  # lazily: most modules fail at their second parameter
+        if not tensor.dim() or tensor.shape[0] < 2 or size not in (None, tensor.shape[0]):
+            return None
+        size, deep = tensor.shape[0], deep or tensor.dim() == 3
+    return size if deep and not any(_of_torch(inner) for inner in _with_parameters(module)) else None
 
 
 def _with_parameters(module: nn.Module) -> Iterator[nn.Module]:
