@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -156,6 +157,22 @@ def require_moe_layers(compilation: Compilation) -> None:
     if not compilation.layers:
         kind = type(compilation.model).__name__ if compilation.knows("model") else "the model"
         raise BadInput(no_moe_layer(kind, compilation.near_misses))
+
+
+def grouped(near_misses: tuple[NearMiss, ...]) -> tuple[NearMiss, ...]:
+    """One near miss for all that differ in nothing but the layer, named after the first, with their number."""
+    groups: dict[str, list[NearMiss]] = {}
+    for miss in near_misses:
+        groups.setdefault(_without_layer(f"{miss.name}: {miss.reason}"), []).append(miss)
+    return tuple(
+        alike[0] if len(alike) == 1 else NearMiss(f"{alike[0].name} and {len(alike) - 1} more", alike[0].reason)
+        for alike in groups.values()
+    )
+
+
+def _without_layer(text: str) -> str:
+    """`text` with every number within a path (`layers.3.mlp`) replaced."""
+    return re.sub(r"(?<=\.)\d+(?=\.|:|\b)", "*", text)
 
 
 def no_moe_layer(kind: str, near_misses: tuple[NearMiss, ...]) -> str:

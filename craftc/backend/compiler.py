@@ -14,7 +14,7 @@ from craftc.backend.regions import Region, find_regions
 from craftc.backend.session import Session, session_for
 from craftc.backend.split import compile_around, replace_regions
 from craftc.passes.analysis.tracing.experts import find_experts
-from craftc.passes.compilation import NearMiss
+from craftc.passes.compilation import NearMiss, no_moe_layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ def craftc(
     inner = lookup_backend(session.options.inner)
     frame = captured_frame(gm, example_inputs)
     if frame.root is not None and not frame.experts:
-        session.leave_unchanged(_broken_layers(frame.root))
+        session.leave_unchanged(_broken_layers(frame.root) or _unrecognised(frame.root, session))
     calls = _matched_calls(gm, frame, session)
     if not calls:
         return CompiledGraph(inner(gm, list(example_inputs)), session)
@@ -106,3 +106,12 @@ def _broken_layers(root: nn.Module) -> list[NearMiss]:
             )
             broken.append(NearMiss(experts.path, reason))
     return broken
+
+
+def _unrecognised(root: nn.Module, session: Session) -> tuple[NearMiss, ...]:
+    """What is almost an MoE layer in `root`; that there is none at all, unless another graph had some."""
+    recognised, near_misses = find_experts(root)
+    if recognised or near_misses or session.has_plans:
+        return near_misses
+    kind = type(root).__name__
+    return (NearMiss(kind, no_moe_layer(kind, ())),)

@@ -40,6 +40,11 @@ class Session:
             self._models[root] = made
         return self._models[root]
 
+    @property
+    def has_plans(self) -> bool:
+        """Whether MoE layers were recognised in any graph so far."""
+        return bool(self._models)
+
     def leave_unchanged(self, layers: Sequence[NearMiss]) -> None:
         """Log once why layers are left to the inner backend, one line per reason. Raises Unsupported under `strict`."""
         if layers and self.options.strict:

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from craftc.models.moe_layer import MoELayer
-from craftc.passes.compilation import NearMiss
+from craftc.passes.compilation import NearMiss, grouped
 from craftc.report.text_table import text_table
 from craftc.units import format_size
 
 
-def inspection_text(name: str, layers: Sequence[MoELayer], near_misses: Sequence[NearMiss]) -> str:
+def inspection_text(name: str, layers: Sequence[MoELayer], near_misses: tuple[NearMiss, ...]) -> str:
     """A table of the MoE layers, then the near misses with their reasons."""
     parts = [f"{name}: no MoE layer"]
     if layers:
@@ -20,7 +20,7 @@ def inspection_text(name: str, layers: Sequence[MoELayer], near_misses: Sequence
         parts = [f"{name}: {len(layers)} MoE layers, experts take {format_size(experts_bytes)}", layers_table(layers)]
     if near_misses:
         parts.append("almost MoE layers, left unchanged:")
-        parts.extend(f"  {miss.name}: {miss.reason}" for miss in near_misses)
+        parts.extend(f"  {miss.name}: {miss.reason}" for miss in grouped(near_misses))
     return "\n".join(parts)
 
 

@@ -142,6 +142,27 @@ def test_strict_raises_instead():
     assert isinstance(caught.value.inner_exception, Unsupported)
 
 
+class Dense(nn.Module):
+    """No MoE layer, and nothing like one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(8, 8)
+
+    def forward(self, hidden):
+        return self.up(hidden)
+
+
+def test_a_model_without_any_moe_layer_is_said_and_under_strict_refused(caplog):
+    model = Dense()
+    run = compiled(model, gpus=2, budget="25%")
+    with caplog.at_level(logging.WARNING, "craftc.backend"):
+        assert torch.equal(run(torch.ones(3, 8)), model(torch.ones(3, 8)))
+    assert "Dense has no MoE layer: neither a module with 3-D parameters" in caplog.text
+    with pytest.raises(BackendCompilerFailed, match="Dense has no MoE layer"):
+        compiled(Dense(), gpus=2, budget="25%", strict=True)(torch.ones(3, 8))
+
+
 def test_wrong_options_are_refused_by_name():
     run = torch.compile(TinyMoE(), backend="craftc", options={"gpus": 2, "bugdet": "25%"})
     with pytest.raises(BackendCompilerFailed, match="knows no option bugdet") as caught:

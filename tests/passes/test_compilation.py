@@ -7,7 +7,14 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from craftc.errors import BadInput
-from craftc.passes.compilation import Compilation, NearMiss, PassContractError, require_moe_layers, updated
+from craftc.passes.compilation import (
+    Compilation,
+    NearMiss,
+    PassContractError,
+    grouped,
+    require_moe_layers,
+    updated,
+)
 from tests.plans.sample_plans import toy_layers, toy_plan
 
 
@@ -53,3 +60,12 @@ def test_it_is_printed_by_what_it_knows():
 def test_without_layers_the_first_near_miss_is_named(misses: tuple[NearMiss, ...], message: str):
     with pytest.raises(BadInput, match=message):
         require_moe_layers(Compilation(layers=(), near_misses=misses))
+
+
+def test_near_misses_that_differ_only_in_the_layer_are_one_line():
+    alike = tuple(
+        NearMiss(f"model.layers.{layer}.mlp.experts", f"its owner model.layers.{layer} has 8 ways")
+        for layer in range(20)
+    )
+    other = NearMiss("model.layers.3.mlp.experts", "its owner model.layers.3 has 9 ways")
+    assert grouped((*alike, other)) == (NearMiss("model.layers.0.mlp.experts and 19 more", alike[0].reason), other)

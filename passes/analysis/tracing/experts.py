@@ -70,14 +70,14 @@ def why_not_fused(module: nn.Module) -> str | None:
     own = dict(module.named_parameters(recurse=False))
     if own and not any(parameter.dim() == 3 for parameter in own.values()):
         return f"no 3-D parameters stacked over experts: it has {first_shapes(own)}"
+    takes = positional_arguments(module)
+    if takes is not None and len(takes) < 3:
+        return f"forward takes {len(takes)} argument(s) ({', '.join(takes)}), the experts ABI needs 3: {ABI}"
     layout = expert_layout(module)
     if isinstance(layout, str):
         return layout
     if layout.experts < 2:
         return f"it holds {layout.experts} expert, at least 2 are needed"
-    takes = positional_arguments(module)
-    if takes is not None and len(takes) < 3:
-        return f"forward takes {len(takes)} argument(s) ({', '.join(takes)}), the experts ABI needs 3: {ABI}"
     return None
 
 

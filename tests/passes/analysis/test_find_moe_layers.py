@@ -206,7 +206,7 @@ class Reads(MoE):
         (lambda: SwappedArguments(TakesSwapped()), "second argument must be integer.* indices \\[5, 2\\] float32"),
         (lambda: FourArguments(TakesFour()), "called with 4 positional and 0 keyword arguments"),
         (lambda: Dense(TakesTwo()), "forward takes 2 argument.*hidden, gates.*the experts ABI needs 3"),
-        (lambda: MoE(FusedExperts(num_experts=3)), "its parameters hold 4 experts .dim 0., its attributes say {'num_experts': 3}"),
+        (lambda: MoE(FusedExperts(num_experts=3)), "hold 4 experts .dim 0., its attributes say {'num_experts': 3}"),
         (Reads, "its owner blocks.1 cannot be traced: .*"),
     ],
 )
