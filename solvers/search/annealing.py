@@ -16,6 +16,7 @@ import numpy as np
 
 from craftc.solvers.search.batch import Batch
 from craftc.solvers.search.compiled import compiled
+from craftc.solvers.search.random_words import next_word, part_of
 from craftc.solvers.search.search_loads import LANES, LayerLoads, SearchLoads, loads_of_layer
 from craftc.solvers.search.search_state import (
     UNKNOWN,
@@ -87,14 +88,14 @@ def anneal(
             threshold *= cooling
             part = abs(value) / (loads.busy * 2.0**squarings)
             worth_a_look = part * (math.exp(min(float(threshold) / part, 60.0)) - 1)
-        word, other_word = _word(random), _word(random)
-        look = loads.busy_K[_part(word, 0, loads.busy)]
-        here, first, second = fullest(state, look), _part(word, 1, slots), _part(word, 2, slots)
-        there, rival = _part(other_word, 0, gpus), _part(other_word, 1, gpus)
-        exchanging = replicas > 0 and _part(word, 3, 256) < _EXCHANGES
+        word, other_word = next_word(random), next_word(random)
+        look = loads.busy_K[part_of(word, 0, loads.busy)]
+        here, first, second = fullest(state, look), part_of(word, 1, slots), part_of(word, 2, slots)
+        there, rival = part_of(other_word, 0, gpus), part_of(other_word, 1, gpus)
+        exchanging = replicas > 0 and part_of(word, 3, 256) < _EXCHANGES
         if exchanging:
-            anywhere = _part(other_word, 2, 2) == 0  # an expert from anywhere: small problems get stuck without
-            mine = _part(other_word, 3, experts) if anywhere else slot_GC[here, first]
+            anywhere = part_of(other_word, 2, 2) == 0  # an expert from anywhere: small problems get stuck without
+            mine = part_of(other_word, 3, experts) if anywhere else slot_GC[here, first]
             there, second = _find_replica(state, there, second, random)
             other = slot_GC[there, second]
             if mine == experts or other == experts or state.copies_X[other] < 2 or state.holds_XG[mine, there]:
@@ -116,11 +117,11 @@ def anneal(
         if loss > threshold and (loss > worth_a_look or _loss(loads, state, squarings, falls) > threshold):
             continue
         if exchanging:
-            _exchange(state, there, second, mine)
+            _exchange(state, there, second, mine, squarings)
         else:
             _swap(state, here, there, first, second, squarings)
         accepted += 1
-        if exchanging or accepted % (_AFRESH * _AFRESH + slot_GC.size // 2) == 0:
+        if accepted % (_AFRESH * _AFRESH + slot_GC.size // 2) == 0:
             add_up(loads, state, squarings)
         elif accepted % _AFRESH == 0:
             add_powers(state)
@@ -157,8 +158,8 @@ def _find_replica(state: SearchState, gpu: int, slot: int, random: np.ndarray) -
     for _ in range(_TRIES):
         if state.copies_X[state.slot_GC[gpu, slot]] > 1 and state.slot_GC[gpu, slot] + 1 < len(state.copies_X):
             break
-        word = _word(random)
-        gpu, slot = _part(word, 0, gpus), _part(word, 1, slots)
+        word = next_word(random)
+        gpu, slot = part_of(word, 0, gpus), part_of(word, 1, slots)
     return gpu, slot
 
 
@@ -234,20 +235,28 @@ def _swap(state: SearchState, here: int, there: int, first: int, second: int, sq
         state.gpu_GK[there, step] += less
         state.sum_K[step] += state.change_K[step]
     for gpu in (here, there):
-        for step in range(len(state.sum_K)):
-            state.power_GK[gpu, step] = power(state.gpu_GK[gpu, step], squarings)
-        for step in range(len(state.sum_K)):
-            best = state.fullest_K[step]
-            if best == gpu:
-                state.fullest_K[step] = UNKNOWN
-            elif best != UNKNOWN and state.gpu_GK[gpu, step] > state.gpu_GK[best, step]:
-                state.fullest_K[step] = gpu
+        _changed(state, gpu, squarings)
 
 
 @compiled
-def _exchange(state: SearchState, there: int, slot: int, winner: int) -> None:
-    """A copy of `winner` takes the slot of another expert's replica; all loads are to be added up then."""
+def _exchange(state: SearchState, there: int, slot: int, winner: int, squarings: int) -> None:
+    """After `_try_exchange`: a copy of `winner` takes the slot of another expert's replica."""
     loser = state.slot_GC[there, slot]
+    for step in range(len(state.sum_K)):
+        less = state.copy_XK[loser, step] - state.copy_XK[winner, step] - state.lighter_K[step]
+        state.gpu_GK[there, step] -= less
+        state.sum_K[step] += state.change_K[step]
+    for gpu in range(len(state.gpu_GK)):
+        losers, winners = np.float32(state.holds_XG[loser, gpu]), np.float32(state.holds_XG[winner, gpu])
+        if losers + winners == 0:
+            continue
+        if gpu != there:
+            for step in range(len(state.sum_K)):
+                state.gpu_GK[gpu, step] += winners * state.lighter_K[step] + losers * state.heavier_K[step]
+        _changed(state, gpu, squarings)
+    for step in range(len(state.sum_K)):
+        state.copy_XK[loser, step] += state.heavier_K[step]
+        state.copy_XK[winner, step] += state.lighter_K[step]
     state.slot_GC[there, slot] = winner
     state.holds_XG[loser, there], state.holds_XG[winner, there] = False, True
     state.copies_X[loser] -= 1
@@ -255,21 +264,15 @@ def _exchange(state: SearchState, there: int, slot: int, winner: int) -> None:
 
 
 @compiled
-def _word(random: np.ndarray) -> np.uint64:
-    """The next of the sequence in `random` (xorshift)."""
-    word = random[0]
-    word ^= word << np.uint64(13)
-    word ^= word >> np.uint64(7)
-    word ^= word << np.uint64(17)
-    random[0] = word
-    return word
-
-
-@compiled
-def _part(word: np.uint64, quarter: int, end: int) -> int:
-    """A number in 0..end-1 from a quarter of a random word."""
-    bits = (word >> np.uint64(16 * quarter)) & np.uint64(0xFFFF)
-    return np.int64((bits * np.uint64(end)) >> np.uint64(16))  # type: ignore[return-value]
+def _changed(state: SearchState, gpu: int, squarings: int) -> None:
+    """Bring what depends on the loads of a GPU up to date, except for sums."""
+    for step in range(len(state.sum_K)):
+        state.power_GK[gpu, step] = power(state.gpu_GK[gpu, step], squarings)
+        best = state.fullest_K[step]
+        if best == gpu:
+            state.fullest_K[step] = UNKNOWN
+        elif best != UNKNOWN and state.gpu_GK[gpu, step] > state.gpu_GK[best, step]:
+            state.fullest_K[step] = gpu
 
 
 def warm_up() -> None:
