@@ -61,8 +61,8 @@ class SearchEffort:
 
 _HOT = SearchStage(1e7, least=0, most=5_000, heat=0.5, judged=False)
 """For small problems, which the other stages leave in local optima; the larger the problem, the less of it."""
-_LOW = SearchStage(3e7, least=5, most=200, heat=0.04, sharper=-1)
-_MEDIUM = SearchStage(3e8, least=15, most=800, heat=0.04)
+_LOW = SearchStage(1e7, least=1, most=200, heat=0.04, sharper=-1)
+_MEDIUM = SearchStage(2e8, least=10, most=800, heat=0.04)
 _FINAL = (
     SearchStage(1.5e9, least=60, most=2_500, heat=0.08),
     SearchStage(5e8, least=20, most=800, heat=0.02, sharper=1),

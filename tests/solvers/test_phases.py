@@ -141,7 +141,7 @@ def test_phases_have_every_step_once(phase_S, names, named: bool, seed: int):
 @pytest.mark.parametrize("name", ["craftc", "craft", "eplb"])
 def test_a_plan_for_each_phase_gains_where_they_differ(name: str):
     counts_SLE = loads_in_phases(IN_TURN, layers=8, seed=1)
-    found = phase_gain(problem_of(counts_SLE), planner_named(name), find_phases(counts_SLE))
+    found = phase_gain(problem_of(counts_SLE, replicas_per_gpu=1), planner_named(name), find_phases(counts_SLE))
     assert found.pays
     assert min(found.gain_P) > 0
     assert found.gain == pytest.approx(np.mean(found.own_P) - np.mean(found.joint_P))
