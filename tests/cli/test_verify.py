@@ -19,11 +19,10 @@ def test_json(capfd: pytest.CaptureFixture[str]):
 
 
 def test_a_rewrite_that_computes_something_else_is_the_answer_no(capfd: pytest.CaptureFixture[str], tmp_path: Path):
-    """An expert that counts its calls gives other outputs when copies of it run in turn."""
+    """An expert that counts its rows gives other outputs when copies of it run in turn."""
     text = (GOLDEN / "model.py").read_text()
-    counting = "\n        self.calls = getattr(self, 'calls', 0) + 1\n        return x + self.calls"
     assert "return x + 0.001" in text
-    (tmp_path / "model.py").write_text(text.replace("return x + 0.001", f"{counting.strip()} + 0.001", 1))
+    (tmp_path / "model.py").write_text(text.replace("return x + 0.001", "return x + x.shape[0]", 1))
     ran = run(capfd, "verify", str(tmp_path / "model.py"), PLAN, "--format", "json")
     assert ran.code == 1
     assert json.loads(ran.out)["error"]["kind"] == "VerificationFailed"
