@@ -1,7 +1,7 @@
 """`python -m benchmarks.gpu`: the whole path on one CUDA GPU, virtual GPUs in one process; prints errors and ratios.
 
-Tiny models of several families: trace, profile, plan, rewrite and verify on the GPU in bf16; `craftc.prepare`, eager and
-with inductor; every figure next to the original model in the same run.
+Tiny models of several families: trace, profile, plan, rewrite and verify on the GPU in bf16; `craftc.prepare`, eager
+and with inductor; every figure next to the original model in the same run.
 """
 
 from __future__ import annotations
@@ -58,18 +58,24 @@ class GroupedExperts(nn.Module):
         return torch.zeros_like(hidden).index_add(0, token, rows.to(hidden.dtype))
 
 
-def milliseconds(call: Callable[[], Any]) -> float:
+def milliseconds(model: Callable[[torch.Tensor], Any], x: torch.Tensor) -> float:
     """Median time of one call on the GPU."""
     for _ in range(3):
-        call()
+        model(x)
     times = []
     for _ in range(REPEATS):
         torch.cuda.synchronize()
         start = time.perf_counter()
-        call()
+        model(x)
         torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return sorted(times)[REPEATS // 2] * 1e3
+
+
+def compared(label: str, original: Callable[..., Any], replicated: Callable[..., Any], x: torch.Tensor) -> None:
+    """Print error and times of the replicated model next to the original."""
+    before, after = milliseconds(original, x), milliseconds(replicated, x)
+    print(f"{label}: {gap(replicated(x), original(x))}; {before:.3f} ms -> {after:.3f} ms, ratio {after / before:.3f}")
 
 
 def gap(got: torch.Tensor, expected: torch.Tensor) -> str:
@@ -116,15 +122,11 @@ def wide_block() -> None:
         plan = craftc.optimize(model, {"x": x}, GPUS, "8replicas/gpu").plan
         prepared = craftc.prepare(copy.deepcopy(model), plan)
         with torch.inference_mode():
-            original, replicated = (milliseconds(lambda m=m: m(x)) for m in (model, prepared))  # type: ignore[misc]
-            print(f"wide, {tokens} tokens, eager: {gap(prepared(x), model(x))}; ", end="")
-            print(f"{original:.3f} ms -> {replicated:.3f} ms, ratio {replicated / original:.3f}")
+            compared(f"wide, {tokens} tokens, eager", model, prepared, x)
         with torch.no_grad():
             torch._dynamo.reset()
-            compiled = [torch.compile(each, fullgraph=True) for each in (model, prepared)]
-            original, replicated = (milliseconds(lambda m=m: m(x)) for m in compiled)  # type: ignore[misc]
-            print(f"wide, {tokens} tokens, inductor: {gap(compiled[1](x), compiled[0](x))}; ", end="")
-            print(f"{original:.3f} ms -> {replicated:.3f} ms, ratio {replicated / original:.3f}")
+            original, replicated = (torch.compile(each, fullgraph=True) for each in (model, prepared))
+            compared(f"wide, {tokens} tokens, inductor", original, replicated, x)
 
 
 def main() -> int:

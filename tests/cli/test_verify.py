@@ -21,8 +21,11 @@ def test_json(capfd: pytest.CaptureFixture[str]):
 def test_a_rewrite_that_computes_something_else_is_the_answer_no(capfd: pytest.CaptureFixture[str], tmp_path: Path):
     """An expert that counts its rows gives other outputs when copies of it run in turn."""
     text = (GOLDEN / "model.py").read_text()
-    assert "return x + 0.001" in text
-    (tmp_path / "model.py").write_text(text.replace("return x + 0.001", "return x + x.shape[0]", 1))
+    counts = "\n\nclass Counts(nn.Linear):\n    def forward(self, x):\n        return super().forward(x) + x.shape[0]\n"
+    text = text.replace("\n\nclass Router", f"{counts}\n\nclass Router", 1)
+    experts = "nn.Linear(HIDDEN, HIDDEN, bias=False) for _"
+    assert experts in text
+    (tmp_path / "model.py").write_text(text.replace(experts, experts.replace("nn.Linear", "Counts")))
     ran = run(capfd, "verify", str(tmp_path / "model.py"), PLAN, "--format", "json")
     assert ran.code == 1
     assert json.loads(ran.out)["error"]["kind"] == "VerificationFailed"
