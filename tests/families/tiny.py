@@ -205,7 +205,9 @@ def architectures(source: str) -> tuple[type[nn.Module], ...]:
         if isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == module.__name__
     ]
     heads = [kind for kind in classes if re.search(r"For(CausalLM|ConditionalGeneration)$", kind.__name__)]
-    return tuple(heads) or tuple(kind for kind in classes if kind.__name__.endswith("ForTokenClassification"))
+    parts = ("PreTrainedModel", "Talker", "CodePredictor")  # of Qwen3-Omni: no models that take text
+    whole = [kind for kind in heads if not any(part in kind.__name__ for part in parts)]
+    return tuple(whole) or tuple(kind for kind in classes if kind.__name__.endswith("ForTokenClassification"))
 
 
 def tiny_configuration(config_class: type) -> Any:
