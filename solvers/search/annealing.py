@@ -126,6 +126,9 @@ def anneal(
         elif accepted % _AFRESH == 0:
             add_powers(state)
         value = value_and_slopes(loads, state, squarings, falls)
+        if value > best:  # or so it seems: differences of large powers leave little of a small one
+            add_powers(state)
+            value = value_and_slopes(loads, state, squarings, falls)
         if value > best:
             best, best_GC[:] = value, slot_GC
     slot_GC[:] = best_GC

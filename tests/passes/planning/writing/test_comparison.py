@@ -27,7 +27,7 @@ def test_planners_keep_expert_groups_where_they_can():
     assert plan.groups == 4
     rows = {row.planner: row.balancedness for row in plan.estimate.planners}
     grouped = planned("craftc", expert_groups=4).plan
-    assert rows["craftc"] == pytest.approx(grouped.estimate.balancedness, abs=0.01), "at its lowest effort"
+    assert rows["craftc"] == pytest.approx(grouped.estimate.balancedness, abs=0.03), "at its lowest effort"
     assert rows["craftc"] > rows["eplb"]
     ungrouped = {row.planner: row.balancedness for row in planned("craft").plan.estimate.planners}
     assert rows["craft"] == ungrouped["craft"]
