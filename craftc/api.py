@@ -102,7 +102,7 @@ def profile(
     mask_input: the input `[batch, sequence]` that is 0 for padding, whose tokens are not counted; None counts all.
     on_pass: called with the name of every pass as it starts.
 
-    Raises BadInput naming the batch at fault, Unsupported if layers have different numbers of experts.
+    Raises BadInput naming the batch at fault.
     """
     from craftc.passes.analysis.profile_loads import ProfileLoads
 

@@ -47,15 +47,26 @@ _ENTRIES = 100_000
 """About as many entries are worked on at once."""
 
 
-def balancedness_bounds(counts_SLE: np.ndarray, replicas_L: Sequence[int], gpus: int) -> np.ndarray:
+def balancedness_bounds(
+    counts_SLE: np.ndarray, replicas_L: Sequence[int], gpus: int, layer_experts: tuple[int, ...] | None = None
+) -> np.ndarray:
     """`bound_L` in 0..1: no placement of layer l with `replicas_L[l]` replicas on `gpus` GPUs exceeds it.
+
+    layer_experts: experts of every layer, if layers differ.
 
     Holds for every placement whose slots per GPU differ by at most one and that puts no expert twice on a GPU, with
     even shares or any fixed ones. Balancedness is as in `replay`: mean over steps; a step without tokens counts as 1.
     """
     steps, layers, experts = counts_SLE.shape
-    at_once = max(1, _ROWS_CELLS // max(1, steps * experts))
     bound_L = np.ones(layers)
+    if layer_experts is not None:
+        experts_L = np.array(layer_experts)
+        for each in set(layer_experts):
+            alike = np.flatnonzero(experts_L == each)
+            replicas_A = np.asarray(replicas_L)[alike].tolist()
+            bound_L[alike] = balancedness_bounds(counts_SLE[:, alike][:, :, :each], replicas_A, gpus)
+        return bound_L
+    at_once = max(1, _ROWS_CELLS // max(1, steps * experts))
     for first in range(0, layers, at_once):
         chunk = slice(first, min(first + at_once, layers))
         load_BE = counts_SLE[:, chunk].swapaxes(0, 1).reshape(-1, experts).astype(np.float64)

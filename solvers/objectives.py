@@ -65,6 +65,11 @@ def best_score(problem: PlanningProblem) -> np.ndarray:
     return -weight_L if problem.objective == "step-time" else weight_L
 
 
+def score_scale(problem: PlanningProblem, layers: np.ndarray, own: PlanningProblem) -> float:
+    """What scores of `own`, the problem on some `layers`, are multiplied by to be scores of the whole problem."""
+    return float(step_weights(problem)[:, layers].sum() / step_weights(own).sum())
+
+
 def slot_floor(problem: PlanningProblem) -> np.ndarray:
     """`floor_SL`: time of one slot of a GPU in units of its mean load; 0 where nothing is routed.
 

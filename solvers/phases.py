@@ -123,13 +123,10 @@ def _kept_steps(phases: Sequence[Phase]) -> tuple[np.ndarray, np.ndarray]:
 
 def _on_some_layers(problem: PlanningProblem) -> PlanningProblem:
     """Evenly spaced layers with their part of the budget, planned for balancedness."""
-    kept = spaced(np.arange(problem.layers), _MOST_LAYERS).tolist()
-    sizes_L = problem.expert_bytes_L
+    some = problem.on_layers(spaced(np.arange(problem.layers), _MOST_LAYERS))
     return replace(
-        problem,
-        counts_SLE=problem.counts_SLE[:, kept],
-        expert_bytes_L=tuple(sizes_L[layer] for layer in kept),
-        budget_bytes=problem.budget_bytes * sum(sizes_L[layer] for layer in kept) // sum(sizes_L),
+        some,
+        budget_bytes=problem.budget_bytes * sum(some.expert_bytes_L) // sum(problem.expert_bytes_L),
         objective="balancedness",
         step_weight_S=None,
         tokens_per_slot=0.0,

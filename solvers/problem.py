@@ -38,7 +38,7 @@ class PlanningProblem:
     """Loads, topology and budget of one planning run."""
 
     counts_SLE: np.ndarray
-    """Tokens per step, layer and expert, `[S, L, E]`, not negative."""
+    """Tokens per step, layer and expert, `[S, L, E]`, not negative; E is that of the largest layer."""
     topology: Topology
     """GPUs and nodes."""
     expert_bytes_L: tuple[int, ...]
@@ -62,10 +62,13 @@ class PlanningProblem:
     tokens_per_slot: float = 0.0
     """For step time: tokens that take as long as reading one expert's weights. A GPU's step takes as long as its
     tokens or its slots, whichever is longer."""
+    layer_experts: tuple[int, ...] | None = None
+    """Experts of every layer, if layers differ; None if each has E."""
 
     def __post_init__(self) -> None:
         if self.counts_SLE.ndim != 3:
             raise BadInput(f"counts must be [steps, layers, experts], got shape {list(self.counts_SLE.shape)}")
+        object.__setattr__(self, "layer_experts", checked_layer_experts(self.layer_experts, self.counts_SLE))
         if len(self.expert_bytes_L) != self.layers:
             raise BadInput(f"{len(self.expert_bytes_L)} expert sizes for {self.layers} layers")
         if self.topology.gpus > MOST_GPUS:
@@ -79,6 +82,13 @@ class PlanningProblem:
             raise BadInput(f"{self.step_weight_S.size} step weights for {len(self.counts_SLE)} steps")
         if not 0 <= self.tokens_per_slot < math.inf:
             raise BadInput(f"tokens per slot must be a number of at least 0, got {self.tokens_per_slot}")
+        if self.layer_experts is not None:
+            if self.groups != 1:
+                raise Unsupported(
+                    f"expert groups: layers have {min(self.layer_experts)} to {max(self.layer_experts)} experts, and "
+                    f"groups are planned only for layers of the same number; plan without groups"
+                )
+            return
         if self.groups < 1 or self.experts % self.groups:
             raise BadInput(
                 f"{self.experts} experts do not divide into {self.groups} groups; give a divisor of {self.experts}"
@@ -95,7 +105,24 @@ class PlanningProblem:
 
     @property
     def experts(self) -> int:
+        """E, if layers are alike: what needs it plans `kinds` one by one. Raises Unsupported if layers differ."""
+        if self.layer_experts is not None:
+            raise Unsupported(
+                f"layers have {min(self.layer_experts)} to {max(self.layer_experts)} experts: this works only for "
+                f"layers of the same number"
+            )
         return self.counts_SLE.shape[2]
+
+    @property
+    def experts_L(self) -> tuple[int, ...]:
+        """Experts of every layer."""
+        return self.layer_experts or (self.counts_SLE.shape[2],) * self.layers
+
+    @property
+    def kinds(self) -> tuple[np.ndarray, ...]:
+        """Numbers of the layers that have the same number of experts, in order of first appearance."""
+        experts_L = np.array(self.experts_L)
+        return tuple(np.flatnonzero(experts_L == experts) for experts in dict.fromkeys(self.experts_L))
 
     @property
     def has_groups_to_keep(self) -> bool:
@@ -110,7 +137,36 @@ class PlanningProblem:
     def on_layers(self, chosen: np.ndarray) -> PlanningProblem:
         """The same problem on some of its layers, given by number, with the same budget."""
         sizes_L = tuple(self.expert_bytes_L[layer] for layer in chosen.tolist())
-        return replace(self, counts_SLE=self.counts_SLE[:, chosen], expert_bytes_L=sizes_L)
+        experts_L = tuple(self.experts_L[layer] for layer in chosen.tolist())
+        counts_SLE = self.counts_SLE[:, chosen][:, :, : max(experts_L)]
+        return replace(self, counts_SLE=counts_SLE, expert_bytes_L=sizes_L, layer_experts=experts_L)
+
+
+def checked_layer_experts(layer_experts: tuple[int, ...] | None, counts_SLE: np.ndarray) -> tuple[int, ...] | None:
+    """`layer_experts` of counts, None if all layers have as many experts as the counts.
+
+    Raises BadInput unless there is a number for every layer, the largest is that of the counts, and experts that a
+    layer does not have are without tokens.
+    """
+    _, layers, experts = counts_SLE.shape
+    if layer_experts is None or layer_experts == (experts,) * layers:
+        return None
+    if len(layer_experts) != layers:
+        raise BadInput(f"{len(layer_experts)} numbers of experts for {layers} layers")
+    if min(layer_experts) < 1 or max(layer_experts) != experts:
+        raise BadInput(
+            f"layers have {min(layer_experts)} to {max(layer_experts)} experts, counts are of {experts}: numbers must "
+            f"be at least 1, and the largest that of the counts"
+        )
+    beyond_LE = np.arange(experts) >= np.array(layer_experts)[:, None]
+    wrong = np.argwhere((counts_SLE != 0) & beyond_LE)
+    if wrong.size:
+        step, layer, expert = wrong[0].tolist()
+        raise BadInput(
+            f"step {step} has tokens for expert {expert} of layer {layer}, which has only {layer_experts[layer]} "
+            f"experts ({len(wrong)} such counts)"
+        )
+    return tuple(int(number) for number in layer_experts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,6 +38,14 @@ class CallCounter:
 
 
 def stack_steps(steps: tuple[Step, ...], layers: tuple[str, ...]) -> Tensor:
-    """Counts `[S, L, E]`; zeros for layers that a step did not call."""
-    zeros_E = torch.zeros_like(next(iter(steps[0].values())))
-    return torch.stack([torch.stack([step.get(name, zeros_E) for name in layers]) for step in steps])
+    """Counts `[S, L, E]`; zeros for layers that a step did not call, and for experts that a layer does not have.
+
+    The first step has called all layers.
+    """
+    most = max(len(steps[0][name]) for name in layers)
+    none = next(iter(steps[0].values())).new_zeros(0)
+    return torch.stack([torch.stack([_padded(step.get(name, none), most) for name in layers]) for step in steps])
+
+
+def _padded(tokens_E: Tensor, experts: int) -> Tensor:
+    return torch.nn.functional.pad(tokens_E, (0, experts - len(tokens_E)))

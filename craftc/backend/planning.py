@@ -65,28 +65,24 @@ def plan_from_counts(request: PlanningRequest, layers: tuple[MoELayer, ...], cou
         layer_names=tuple(layer.name for layer in layers),
         layer_indices=tuple(layer.index for layer in layers),
         provenance=f"first {int(steps.sum())} calls of the compiled model",
+        layer_experts=tuple(layer.experts for layer in layers),
     )
     return planned(request, loads, layers).plan
 
 
 def check_plannable(request: PlanningRequest, layers: tuple[MoELayer, ...]) -> None:
     """Raise now what planning from counted calls would raise later: BadInput, Infeasible, or Unsupported."""
-    if len({layer.experts for layer in layers}) > 1:
-        few, many = (pick(layers, key=lambda layer: layer.experts) for pick in (min, max))
-        raise Unsupported(
-            f"torch.compile: layers must have the same number of experts to be planned together, but {few.name} has "
-            f"{few.experts} and {many.name} has {many.experts}"
-        )
     resolve_budget(request.budget, layers, request.topology)
     how = request.options
     if how.objective == "worst-workload":
         raise Unsupported("torch.compile: objective worst-workload needs loads with step_names; give option loads")
     problem = PlanningProblem(
-        np.ones((1, len(layers), layers[0].experts), dtype=np.int64),
+        np.zeros((1, len(layers), max(layer.experts for layer in layers)), dtype=np.int64),
         request.topology,
         tuple(layer.expert_bytes for layer in layers),
         budget_bytes=0,
         groups=how.expert_groups,
         objective=how.objective,
+        layer_experts=tuple(layer.experts for layer in layers),
     )
     planner_for(how.planner, problem)

@@ -108,7 +108,7 @@ def _loads(recording: Path, output: Path, loads_format: str | None, config: Conf
     }
     text = (
         f"read {recording} as {name}: {loads.steps} steps x {loads.layers} MoE layers ({first} to {last}) "
-        f"x {loads.experts} experts, {document['tokens']:,} routed tokens\nwrote {output}"
+        f"x {loads.experts_text}, {document['tokens']:,} routed tokens\nwrote {output}"
     )
     return Result(document, text, format, warnings=warnings)
 

@@ -1,8 +1,8 @@
 """craftc's own load files: `.npz` and `.safetensors` with `counts [steps, layers, experts]`.
 
-Besides `counts`, a file may hold `layer_names`, `layer_indices`, `top_k` (0 if unknown) and `step_names`; other arrays
-are ignored. The format is detected from the content, not from the name. Files are read without pickle, so no file can
-run code.
+Besides `counts`, a file may hold `layer_names`, `layer_indices`, `top_k` (0 if unknown), `step_names`, and `experts`
+(of every layer, if layers differ); other arrays are ignored. The format is detected from the content, not from the
+name. Files are read without pickle, so no file can run code.
 
 Axes: S steps, L layers, E experts.
 """
@@ -29,7 +29,7 @@ from craftc.loads.load_profile import LoadProfile
 _METADATA_KEY = "craftc.loads"
 """One key holds all our metadata as JSON, because safetensors writes several keys in no fixed order."""
 _TEXTS = ("layer_names", "step_names")
-_NUMBERS = ("layer_indices", "top_k")
+_NUMBERS = ("layer_indices", "top_k", "experts")
 _KNOWN = ("counts", *_TEXTS, *_NUMBERS)
 _LARGEST_BYTES = 2**34
 """Most bytes of `counts` that are read: 16 GiB is a hundred times the largest known recording, and stops zip bombs."""
@@ -93,10 +93,13 @@ def _texts_of(loads: LoadProfile) -> dict[str, list[str]]:
 
 
 def _number_arrays(loads: LoadProfile) -> dict[str, np.ndarray]:
-    return {
+    arrays = {
         "layer_indices": np.array(loads.layer_indices, dtype=np.int64),
         "top_k": np.array([top_k or 0 for top_k in loads.top_k], dtype=np.int64),
     }
+    if loads.layer_experts is not None:
+        arrays["experts"] = np.array(loads.layer_experts, dtype=np.int64)
+    return arrays
 
 
 def _read(path: Path) -> LoadProfile:
@@ -111,9 +114,10 @@ def _read(path: Path) -> LoadProfile:
             counts_SLE,
             layer_names=tuple(str(name) for name in arrays["layer_names"]) if "layer_names" in arrays else None,
             layer_indices=tuple(int(index) for index in arrays["layer_indices"]) if "layer_indices" in arrays else None,
-            top_k=_top_k(arrays["top_k"], counts_SLE) if "top_k" in arrays else None,
+            top_k=_top_k(arrays, counts_SLE) if "top_k" in arrays else None,
             step_names=tuple(str(name) for name in arrays.get("step_names", ())),
             provenance=path.name,
+            layer_experts=_experts(arrays["experts"]) if "experts" in arrays else None,
         )
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
@@ -196,12 +200,23 @@ def _check_shapes(arrays: dict[str, np.ndarray]) -> None:
         raise BadInput("layer_names must be distinct, one per layer")
 
 
-def _top_k(top_k: np.ndarray, counts_SLE: np.ndarray) -> tuple[int | None, ...]:
+def _experts(experts: np.ndarray) -> tuple[int, ...]:
+    if experts.ndim != 1 or not experts.size:
+        raise BadInput(f"experts must be a list with the number of experts of every layer, got {list(experts.shape)}")
+    return tuple(experts.tolist())
+
+
+def _top_k(arrays: dict[str, np.ndarray], counts_SLE: np.ndarray) -> tuple[int | None, ...]:
+    top_k = arrays["top_k"]
     layers, experts = (*counts_SLE.shape, 0, 0)[1:3]
     values = tuple(int(value) or None for value in (np.full(layers, top_k) if top_k.ndim == 0 else top_k))
-    wrong = [value for value in values if value is not None and not 1 <= value <= experts]
+    # Lists of the wrong length are refused by LoadProfile.
+    most = _experts(arrays["experts"]) if "experts" in arrays else (experts,) * len(values)
+    wrong = [
+        (value, own) for value, own in zip(values, most, strict=False) if value is not None and not 1 <= value <= own
+    ]
     if wrong:
-        raise BadInput(f"top_k must be in 1..{experts} (or 0 if unknown), got {wrong[0]}")
+        raise BadInput(f"top_k must be in 1..{wrong[0][1]} (or 0 if unknown), got {wrong[0][0]}")
     return values
 
 

@@ -1,6 +1,6 @@
 """Measured expert loads as a value; `craftc.loads.file` reads and writes files of them.
 
-Axes: S steps, L MoE layers (by ordinal), E logical experts.
+Axes: S steps, L MoE layers (by ordinal), E logical experts of the layer that has most.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from craftc.errors import BadInput
+from craftc.solvers.problem import checked_layer_experts
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,9 @@ class LoadProfile:
     """Workload of every step (`prefill`, `wiki`, ...), length S, or empty if steps have no names."""
     provenance: str = ""
     """Where the loads come from: a file, or the model and its calibration inputs."""
+    layer_experts: tuple[int, ...] | None = None
+    """Experts of every layer, length L, if layers differ: the largest is E, and counts beyond a layer's own are 0. None
+    if every layer has E."""
 
     @classmethod
     def from_counts(
@@ -42,6 +46,7 @@ class LoadProfile:
         top_k: tuple[int | None, ...] | None = None,
         step_names: tuple[str, ...] = (),
         provenance: str = "",
+        layer_experts: tuple[int, ...] | None = None,
     ) -> LoadProfile:
         """A profile from a bare `[steps, layers, experts]` array; names default to `layers.<ordinal>`."""
         layers = counts.shape[1] if counts.ndim == 3 else 0
@@ -52,6 +57,7 @@ class LoadProfile:
             top_k or (None,) * layers,
             step_names,
             provenance,
+            layer_experts,
         )
 
     def __post_init__(self) -> None:
@@ -63,6 +69,11 @@ class LoadProfile:
                 raise BadInput(f"loads: {len(getattr(self, field))} {field} for {length} layers")
         if self.step_names and len(self.step_names) != steps:
             raise BadInput(f"loads: {len(self.step_names)} step names for {steps} steps")
+        try:
+            layer_experts = checked_layer_experts(self.layer_experts, counts_SLE)
+        except BadInput as error:
+            raise BadInput(f"loads: {error}") from None
+        object.__setattr__(self, "layer_experts", layer_experts)
 
     @property
     def steps(self) -> int:
@@ -74,12 +85,25 @@ class LoadProfile:
 
     @property
     def experts(self) -> int:
+        """E, of the layer that has most."""
         return self.counts_SLE.shape[2]
+
+    @property
+    def experts_L(self) -> tuple[int, ...]:
+        """Experts of every layer."""
+        return self.layer_experts or (self.experts,) * self.layers
+
+    @property
+    def experts_text(self) -> str:
+        """How many experts layers have, in words."""
+        least = min(self.experts_L)
+        return f"{self.experts} experts" if least == self.experts else f"{least} to {self.experts} experts"
 
     @cached_property
     def sha256(self) -> str:
-        """Fingerprint of shape and counts, hex."""
-        digest = hashlib.sha256(repr(self.counts_SLE.shape).encode())
+        """Fingerprint of shape, of experts per layer if layers differ, and of counts, hex."""
+        shape = self.counts_SLE.shape
+        digest = hashlib.sha256(repr(shape if self.layer_experts is None else (*shape, self.layer_experts)).encode())
         digest.update(np.ascontiguousarray(self.counts_SLE, dtype="<i8").data)
         return digest.hexdigest()
 
@@ -89,6 +113,18 @@ class LoadProfile:
         names = tuple(self.step_names[step] for step in chosen) if self.step_names else ()
         counts_SLE = self.counts_SLE[steps if isinstance(steps, slice) else list(steps)]
         return replace(self, counts_SLE=counts_SLE, step_names=names)
+
+    def select_layers(self, ordinals: Sequence[int]) -> LoadProfile:
+        """The profile of some layers, by ordinal."""
+        experts_L = tuple(self.experts_L[ordinal] for ordinal in ordinals)
+        return replace(
+            self,
+            counts_SLE=self.counts_SLE[:, list(ordinals)][:, :, : max(experts_L)],
+            layer_names=tuple(self.layer_names[ordinal] for ordinal in ordinals),
+            layer_indices=tuple(self.layer_indices[ordinal] for ordinal in ordinals),
+            top_k=tuple(self.top_k[ordinal] for ordinal in ordinals),
+            layer_experts=experts_L,
+        )
 
 
 def _checked_counts(counts: np.ndarray, layer_names: tuple[str, ...]) -> np.ndarray:

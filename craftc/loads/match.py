@@ -21,10 +21,11 @@ def check_loads_fit(loads: LoadProfile, layers: Sequence[MoELayer], owner: str) 
             f"give loads recorded with this model, dense layers left out"
         )
     for ordinal, layer in enumerate(layers):
-        if loads.experts != layer.experts:
+        own = loads.experts_L[ordinal]
+        if own != layer.experts:
             raise BadInput(
-                f"{source} has {loads.experts} experts, layer {ordinal} ({layer.name}) of the {owner} "
-                f"has {layer.experts}: give loads recorded with this model"
+                f"{source} has {own} experts{_of_layer(loads, ordinal)}, layer {ordinal} ({layer.name}) of the {owner} "
+                f"has {layer.experts}: give loads recorded with this model{_hint(loads, layers)}"
             )
     unnamed = tuple(f"layers.{ordinal}" for ordinal in range(loads.layers))
     by_index = tuple(f"layers.{layer.index}" for layer in layers)
@@ -36,3 +37,15 @@ def check_loads_fit(loads: LoadProfile, layers: Sequence[MoELayer], owner: str) 
         f"{source}: layer {ordinal} is {loads.layer_names[ordinal]}, the {owner}'s layer {ordinal} is "
         f"{planned[ordinal]}: give loads recorded with this model"
     )
+
+
+def _of_layer(loads: LoadProfile, ordinal: int) -> str:
+    return "" if loads.layer_experts is None else f" in layer {ordinal}"
+
+
+def _hint(loads: LoadProfile, layers: Sequence[MoELayer]) -> str:
+    """What to do about a recording of layers that differ that does not say so."""
+    experts = {layer.experts for layer in layers}
+    if loads.layer_experts is not None or len(experts) == 1 or max(experts) != loads.experts:
+        return ""
+    return "; if it was, add an array named experts to the file, with the number of every layer"

@@ -17,8 +17,10 @@ def layers_of_loads(loads: LoadProfile, expert_bytes: int | None) -> tuple[MoELa
     if expert_bytes < 1:
         raise BadInput(f"expert size must be at least 1 byte, got {expert_bytes}")
     return tuple(
-        MoELayer(name, index, loads.experts, expert_bytes, top_k)
-        for name, index, top_k in zip(loads.layer_names, loads.layer_indices, loads.top_k, strict=True)
+        MoELayer(name, index, experts, expert_bytes, top_k)
+        for name, index, experts, top_k in zip(
+            loads.layer_names, loads.layer_indices, loads.experts_L, loads.top_k, strict=True
+        )
     )
 
 
@@ -30,7 +32,7 @@ def name_layers(loads: LoadProfile, config: ModelConfig) -> LoadProfile:
     if the number of layers or experts differs.
     """
     layers = recorded_layers(loads, config)
-    if loads.experts != layers[0].experts:
+    if loads.layer_experts is None and loads.experts != layers[0].experts:
         raise BadInput(f"loads are of {loads.experts} experts, the model ({config.model_type}) has {layers[0].experts}")
     indices = tuple(layer.index for layer in layers)
     loads = _decoder_layers(loads, config.hidden_layers)
@@ -42,6 +44,12 @@ def name_layers(loads: LoadProfile, config: ModelConfig) -> LoadProfile:
             f"{indices[0]}..{indices[-1]}; decoder layer {odd[0]} is in only one of the two"
             + ("; with its multi-token-prediction layers they are as many: give --mtp" if with_mtp else "")
         )
+    for ordinal, (own, layer) in enumerate(zip(loads.experts_L, layers, strict=True)):
+        if own != layer.experts:
+            raise BadInput(
+                f"loads are of {own} experts in layer {ordinal}, the model ({config.model_type}) has {layer.experts} "
+                f"in {layer.name}"
+            )
     return replace(
         loads,
         layer_names=tuple(layer.name for layer in layers),
@@ -86,10 +94,4 @@ def _decoder_layers(loads: LoadProfile, hidden_layers: int) -> LoadProfile:
     kept = [ordinal for ordinal, index in enumerate(loads.layer_indices) if index < hidden_layers]
     if len(kept) in (0, loads.layers):
         return loads
-    return replace(
-        loads,
-        counts_SLE=loads.counts_SLE[:, kept],
-        layer_names=tuple(loads.layer_names[ordinal] for ordinal in kept),
-        layer_indices=tuple(loads.layer_indices[ordinal] for ordinal in kept),
-        top_k=tuple(loads.top_k[ordinal] for ordinal in kept),
-    )
+    return loads.select_layers(kept)

@@ -12,9 +12,10 @@ import numpy as np
 
 from craftc.errors import BadInput, Unsupported
 from craftc.loads.load_profile import LoadProfile
-from craftc.manifests.format import SlotRule
-from craftc.manifests.slots import fits, needed_widths
+from craftc.manifests.format import SlotRule, target_of_plan
+from craftc.manifests.slots import fits, needed_widths, uniform_slots
 from craftc.plans.replication_plan import LayerPlan, PlanBudget, ReplicationPlan
+from craftc.solvers.planners.kinds import for_layers
 from craftc.solvers.planners.registry import planner_named
 from craftc.solvers.problem import DEFAULT_PLANNER, Placement, PlanningProblem
 from craftc.solvers.replay import replay
@@ -67,10 +68,13 @@ def pad_plan(plan: ReplicationPlan, loads: LoadProfile | None, rule: SlotRule = 
     that already fits is returned unchanged; otherwise `estimate` and `shares` are dropped: they describe other
     placements.
 
-    Raises BadInput if the loads are of another model, Unsupported for plans that keep expert groups on nodes.
+    Raises BadInput if the loads are of another model, Unsupported for plans that keep expert groups on nodes, Refused
+    if slots would have to be `uniform` in layers with different numbers of experts.
     """
     if fits(plan, rule):
         return plan
+    if rule == "uniform":
+        uniform_slots(target_of_plan(plan))
     if plan.groups > 1:
         raise Unsupported(
             f"padding: the plan keeps {plan.groups} groups of experts on nodes, but added copies would not; "
@@ -87,12 +91,16 @@ def pad_plan(plan: ReplicationPlan, loads: LoadProfile | None, rule: SlotRule = 
 def _check_loads(plan: ReplicationPlan, loads: LoadProfile | None) -> None:
     if loads is None:
         return
-    experts = {layer.experts for layer in plan.layers}
-    if loads.layers != len(plan.layers) or experts != {loads.experts}:
+    experts_L = tuple(layer.experts for layer in plan.layers)
+    if loads.experts_L != experts_L:
         raise BadInput(
-            f"padding: loads are {loads.layers} layers of {loads.experts} experts, "
-            f"the plan has {len(plan.layers)} of {', '.join(map(str, sorted(experts)))}"
+            f"padding: loads are {loads.layers} layers of {_numbers(loads.experts_L)} experts, "
+            f"the plan has {len(experts_L)} of {_numbers(experts_L)}"
         )
+
+
+def _numbers(experts_L: Sequence[int]) -> str:
+    return ", ".join(map(str, sorted(set(experts_L))))
 
 
 def _padded_layers(plan: ReplicationPlan, widths: Sequence[int]) -> Iterator[LayerPlan]:
@@ -108,15 +116,15 @@ def _best_layers(plan: ReplicationPlan, widths: Sequence[int], loads: LoadProfil
         width * plan.topology.gpus - layer.experts for layer, width in zip(plan.layers, widths, strict=True)
     )
     budget_bytes = sum(replicas * size for replicas, size in zip(replicas_L, sizes_L, strict=True))
-    problem = PlanningProblem(loads.counts_SLE, plan.topology, sizes_L, budget_bytes)
+    problem = PlanningProblem(loads.counts_SLE, plan.topology, sizes_L, budget_bytes, layer_experts=loads.layer_experts)
     load_LE = loads.counts_SLE.sum(axis=0).astype(np.float64)
     choices: list[tuple[Placement, ...]] = [
         tuple(layer.placement for layer in _padded_layers(plan, widths)),
         tuple(
-            _filled(layer, width, load_E, plan.topology)
+            _filled(layer, width, load_E[: layer.experts], plan.topology)
             for layer, width, load_E in zip(plan.layers, widths, load_LE, strict=True)
         ),
-        planner_named(DEFAULT_PLANNER).place(problem, replicas_L),
+        for_layers(planner_named(DEFAULT_PLANNER), problem).place(problem, replicas_L),
     ]
     balancedness_CL = np.stack([replay(loads.counts_SLE, choice).mean(axis=0) for choice in choices])
     best_L = balancedness_CL.argmax(axis=0).tolist()

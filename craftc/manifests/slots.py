@@ -58,12 +58,13 @@ def check_widths(placements: Sequence[Placement], where: str) -> None:
 
 def uniform_slots(target: Target) -> int:
     """The number of experts, for a server that has one number for all layers. Raises Refused if layers differ."""
-    experts = {layer.experts for layer in target.layers}
-    if len(experts) > 1:
+    few, many = (pick(target.layers, key=lambda layer: layer.experts) for pick in (min, max))
+    if few.experts != many.experts:
         raise Refused(
-            f"layers have {min(experts)} to {max(experts)} experts; this server knows one number for all layers"
+            f"layers have {few.experts} to {many.experts} experts ({few.name}, {many.name}); this server knows one "
+            f"number for all layers"
         )
-    return experts.pop()
+    return few.experts
 
 
 def redundant_experts(plan: ReplicationPlan) -> int:

@@ -71,12 +71,20 @@ def evaluate(plan: ReplicationPlan, loads: LoadProfile) -> Evaluation:
     counts_SLE = loads.counts_SLE
     sizes_L = tuple(layer.expert_bytes for layer in plan.layers)
     slot = plan.provenance.tokens_per_slot
-    problem = PlanningProblem(counts_SLE, plan.topology, sizes_L, budget_bytes=0, tokens_per_slot=slot)
+    problem = PlanningProblem(
+        counts_SLE,
+        plan.topology,
+        sizes_L,
+        budget_bytes=0,
+        tokens_per_slot=slot,
+        layer_experts=loads.layer_experts,
+    )
     contiguous, planned = contiguous_placements(problem), [layer.placement for layer in plan.layers]
     contiguous_SL = replay(counts_SLE, contiguous)
     planned_SL = replay(counts_SLE, planned, [layer.shares for layer in plan.layers])
     contiguous_L, planned_L = contiguous_SL.mean(axis=0), planned_SL.mean(axis=0)
-    bound_L = balancedness_bounds(counts_SLE, [layer.replicas for layer in plan.layers], plan.topology.gpus)
+    replicas_L = [layer.replicas for layer in plan.layers]
+    bound_L = balancedness_bounds(counts_SLE, replicas_L, plan.topology.gpus, loads.layer_experts)
     fingerprint = f"sha256:{loads.sha256}"
     return Evaluation(
         steps=loads.steps,

@@ -32,7 +32,10 @@ def draw_gpu_loads(plan: ReplicationPlan, loads: LoadProfile, path: Path) -> Non
 
     check_loads_fit(loads, plan.moe_layers, "plan")
     sizes_L = tuple(layer.expert_bytes for layer in plan.layers)
-    in_order = contiguous_placements(PlanningProblem(loads.counts_SLE, plan.topology, sizes_L, budget_bytes=0))
+    problem = PlanningProblem(
+        loads.counts_SLE, plan.topology, sizes_L, budget_bytes=0, layer_experts=loads.layer_experts
+    )
+    in_order = contiguous_placements(problem)
     planned = [layer.placement for layer in plan.layers]
     shares_L = [layer.shares for layer in plan.layers]
     panels: list[_Panel] = [

@@ -17,7 +17,7 @@ def loads_text(loads: LoadProfile) -> str:
         (row["name"], f"{row['tokens']:,}", f"{row['max_over_mean']:.2f}", f"{row['idle_experts']}")
         for row in _layers(loads)
     ]
-    head = f"{loads.steps} steps, {loads.layers} layers, {loads.experts} experts; from {loads.provenance or 'arrays'}"
+    head = f"{loads.steps} steps, {loads.layers} layers, {loads.experts_text}; from {loads.provenance or 'arrays'}"
     return f"{head}\n{text_table(('layer', 'routed tokens', 'max/mean load', 'idle experts'), rows)}"
 
 
@@ -38,8 +38,8 @@ def _layers(loads: LoadProfile) -> list[dict[str, Any]]:
         {
             "name": name,
             "tokens": int(load_E.sum()),
-            "max_over_mean": float(load_E.max() / load_E.mean()),
-            "idle_experts": int((load_E == 0).sum()),
+            "max_over_mean": float(load_E.max() / load_E[:experts].mean()),
+            "idle_experts": int((load_E[:experts] == 0).sum()),
         }
-        for name, load_E in zip(loads.layer_names, load_LE, strict=True)
+        for name, experts, load_E in zip(loads.layer_names, loads.experts_L, load_LE, strict=True)
     ]

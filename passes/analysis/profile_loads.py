@@ -8,7 +8,7 @@ Axes: S steps, L MoE layers, E experts, T tokens, K experts per token.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from craftc.errors import BadInput, CraftcError, Unsupported, one_line
+from craftc.errors import BadInput, CraftcError, one_line
 from craftc.loads.load_profile import LoadProfile
 from craftc.models.module_state import same_state
 from craftc.models.moe_layer import MoELayer
@@ -60,14 +60,10 @@ class ProfileLoads(Pass):
     gives: ClassVar[tuple[str, ...]] = ("loads",)
 
     def run(self, compilation: Compilation) -> Compilation:
-        """Fill in `loads`.
-
-        Raises BadInput naming the batch at fault; Unsupported if layers differ in their number of experts.
-        """
+        """Fill in `loads`. Raises BadInput naming the batch at fault."""
         if self.max_steps is not None and self.max_steps < 1:
             raise BadInput(f"profile: steps must be at least 1, got {self.max_steps}")
         require_moe_layers(compilation)
-        _check_layers(compilation.layers)
         check_has_weights(compilation.graph)
         counter = counting_graph(compilation.graph, self.mask_input)
         counts_SLE, step_names = [], []
@@ -88,6 +84,7 @@ class ProfileLoads(Pass):
             tuple(layer.top_k for layer in layers),
             tuple(step_names) if any(step_names) else (),
             f"{self.model_name}: {len(step_names)} batches, {_tokens(counts_SLE, layers):,} tokens",
+            tuple(layer.experts for layer in layers),
         )
 
 
@@ -124,6 +121,12 @@ def count_tokens(indices_TK: torch.Tensor, experts: int, mask_BT: torch.Tensor |
     return torch.bincount(binned, minlength=experts + 1)[:experts]
 
 
+def padded_stack(counts_L: Sequence[torch.Tensor]) -> torch.Tensor:
+    """`counts_LE` from the counts of every layer, with 0 for experts that a layer does not have."""
+    most = max(len(counts_E) for counts_E in counts_L)
+    return torch.stack([torch.nn.functional.pad(counts_E, (0, most - len(counts_E))) for counts_E in counts_L])
+
+
 def _check_mask(mask_BT: torch.Tensor, tokens: int) -> None:
     if mask_BT.dim() == 2 and mask_BT.numel() == tokens:
         return
@@ -131,15 +134,6 @@ def _check_mask(mask_BT: torch.Tensor, tokens: int) -> None:
         f"the padding mask must be [batch, sequence] of the {tokens} tokens that are routed, got shape "
         f"{list(mask_BT.shape)}; name another input as mask, or none to count every token"
     )
-
-
-def _check_layers(layers: tuple[MoELayer, ...]) -> None:
-    smallest, largest = (pick(layers, key=lambda layer: layer.experts) for pick in (min, max))
-    if smallest.experts != largest.experts:
-        raise Unsupported(
-            f"profile: layers must have the same number of experts, but {smallest.name} has {smallest.experts} "
-            f"and {largest.name} has {largest.experts}"
-        )
 
 
 def batches_of(inputs: WorkloadInputs) -> Iterator[Batch]:
@@ -172,12 +166,12 @@ def _named_batch(label: str, item: object) -> Batch:
 
 
 def _counts_of(counter: fx.GraphModule, batch: Batch) -> np.ndarray:
-    """Counts of one step, int64 `[L, E]`."""
+    """Counts of one step, int64 `[L, E]`; 0 for experts that a layer does not have."""
     _check_arguments(counter, batch)
     try:
         with torch.no_grad(), same_state(counter):
             # forward, not a call: fx prints a failing call's generated source before it raises
-            counts_LE = torch.stack(counter.forward(**batch.inputs)).cpu().numpy()
+            counts_LE = padded_stack(counter.forward(**batch.inputs)).cpu().numpy()
     except BadInput as error:
         raise BadInput(f"{batch.label}: {error}") from error
     except Exception as error:

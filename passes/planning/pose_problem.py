@@ -33,5 +33,6 @@ class PoseProblem(Pass):
             objective="step-time" if options.objective == "step-time" else "balancedness",
             effort=options.effort,
             tokens_per_slot=options.tokens_per_slot,
+            layer_experts=compilation.loads.layer_experts,
         )
         return updated(compilation, problem=problem)

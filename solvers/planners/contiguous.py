@@ -21,5 +21,5 @@ def contiguous_placement(slots_G: np.ndarray) -> Placement:
 
 def contiguous_placements(problem: PlanningProblem) -> tuple[Placement, ...]:
     """Experts in order in every layer, no replicas."""
-    slots_LG = assign_slots([problem.experts] * problem.layers, problem.expert_bytes_L, problem.topology)
+    slots_LG = assign_slots(problem.experts_L, problem.expert_bytes_L, problem.topology)
     return tuple(contiguous_placement(slots_G) for slots_G in slots_LG)

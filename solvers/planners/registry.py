@@ -8,6 +8,7 @@ from craftc.errors import BadInput, Unsupported
 from craftc.solvers.planners.craft import CraftPlanner
 from craftc.solvers.planners.eplb import EplbPlanner
 from craftc.solvers.planners.grouped import GroupedPlanner
+from craftc.solvers.planners.kinds import for_layers
 from craftc.solvers.planners.stepwise import StepwisePlanner
 from craftc.solvers.planners.uniform import UNIFORM, UniformPlanner
 from craftc.solvers.problem import Planner, PlanningProblem
@@ -33,12 +34,17 @@ def uniform_name(name: str) -> str:
 
 
 def planner_for(name: str, problem: PlanningProblem) -> Planner:
-    """The planner called `name` at the problem's effort.
+    """The planner called `name` at the problem's effort, for layers that differ if the problem's do.
 
     Raises BadInput, listing all planners, if there is none of that name, and Unsupported, listing those that can, if
-    this one cannot handle the problem's objective, its step weights, or its expert groups.
+    this one cannot handle the problem's objective, its step weights, its expert groups, or its layers.
     """
     planner = planner_named(name).at_effort(problem.effort)
+    if problem.layer_experts is not None and name.endswith(UNIFORM):
+        raise Unsupported(
+            f"uniform plan: layers have {min(problem.layer_experts)} to {max(problem.layer_experts)} experts, so they "
+            f"cannot have equal slots and equal replicas; plan without --uniform"
+        )
     weighted = problem.step_weight_S is not None
     if problem.objective not in planner.objectives or (weighted and not planner.weighs_steps):
         able = _able(lambda candidate: problem.objective in candidate.objectives and candidate.weighs_steps >= weighted)
@@ -48,7 +54,7 @@ def planner_for(name: str, problem: PlanningProblem) -> Planner:
     if problem.has_groups_to_keep and not planner.keeps_groups:
         able = _able(lambda candidate: candidate.keeps_groups)
         raise Unsupported(f"planner {name} does not keep expert groups on nodes: choose {able}")
-    return planner
+    return for_layers(planner, problem)
 
 
 def _able(can: Callable[[Planner], bool]) -> str:

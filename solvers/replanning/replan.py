@@ -11,13 +11,13 @@ Axes: L layers, E experts, G GPUs, K slots of a GPU (padded with -1), S steps, P
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from craftc.errors import Infeasible
 from craftc.solvers.allocation.integer_program import solve_allocation
-from craftc.solvers.objectives import most_slots, score
+from craftc.solvers.objectives import most_slots, score, score_scale
 from craftc.solvers.problem import BenefitCurves, Placement, Planner, PlanningProblem, Shares
 from craftc.solvers.replanning.moves import (
     fit_slots,
@@ -91,7 +91,7 @@ def replan(
     raises Infeasible, with the bytes needed, if those need too many moves.
     """
     sizes_L = problem.expert_bytes_L
-    kept_L = tuple(sum(old.slots_G) - problem.experts for old in old_L)
+    kept_L = tuple(sum(old.slots_G) - experts for old, experts in zip(old_L, problem.experts_L, strict=True))
     spent_bytes = sum(count * size for count, size in zip(kept_L, sizes_L, strict=True))
     old_slots_LG = [old.slots_G for old in old_L]
     fresh = planner.place(problem, tuple(replicas_L))
@@ -153,6 +153,8 @@ def _points(
     slots_LG: Sequence[tuple[int, ...]],
 ) -> list[list[_Point]]:
     """Points of every layer with the given slots, in order of moves; the first is nearest to the old placement."""
+    if problem.layer_experts is not None:
+        return _points_of_kinds(problem, old_L, fresh_L, slots_LG)
     counts_SLE = problem.counts_SLE
     load_LE = counts_SLE.sum(axis=0).astype(np.float64)
     start_L = [
@@ -180,6 +182,22 @@ def _points(
         )
         for layer in layers.tolist()
     ]
+
+
+def _points_of_kinds(
+    problem: PlanningProblem,
+    old_L: Sequence[OldLayer],
+    fresh_L: Sequence[Placement],
+    slots_LG: Sequence[tuple[int, ...]],
+) -> list[list[_Point]]:
+    """`_points` of layers with different numbers of experts."""
+    points_LP: list[list[_Point]] = [[] for _ in old_L]
+    for layers in problem.kinds:
+        own, scale = problem.on_layers(layers), score_scale(problem, layers, problem.on_layers(layers))
+        theirs = zip(*((old_L[layer], fresh_L[layer], slots_LG[layer]) for layer in layers), strict=True)
+        for layer, points in zip(layers.tolist(), _points(own, *theirs), strict=True):
+            points_LP[layer] = [replace(point, score=point.score * scale) for point in points]
+    return points_LP
 
 
 def _points_of_layer(

@@ -27,3 +27,8 @@ def test_a_layer_that_a_call_skips_has_no_tokens_there():
     for name in ("a", "b", "a", "a"):
         counter.count(name, tokens(3))
     assert stack_steps(handed[0], ("a", "b")).tolist() == [[[3], [3]], [[3], [0]]]
+
+
+def test_layers_with_fewer_experts_have_no_tokens_beyond_them():
+    steps = ({"a": tokens(1, 2), "b": tokens(3, 4, 5)}, {"a": tokens(6, 7)})
+    assert stack_steps(steps, ("a", "b")).tolist() == [[[1, 2, 0], [3, 4, 5]], [[6, 7, 0], [0, 0, 0]]]

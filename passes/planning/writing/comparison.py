@@ -15,8 +15,8 @@ from craftc.plans.replication_plan import Estimate, LayerEstimate, PlannerEstima
 from craftc.solvers.bound import balancedness_bounds
 from craftc.solvers.objectives import placed_step_time
 from craftc.solvers.planners.contiguous import contiguous_placements
-from craftc.solvers.planners.craft import CraftPlanner
 from craftc.solvers.planners.eplb import eplb_placements, uniform_replicas
+from craftc.solvers.planners.kinds import for_layers, place_kinds
 from craftc.solvers.planners.registry import PLANNERS, planner_for
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, Planner, PlanningProblem
 from craftc.solvers.replay import placement_array, placements_of, replay_steps
@@ -40,12 +40,8 @@ def compare(
     counts_SLE, topology = problem.counts_SLE, problem.topology
     baselines: dict[str, Sequence[Placement]] = {
         "contiguous": contiguous_placements(problem),
-        "placement": CraftPlanner().place(problem, (0,) * problem.layers),
-        "eplb": placements_of(
-            eplb_placements(
-                counts_SLE.sum(axis=0), uniform_replicas(problem.experts, topology), topology, problem.groups
-            )
-        ),
+        "placement": for_layers(PLANNERS["craft"], problem).place(problem, (0,) * problem.layers),
+        "eplb": _eplb(problem),
     }
     placed = baselines | {planner.name: placements}
     placed |= {name: _plan(problem, name) for name in PLANNERS if name not in placed}
@@ -56,7 +52,7 @@ def compare(
     balancedness_SPL = replay_steps(counts_SLE, layer_PL, every).reshape(-1, len(placed), problem.layers)
     balancedness_PL = balancedness_SPL.mean(axis=0)
     contiguous_L, planned_L = balancedness_PL[0], balancedness_PL[-1]
-    bound_L = balancedness_bounds(counts_SLE, allocation.replicas_L, topology.gpus)
+    bound_L = balancedness_bounds(counts_SLE, allocation.replicas_L, topology.gpus, problem.layer_experts)
     believed_L = [
         np.interp(count, curves.candidates_C, balancedness_C)
         for count, balancedness_C in zip(allocation.replicas_L, curves.balancedness_LC, strict=True)
@@ -97,6 +93,14 @@ def with_planned(estimate: Estimate, planned_SL: np.ndarray, step_time: float) -
     )
 
 
+def _eplb(problem: PlanningProblem) -> tuple[Placement, ...]:
+    """EPLB as published; if layers differ, for every number of experts."""
+    if problem.layer_experts is not None:
+        return place_kinds(problem, [_eplb(problem.on_layers(layers)) for layers in problem.kinds])
+    replicas = uniform_replicas(problem.experts, problem.topology)
+    return placements_of(eplb_placements(problem.counts_SLE.sum(axis=0), replicas, problem.topology, problem.groups))
+
+
 def _plan(problem: PlanningProblem, name: str) -> tuple[Placement, ...]:
     """Planned by another planner at its lowest effort, without groups or an objective that it does not know."""
     problem = replace(problem, effort="low")
@@ -104,7 +108,7 @@ def _plan(problem: PlanningProblem, name: str) -> tuple[Placement, ...]:
         planner = planner_for(name, problem)
     except Unsupported:
         problem = replace(problem, groups=1, objective="balancedness", step_weight_S=None)
-        planner = PLANNERS[name].at_effort("low")
+        planner = for_layers(PLANNERS[name].at_effort("low"), problem)
     allocation = planner.allocate(problem, planner.estimate(problem))
     return planner.place(problem, allocation.replicas_L)
 
@@ -116,7 +120,9 @@ def _estimate(
     balancedness_SL: np.ndarray,
     judge: Callable[[np.ndarray], float] | None,
 ) -> PlannerEstimate:
-    replicas_L = [sum(len(gpu) for gpu in placement) - problem.experts for placement in placements]
+    replicas_L = [
+        sum(map(len, placement)) - experts for placement, experts in zip(placements, problem.experts_L, strict=True)
+    ]
     spent_bytes = sum(count * size for count, size in zip(replicas_L, problem.expert_bytes_L, strict=True))
     return PlannerEstimate(
         planner=name,

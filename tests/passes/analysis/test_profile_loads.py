@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
 
-from craftc.errors import BadInput, Unsupported
+from craftc.errors import BadInput
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.find_moe_layers import FindMoELayers
@@ -250,8 +250,15 @@ def test_no_steps_and_no_weights_are_refused():
         run_checked(ProfileLoads(), compilation)
 
 
-def test_layers_with_unlike_numbers_of_experts_are_unsupported():
+def test_layers_that_differ_are_counted_and_told_apart():
     compilation, _ = toy_compilation()
-    layers = (*(compilation.layers or ())[:1], MoELayer("wide", 3, 9, 1))
-    with pytest.raises(Unsupported, match="but experts0 has 4 and wide has 9"):
-        ProfileLoads().run(Compilation(graph=compilation.graph, layers=layers, inputs=compilation.inputs))
+    alike = ProfileLoads().run(compilation).loads
+    layers = (*(compilation.layers or ())[:1], MoELayer("experts1", 3, 9, 1))
+    for node in compilation.graph.graph.nodes:
+        if node.target == "experts1":
+            node.meta["moe"] = layers[1]
+    differ = ProfileLoads().run(Compilation(graph=compilation.graph, layers=layers, inputs=compilation.inputs)).loads
+    assert alike.layer_experts is None
+    assert differ.experts_L == (4, 9)
+    assert (differ.counts_SLE[:, :, :4] == alike.counts_SLE).all()
+    assert not differ.counts_SLE[:, :, 4:].any()
