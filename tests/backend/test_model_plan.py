@@ -12,7 +12,7 @@ from craftc.backend.moe_call import MoECall
 from craftc.errors import BadInput, CraftcError, Infeasible
 from craftc.loads.file import write_loads
 from craftc.loads.load_profile import LoadProfile
-from tests.backend.tiny_moe import EXPERTS, TOP_K, TinyMoE, batch
+from tests.backend.tiny_moe import EXPERTS, TOP_K, Experts, Router, TinyMoE, batch
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,17 @@ def test_the_first_calls_are_counted_then_planned(calls, monkeypatch):
     for call in calls:
         assert call.replicated is not None
         assert sum(call.replicated.tokens_per_gpu().values()) == (10 + 21) * TOP_K
+
+
+def test_layers_that_differ_are_counted_and_planned_together(calls):
+    model = TinyMoE()
+    model.layers[1].gate, model.layers[1].experts = Router(7), Experts(7)
+    run = compiled(model, profile_calls=2, strict=True)
+    for number in range(4):
+        assert torch.allclose(run(batch(seed=number)), model(batch(seed=number)), atol=1e-6)
+    tables = [call.replicated.table for call in calls]
+    assert [table.experts for table in tables] == [4, 7]
+    assert sum(len(table.expert_S) for table in tables) > 4 + 7
 
 
 def _first_layer_indices(model: Any, hidden: torch.Tensor) -> torch.Tensor:

@@ -186,3 +186,39 @@ def test_damaged_bytes_are_loads_or_one_clear_line(tmp_path_factory: pytest.Temp
     except BadInput as error:
         message = str(error)
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["loads.npz", "loads.safetensors"])
+def test_layers_that_differ_are_written_and_read_back(tmp_path: Path, name: str):
+    counts_SLE = COUNTS_SLE.copy()
+    counts_SLE[:, 1, 2:] = 0
+    differ = LoadProfile.from_counts(counts_SLE, layer_experts=(4, 2, 4))
+    write_loads(differ, tmp_path / name)
+    loads = read_loads(tmp_path / name)
+    assert loads.layer_experts == (4, 2, 4)
+    assert same(loads, differ)
+    assert loads.sha256 != LoadProfile.from_counts(counts_SLE).sha256
+
+
+def test_files_of_layers_that_are_alike_do_not_say_so():
+    stated = LoadProfile.from_counts(COUNTS_SLE, layer_experts=(4, 4, 4))
+    assert npz_bytes(stated) == npz_bytes(LoadProfile.from_counts(COUNTS_SLE))
+    assert b"experts" not in npz_bytes(stated) + safetensors_bytes(stated)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"experts": np.array([4, 2, 4])}, "step 0 has tokens for expert 2 of layer 1, which has only 2 experts"),
+        ({"experts": np.array([4, 4])}, "2 numbers of experts for 3 layers"),
+        ({"experts": np.array([4, 5, 4])}, "layers have 4 to 5 experts, counts are of 4"),
+        ({"experts": np.array(4)}, "experts must be a list with the number of experts of every layer"),
+        ({"experts": np.array([4.0, 4.0, 4.0])}, "experts must be a list of integers"),
+        ({"experts": np.array([4, 2, 4]), "top_k": np.array([4, 3, 4])}, r"top_k must be in 1..2 .*got 3"),
+    ],
+)
+def test_wrong_numbers_of_experts_are_one_clear_line(tmp_path: Path, arrays: dict, message: str):
+    np.savez(tmp_path / "loads.npz", counts=COUNTS_SLE, **arrays)
+    with pytest.raises(BadInput, match=message) as caught:
+        read_loads(tmp_path / "loads.npz")
+    assert str(caught.value).startswith(str(tmp_path / "loads.npz"))

@@ -104,3 +104,16 @@ def test_fingerprint_depends_on_counts_and_shape_only():
     assert profile.sha256 == LoadProfile.from_counts(COUNTS_SLE.astype(np.int32), provenance="elsewhere").sha256
     assert profile.sha256 != LoadProfile.from_counts(COUNTS_SLE.reshape(2, 4, 3)).sha256
     assert profile.sha256 != LoadProfile.from_counts(with_cell(0)).sha256
+
+
+def test_some_layers_of_layers_that_differ():
+    counts_SLE = np.ones((2, 3, 6), dtype=np.int64)
+    counts_SLE[:, [0, 2], 4:] = 0
+    loads = LoadProfile.from_counts(counts_SLE, layer_experts=(4, 6, 4))
+    assert loads.experts_L == (4, 6, 4)
+    assert loads.experts_text == "4 to 6 experts"
+    assert loads.select_steps([1]).layer_experts == (4, 6, 4)
+    alike = loads.select_layers([0, 2])
+    assert (alike.layer_experts, alike.experts, alike.experts_text) == (None, 4, "4 experts")
+    assert alike.layer_names == ("layers.0", "layers.2")
+    assert loads.select_layers([2, 1]).layer_experts == (4, 6)

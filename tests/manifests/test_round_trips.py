@@ -84,6 +84,7 @@ def test_an_expert_count_per_layer_is_refused_by_a_uniform_server(tmp_path: Path
     mixed = ReplicationPlan(plan.topology, PlanBudget("", 9000, 5000), plan.layers + odd.layers, None, plan.provenance)
     with pytest.raises(Refused, match="layers have 4 to 5 experts"):
         export_plan(mixed, "sglang", tmp_path / "placement.json")
+    assert export_plan(mixed, "csv", tmp_path / "placement.csv").format == "csv"
 
 
 def test_a_writer_that_writes_something_else_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

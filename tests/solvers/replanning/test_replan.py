@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craftc.errors import Infeasible
-from craftc.solvers.objectives import placed_step_time
+from craftc.solvers.objectives import most_slots, placed_step_time, score
 from craftc.solvers.planners.grouped import GroupedPlanner
+from craftc.solvers.planners.kinds import for_layers
 from craftc.solvers.planners.stepwise import StepwisePlanner
 from craftc.solvers.problem import PlanningProblem
 from craftc.solvers.replanning.moves import moves_per_gpu
@@ -186,3 +187,38 @@ def test_for_step_time_moves_are_spent_on_step_time(seed):
         reached = time
     old_time = placed_step_time(quick, replay(counts_SLE, placements), placements)
     assert reached < old_time
+
+
+@pytest.mark.parametrize("objective", ["balancedness", "step-time"])
+def test_layers_that_differ_are_replanned_together(objective):
+    before, after = (
+        replace(with_experts(problem_of(seed), (12, 5, 8)), objective=objective, tokens_per_slot=0.0, budget_bytes=120)
+        for seed in (0, 1)
+    )
+    planner = for_layers(PLANNER, before)
+    old_L = tuple(map(OldLayer, planner.place(before, (4, 1, 3))))
+    replicas_L = planner.allocate(after, planner.estimate(after)).replicas_L
+    reached = -np.inf
+    for limit in (0, 20, 60, EVERYTHING):
+        found = replan(after, planner, replicas_L, old_L, limit)
+        assert found.moved_bytes == moved_bytes(old_L, found.placements, after.expert_bytes_L) <= limit
+        placed = [
+            PlacedLayer(str(layer), experts, size, sum(map(len, placement)) - experts, placement)
+            for layer, (experts, size, placement) in enumerate(
+                zip(after.experts_L, after.expert_bytes_L, found.placements, strict=True)
+            )
+        ]
+        assert violations(placed, 4, after.budget_bytes) == ()
+        balancedness_SL = replay(after.counts_SLE, found.placements)
+        scored = score(after, balancedness_SL, np.arange(3), most_slots(found.placements))
+        assert found.score_L == pytest.approx(scored)
+        assert np.mean(found.score_L) >= reached - 1e-9
+        reached = float(np.mean(found.score_L))
+    old_SL = replay(after.counts_SLE, [old.placement for old in old_L])
+    assert reached > score(after, old_SL, np.arange(3)).mean()
+
+
+def with_experts(problem, experts_L):
+    counts_SLE = problem.counts_SLE.copy()
+    counts_SLE[:, np.arange(counts_SLE.shape[2]) >= np.array(experts_L)[:, None]] = 0
+    return replace(problem, counts_SLE=counts_SLE, layer_experts=experts_L)
