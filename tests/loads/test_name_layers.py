@@ -83,3 +83,11 @@ def test_other_layers_must_be_in_the_recording() -> None:
     for indices in (range(4, 43), range(2, 43), range(3, 42)):
         with pytest.raises(BadInput, match="is in only one of the two"):
             name_layers(recording(indices), parse_model_config(V4))
+
+
+def test_loads_of_layers_that_differ_are_not_of_a_model_of_equal_ones() -> None:
+    counts_SLE = np.ones((1, 58, 256), dtype=np.int64)
+    counts_SLE[:, 1, 255] = 0
+    loads = LoadProfile.from_counts(counts_SLE, layer_experts=(256, 255, *(256,) * 56))
+    with pytest.raises(BadInput, match=r"loads are of 255 experts in layer 1, .* has 256 in model.layers.4.mlp"):
+        name_layers(loads, parse_model_config(DEEPSEEK))
