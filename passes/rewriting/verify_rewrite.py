@@ -5,12 +5,14 @@ Axes: T tokens, H hidden size, K experts per token.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from craftc.errors import VerificationFailed, one_line
 from craftc.models.module_state import same_state
@@ -34,12 +36,15 @@ from craftc.passes.rewriting.checking.token_prediction import routed_tokens, tok
 from craftc.runtime.replicated_experts import ReplicatedExperts
 from craftc.runtime.virtual import InTurnDispatcher
 
+_SCALE = 1.25
+"""Floating-point inputs are scaled by it for the second comparison, so that their means differ too."""
+
 
 @dataclass(frozen=True)
 class VerifyRewrite(Pass):
     """Three comparisons; the first two in fp32 and in bf16 on the example inputs.
 
-    1. Outputs of the rewritten model against those of the original.
+    1. Outputs of the rewritten model against those of the original; also with other values in the inputs.
     2. In every MoE layer: one GPU after the other, each with its own copies and the tokens sent to it, against the
        original experts on the activations that reach the layer.
     3. Tokens counted per GPU over calibration batches against the plan's shares of the experts' tokens.
@@ -85,7 +90,10 @@ def verify_rewrite(
             if original is not model and (reason := why_not_run(original, inputs)):
                 skipped[name] = reason
                 continue
-            found[name] = _compare_outputs(original, copied, inputs)
+            found[name] = max(
+                (_compare_outputs(original, copied, each) for each in (inputs, *_others(original, inputs))),
+                key=lambda gap: gap.excess,
+            )
             check_difference(name, found[name])
             found[f"{name}, GPU by GPU"] = _compare_gpu_by_gpu(copied, inputs)
             check_difference(f"{name}, GPU by GPU", found[f"{name}, GPU by GPU"])
@@ -108,6 +116,26 @@ def why_not_run(model: nn.Module, inputs: dict[str, Any]) -> str | None:
     except Exception as error:
         return one_line(error)
     return None
+
+
+def _others(model: nn.Module, inputs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The same inputs with their values shuffled and, if they are floating-point, scaled, masks excepted, if the model
+    runs on them: a graph that kept what it computed on the example inputs shows on these."""
+    generator = torch.Generator().manual_seed(0)
+
+    def shuffled(value: Tensor) -> Tensor:
+        order = torch.randperm(value.numel(), generator=generator).to(value.device)
+        if value.dtype == torch.bool:
+            return value
+        other = value.reshape(-1)[order].reshape(value.shape)
+        return other * _SCALE if other.is_floating_point() else other
+
+    other = {
+        name: value if "mask" in name else pytree.tree_map_only(Tensor, shuffled, value)
+        for name, value in inputs.items()
+    }
+    if why_not_run(model, other) is None:
+        yield other
 
 
 def _compare_outputs(original: nn.Module, rewritten: nn.Module, inputs: dict[str, Any]) -> Difference:

@@ -6,6 +6,7 @@ is a node of the graph, so that it is copied, pickled and run with it.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -49,8 +50,12 @@ def is_guardable(node: fx.Node, data_sized: set[fx.Node]) -> bool:
     """Whether the node's value follows from sizes, dtypes and devices that do not depend on what tensors hold."""
     if _is_tensor(node) or node in data_sized:
         return False
-    return _reads(node, _READERS) or all(
-        not _is_tensor(source) and (_holds_tensors(source) or is_guardable(source, data_sized))
+    if _reads(node, _READERS):
+        return True
+    # A number among a module's outputs is what the module computed; whether it has outputs is its structure.
+    is_item = node.op == "call_function" and node.target in (operator.getitem, getattr)
+    return all(
+        not _is_tensor(source) and ((_holds_tensors(source) and not is_item) or is_guardable(source, data_sized))
         for source in node.all_input_nodes
     )
 

@@ -38,11 +38,13 @@ class ExampleTracer(fx.Tracer):
         self._data_sized: set[fx.Node] = set()
         self._repointed: list[tuple[ExampleProxy, fx.Node]] = []
         self._containers: dict[int, tuple[Any, fx.Node]] = {}
+        self._kept: dict[int, tuple[torch.Tensor, str]] = {}
         self._module_call, self._module_getattr = nn.Module.__call__, nn.Module.__getattr__
 
     def trace(self, root: nn.Module, concrete_args: dict[str, Any] | None = None) -> fx.Graph:  # type: ignore[override]
         self._path_of_tensor = {id(tensor): path for path, tensor in root.named_parameters()}
         self._path_of_tensor |= {id(tensor): path for path, tensor in root.named_buffers()}
+        self._own_attributes = {id(value) for module in root.modules() for value in _tensor_attributes(module)}
         with torch.no_grad(), _creation_takes_proxies(), contexts_as_nodes(self):
             return super().trace(root, concrete_args)
 
@@ -97,6 +99,11 @@ class ExampleTracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         """A mapping that the traced code made, and that modules fill and read in turn (a cache shared by layers), is
         made by the graph as well."""
+        if id(a) in self._kept:
+            raise TraceError(
+                f"{running_line()}: the code reads a tensor that {self._kept[id(a)][1]} kept as an attribute in its "
+                f"own forward; a graph would keep the one of the example inputs: return it from that forward instead"
+            )
         if id(a) in self._containers:
             return self._containers[id(a)][1]
         if not isinstance(a, MutableMapping) or isinstance(a, dict) or len(a):
@@ -191,8 +198,21 @@ class ExampleTracer(fx.Tracer):
             if kind == "get_attr":
                 return operator.attrgetter(target)(self.root)
             if kind == "call_module":
-                return self.root.get_submodule(target)(*args, **kwargs)
+                leaf = self.root.get_submodule(target)
+                output = leaf(*args, **kwargs)
+                made = (value for module in leaf.modules() for value in _tensor_attributes(module))
+                self._kept |= {
+                    id(value): (value, target.removeprefix("model."))
+                    for value in made
+                    if id(value) not in self._own_attributes
+                }
+                return output
             return target(*args, **kwargs)
+
+
+def _tensor_attributes(module: nn.Module) -> list[torch.Tensor]:
+    """Tensors that are neither parameters nor buffers."""
+    return [value for value in vars(module).values() if isinstance(value, torch.Tensor)]
 
 
 @contextmanager

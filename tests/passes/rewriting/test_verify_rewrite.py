@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+import craftc
 from craftc.errors import BadInput, VerificationFailed
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.base import run_checked
@@ -14,6 +16,7 @@ from craftc.passes.rewriting.checking.output_comparison import difference
 from craftc.passes.rewriting.rewrite_experts import RewriteExperts
 from craftc.passes.rewriting.verify_rewrite import VerifyRewrite
 from craftc.runtime.replicated_experts import ReplicatedExperts
+from examples.plain_moe.model import HIDDEN, MoE
 from tests.model_families import example_inputs
 from tests.passes.traced import planned, traced
 
@@ -116,3 +119,27 @@ def rewritten() -> Compilation:
     batches = [example_inputs(batch=4, tokens=16, seed=seed) for seed in range(3)]
     inputs = WorkloadInputs(compilation.inputs.example, lambda: batches)
     return run_checked(RewriteExperts(), updated(compilation, inputs=inputs))
+
+
+class Keeps(nn.Module):
+    def forward(self, x):
+        self.last = x.mean()
+        return x
+
+
+class ReadsWhatWasKept(nn.Module):
+    """What the block computes from a kept tensor is a constant of the example inputs in a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keeps, self.moe = Keeps(), MoE(0.0)
+
+    def forward(self, x):
+        x = self.moe(self.keeps(x))
+        return x + (self.keeps.last + self.keeps.last)
+
+
+def test_a_constant_of_the_example_inputs_is_found_on_other_values():
+    torch.manual_seed(0)
+    with pytest.raises(VerificationFailed, match="output 0 by"):
+        craftc.optimize(ReadsWhatWasKept().eval(), {"x": torch.randn(2, 6, HIDDEN)}, craftc.Topology(gpus=2), "25%")

@@ -178,7 +178,22 @@ class ReadsAnItem(Steered):
         return x * 2 if int(x.argmax().item()) > 3 else x
 
 
-@pytest.mark.parametrize("kind", [ReadsData, ReadsADataDependentSize, ReadsAnItem])
+class Counts(nn.Module):
+    def forward(self, x):
+        return x, [int((x > 0).sum())]
+
+
+class ReadsANumberThatAModuleReturns(Steered):
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = Counts()
+
+    def steered(self, x):
+        x, counts = self.counts(x)
+        return x * 2 if counts[0] > 3 else x
+
+
+@pytest.mark.parametrize("kind", [ReadsData, ReadsADataDependentSize, ReadsAnItem, ReadsANumberThatAModuleReturns])
 def test_what_depends_on_contents_is_refused_with_the_authors_line(kind):
     with pytest.raises(Unsupported, match=r"test_guards.py, line \d+ \(return x \* 2 if .* what tensors hold"):
         traced(kind, 2, 6)
@@ -188,3 +203,28 @@ def test_require_same():
     require_same(3, 3, "here")
     with pytest.raises(BadInput, match=r"^here: .* was 3 .* is 4 now"):
         require_same(4, 3, "here")
+
+
+class Keeps(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.ones(())
+        self.last: Tensor | None = None
+
+    def forward(self, x):
+        self.last = x.mean()
+        return x
+
+
+class ReadsWhatAModuleKept(Steered):
+    def __init__(self) -> None:
+        super().__init__()
+        self.keeps: Any = Keeps()
+
+    def steered(self, x):
+        return self.keeps(x) * self.keeps.scale + self.keeps.last
+
+
+def test_a_tensor_that_a_module_kept_in_its_forward_is_no_constant():
+    with pytest.raises(Unsupported, match="reads a tensor that keeps kept as an attribute in its own forward"):
+        traced(ReadsWhatAModuleKept, 2, 6)
