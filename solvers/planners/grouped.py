@@ -17,16 +17,14 @@ import numpy as np
 from craftc.solvers.objectives import replay_and_score, slot_floor, step_weights
 from craftc.solvers.placement.copies import greedy_copies
 from craftc.solvers.placement.node_slots import assign_node_slots, wanted_extras
+from craftc.solvers.planners.around import PlannerAround
 from craftc.solvers.planners.rivals import better_than_eplb
 from craftc.solvers.planners.searched_curves import replica_candidates, searched_curves
 from craftc.solvers.planners.stepwise import StepwisePlanner
 from craftc.solvers.problem import (
     Allocation,
     BenefitCurves,
-    EffortName,
-    ObjectiveName,
     Placement,
-    Planner,
     PlanningProblem,
 )
 from craftc.solvers.replay import placements_of
@@ -41,29 +39,13 @@ _MOST_STEPS = 16
 
 
 @dataclass(frozen=True)
-class GroupedPlanner(Planner):
+class GroupedPlanner(PlannerAround):
     """craftc's planner: `inner`, or every node as a problem of its own if there are groups to keep on several nodes."""
 
     inner: StepwisePlanner
     """Plans without groups, allocates replicas over layers, and sets how hard placements are searched."""
     keeps_groups = True
     sketches = True
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def objectives(self) -> frozenset[ObjectiveName]:
-        return self.inner.objectives
-
-    @property
-    def weighs_steps(self) -> bool:
-        return self.inner.weighs_steps
-
-    def at_effort(self, effort: EffortName) -> GroupedPlanner:
-        """The same planner with `inner` at that effort."""
-        return GroupedPlanner(self.inner.at_effort(effort))
 
     def estimate(self, problem: PlanningProblem) -> BenefitCurves:
         """Every candidate of every layer, searched like the final plan and replayed over all steps."""

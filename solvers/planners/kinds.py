@@ -16,11 +16,10 @@ import numpy as np
 from craftc.errors import Infeasible
 from craftc.solvers.objectives import score_scale
 from craftc.solvers.placement.node_spread import spread_over_nodes
+from craftc.solvers.planners.around import PlannerAround
 from craftc.solvers.problem import (
     Allocation,
     BenefitCurves,
-    EffortName,
-    ObjectiveName,
     Placement,
     Planner,
     PlanningProblem,
@@ -29,39 +28,8 @@ from craftc.solvers.replay import placement_array, placements_of
 
 
 @dataclass(frozen=True)
-class KindsPlanner(Planner):
-    """`inner`, kind by kind."""
-
-    inner: Planner
-    """Plans layers with the same number of experts."""
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def objectives(self) -> frozenset[ObjectiveName]:
-        return self.inner.objectives
-
-    @property
-    def weighs_steps(self) -> bool:
-        return self.inner.weighs_steps
-
-    @property
-    def keeps_groups(self) -> bool:
-        return self.inner.keeps_groups
-
-    @property
-    def per_layer(self) -> bool:
-        return self.inner.per_layer
-
-    @property
-    def sketches(self) -> bool:
-        return self.inner.sketches
-
-    def at_effort(self, effort: EffortName) -> KindsPlanner:
-        """The same planner with `inner` at that effort."""
-        return KindsPlanner(self.inner.at_effort(effort))
+class KindsPlanner(PlannerAround):
+    """`inner`, kind by kind: it plans layers with the same number of experts."""
 
     def sketch(self, problem: PlanningProblem, layer_B: np.ndarray, replicas_B: np.ndarray) -> np.ndarray:
         """Those of `inner`; a layer has no more replicas than there is room for."""
