@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping, MutableSequence, MutableSet
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:  # importing torch takes longer than most commands need
     from torch import nn
 
 _CONTAINERS = ("_parameters", "_buffers", "_modules")
-_COPIED = (list, dict, set)
+_COPIED = (MutableMapping, MutableSequence, MutableSet, np.ndarray)
 
 
 @contextmanager
@@ -19,8 +21,8 @@ def same_state(*models: nn.Module) -> Iterator[None]:
     """Inside, the modules work on copies of their buffers and of their plain attributes; afterwards they have their
     own again, untouched, also where forward assigned new ones.
 
-    Tensors that are plain attributes are copied like buffers, lists, dicts and sets one level deep; parameters and
-    other objects are not copied. What several modules share stays shared.
+    Tensors that are plain attributes are copied like buffers; lists, dicts, sets, deques and arrays one level deep;
+    parameters and other objects are not copied. What several modules share stays shared.
     """
     import torch
 
@@ -29,7 +31,8 @@ def same_state(*models: nn.Module) -> Iterator[None]:
     def copied(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return copies.setdefault(id(value), value.detach().clone())
-        return copies.setdefault(id(value), copy.copy(value)) if type(value) in _COPIED else value
+        is_container = isinstance(value, _COPIED) and not isinstance(value, torch.nn.Module)
+        return copies.setdefault(id(value), copy.copy(value)) if is_container else value
 
     modules = {id(module): module for model in models for module in model.modules()}.values()
     kept = [(module, dict(vars(module)), dict(module._buffers)) for module in modules]

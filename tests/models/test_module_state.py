@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter, deque
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ class Stateful(nn.Module):
         self.weight = nn.Parameter(torch.ones(3))
         self.calls, self.log, self.by_key, self.shared = 0, [1], {"a": 1}, shared
         self.cache = torch.zeros(3)
+        self.recent, self.seen = deque([1], maxlen=4), Counter({"a": 1})
 
     moved: Tensor
     replaced: Tensor
@@ -37,6 +39,8 @@ class Stateful(nn.Module):
         self.shared.append(7)
         self.cache[0] = 5.0
         self.new = x
+        self.recent.append(2)
+        self.seen["a"] += 1
         return x * self.weight + self.moved
 
 

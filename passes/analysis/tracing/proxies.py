@@ -48,6 +48,20 @@ class ExampleProxy(fx.Proxy):
     def __float__(self) -> float:
         return float(self.tracer.answer(self))
 
+    def __hash__(self) -> int:
+        """A size or dtype as the key of a dict is looked up by its value; tensors are hashed by identity."""
+        return object.__hash__(self) if isinstance(self.example, torch.Tensor) else hash(self.tracer.answer(self))
+
+    def __str__(self) -> str:
+        return super().__str__() if isinstance(self.example, torch.Tensor) else str(self.tracer.answer(self))
+
+    def __format__(self, spec: str) -> str:
+        is_tensor = isinstance(self.example, torch.Tensor)
+        return super().__format__(spec) if is_tensor else format(self.tracer.answer(self), spec)
+
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return self // other, self % other
+
     def __index__(self) -> int:
         return self.tracer.poked(self)
 

@@ -92,7 +92,36 @@ class TakesTheSmaller(Steered):
         return x[:, : min(x.shape[1], self.limit)] * int(x.shape[0] * 1.5)
 
 
+class LooksUpASize(Steered):
+    def steered(self, x):
+        return x * {2: 1.0, 3: 2.0}.get(x.shape[0], 5.0)
+
+
+class ComparesText(Steered):
+    def steered(self, x):
+        return x * 2 if str(x.dtype) == "torch.float32" and f"{x.shape[0]}" != "4" else x
+
+
+class DividesWithRest(Steered):
+    def steered(self, x):
+        quotient, rest = divmod(x.shape[1], 4)
+        return x + quotient - rest
+
+
+class MatchesASize(Steered):
+    def steered(self, x):
+        match x.shape[0]:
+            case 2:
+                return x * 2
+            case _:
+                return x if x.shape[1] in (5, 7) else x * 3
+
+
 KINDS = [
+    LooksUpASize,
+    ComparesText,
+    DividesWithRest,
+    MatchesASize,
     Asserts,
     ComparesWithAConstant,
     ComparesShapes,
