@@ -73,8 +73,8 @@ def text_config(document: Mapping[str, Any]) -> TextConfig:
     found = list(_candidates(document, (), ""))
     if not found:
         raise Unsupported(
-            f"model_type {str(document.get('model_type'))!r} is not known here: no field says how many routed experts "
-            f"a layer has ({', '.join(EXPERTS[:4])}); give --expert-bytes and no model"
+            f"no field says how many routed experts a layer has ({', '.join(EXPERTS[:4])}; its model_type is "
+            f"{document.get('model_type')!r}); to plan from loads alone, give --expert-bytes instead of a config"
         )
     inner = [config for config in found if config.path] or found
     described = {_essence(config.fields) for config in found}

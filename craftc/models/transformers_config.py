@@ -57,7 +57,10 @@ def _known_part(document: Mapping[str, Any], path: Path) -> tuple[Mapping[str, A
     """The part of a config that transformers has a class for, and its model type."""
     if (model_type := _known_type(document)) is not None:
         return document, model_type
-    text = text_config(document)
+    try:
+        text = text_config(document)
+    except (BadInput, Unsupported) as error:
+        raise type(error)(f"model {path}: {error}") from None
     if text.path and (model_type := _known_type(text.fields)) is not None:
         stated = {key: value for key, value in text.fields.items() if value is not None or key not in _DTYPES}
         return {"dtype": text.outer(*_DTYPES), **stated}, model_type

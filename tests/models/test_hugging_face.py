@@ -122,6 +122,6 @@ def test_a_config_with_code_of_its_own_is_refused_and_not_run(tmp_path):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     config = {"model_type": "own", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(Unsupported, match="'own' is not known"):
+    with pytest.raises(Unsupported, match="no field says how many routed experts"):
         load_model_source(str(tmp_path / "config.json"))
     assert not (tmp_path / "ran").exists()

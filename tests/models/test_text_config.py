@@ -64,5 +64,5 @@ def test_experts_that_are_turned_off_are_none(switch: str) -> None:
 
 @pytest.mark.parametrize("experts", [None, 0, 1, []])
 def test_a_dense_model_has_no_experts(experts: Any) -> None:
-    with pytest.raises(Unsupported, match="'qwen3_moe' is not known here: no field says how many routed experts"):
+    with pytest.raises(Unsupported, match=r"no field says how many routed experts .* its model_type is 'qwen3_moe'"):
         text_config({**MOE, "num_experts": experts})
