@@ -45,6 +45,11 @@ class ExpertShape:
     """Whether every matrix has a bias."""
 
     @property
+    def parameters(self) -> int:
+        """Weights of its matrices."""
+        return self.hidden * self.width * (3 if self.gated else 2)
+
+    @property
     def biases(self) -> int:
         """Bias values, which are never quantised."""
         return self.hidden + self.width * (2 if self.gated else 1) if self.biased else 0

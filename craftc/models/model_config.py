@@ -5,7 +5,7 @@ no code, no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,10 @@ class ModelConfig:
     """First MoE layers whose experts are chosen by token, without a router: servers record no loads of them."""
     mtp_left_out: int = 0
     """Multi-token-prediction layers that the config has after the last decoder layer, and `layers` has not."""
+    text: TextConfig | None = field(default=None, repr=False, compare=False)
+    """All that the config says of the language model, for serving; None if there is no config."""
+    folder: Path | None = field(default=None, repr=False, compare=False)
+    """Where the config was read, with what lies beside it, or None."""
 
 
 def read_model_config(path: Path, given: GivenSizes = NO_SIZES) -> ModelConfig:
@@ -148,6 +152,8 @@ def _parsed(text: TextConfig, mtp: range, folder: Path | None, given: GivenSizes
         expert_groups=groups,
         groups_per_token=None if groups is None else number(config, ("topk_group",), groups),
         hash_layers=_hash_layers(config),
+        text=text,
+        folder=folder,
     )
 
 
