@@ -1,0 +1,1 @@
+"""What a plan is worth on a server: clusters, memory, step times, goodput."""
