@@ -1,14 +1,16 @@
 """What the attention of one decoder layer takes: weights, KV cache, and operations for each pair of tokens.
 
-Multi-head latent attention (MLA) as in the DeepSeek-V2 paper (arXiv 2405.04434, section 2.1), grouped-query attention
-otherwise.
+Latent attention (MLA) is that of the DeepSeek-V2 paper (arXiv 2405.04434, section 2.1), the indexer of sparse attention
+that of DeepSeek-V3.2 (arXiv 2512.02556, section 2.1); all other attention has query heads in groups that share keys.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from craftc.models.config_fields import MAX_SIZE, Config, number, present
+from craftc.models.dense_matrix import DenseMatrix
 
 HEADS = ("num_attention_heads", "n_heads", "num_heads", "n_head")
 """Names of the number of query heads."""
@@ -16,11 +18,13 @@ KV_HEADS = ("num_key_value_heads", "num_attention_groups", "kv_n_heads", "num_kv
 """Names of the number of key and value heads."""
 LATENT = "kv_lora_rank"
 """Field that only configs of latent attention have."""
+_INDEX_SCALE_BYTES = 4
+"""Scale that SGLang and vLLM keep with every 128 values of an indexer's key."""
 
 
 @dataclass(frozen=True)
 class WindowCache:
-    """Attention layers that see the last tokens of a context only."""
+    """Attention layers that see some tokens of a context only: its last ones, or those that an indexer chooses."""
 
     tokens: int
     """Tokens that are seen at most, at least 1."""
@@ -34,108 +38,131 @@ class WindowCache:
 class Mixer:
     """What mixes the tokens of a context in one decoder layer."""
 
-    parameters: int = 0
-    """Values of its matrices, at least 0."""
+    matrices: tuple[DenseMatrix, ...] = ()
+    """Its weights; norms and biases, which are vectors, are left out."""
     kv_bytes: int = 0
     """KV cache for each token of the whole context, at least 0."""
     kv_heads: int | None = None
     """Heads that share the cache, at least 1, or None if there is no cache."""
     prefill_flops: int = 0
-    """Operations for each pair of a prompt's token and a token that it sees, at least 0."""
+    """Operations for each pair of a prompt's token and a token of its context, at least 0."""
     decode_flops: int = 0
     """The same for generated tokens."""
     windows: tuple[WindowCache, ...] = ()
-    """What it keeps or computes of the last tokens only."""
+    """What it keeps or computes of some tokens only."""
     state_bytes: int = 0
     """What it keeps of a request, whatever its length, at least 0."""
 
 
 @dataclass(frozen=True)
-class GroupedHeads:
-    """Sizes of grouped-query attention."""
+class Heads:
+    """Sizes of attention in one layer, from its fields."""
 
-    heads: int
+    query: int
     """Query heads, at least 1."""
-    kv_heads: int
-    """Key and value heads, at least 1."""
-    key: int
-    """Size of a query or key head, at least 1."""
-    value: int
-    """Size of a value head, at least 1."""
-
-    @property
-    def cache_values(self) -> int:
-        """Cached values of one token."""
-        return self.kv_heads * (self.key + self.value)
-
-    @property
-    def flops(self) -> int:
-        """Operations for a pair of tokens: scores, and values weighed with them."""
-        return 2 * self.heads * (self.key + self.value)
-
-    def parameters(self, hidden: int) -> int:
-        """Values of the four projections."""
-        return hidden * (self.heads * (self.key + self.value) + self.cache_values)
+    kept: int
+    """Key and value heads in the cache, at least 1: one for latent attention."""
+    kept_values: int
+    """Values in the cache for one token, at least 1."""
+    prefill_flops: int
+    """Operations for a pair of tokens: scores, and values weighed with them; with keys and values of every head written
+    out, as servers prefill.
+    """
+    decode_flops: int
+    """The same on what is in the cache, as servers decode."""
+    outputs: int
+    """Values that all heads give together, at least 1."""
+    matrices: tuple[DenseMatrix, ...]
+    """Projections, without output gates."""
 
 
-@dataclass(frozen=True)
-class LatentHeads:
-    """Sizes of latent attention."""
-
-    heads: int
-    """Query heads, at least 1."""
-    query_rank: int | None
-    """Size of the compressed query, at least 1, or None if queries are not compressed."""
-    kv_rank: int
-    """Size of the compressed keys and values, at least 1."""
-    rope: int
-    """Size of the part of a key with positions, which all heads share, at least 0."""
-    plain: int
-    """Size of the other part of a head's key, at least 1."""
-    value: int
-    """Size of a value head, at least 1."""
-
-    @property
-    def cache_values(self) -> int:
-        """Cached values of one token."""
-        return self.kv_rank + self.rope
-
-    @property
-    def prefill_flops(self) -> int:
-        """Operations for a pair of tokens with keys and values of every head written out, as servers prefill."""
-        return 2 * self.heads * (self.plain + self.rope + self.value)
-
-    @property
-    def decode_flops(self) -> int:
-        """Operations for a pair of tokens on the compressed keys and values, as servers decode."""
-        return 2 * self.heads * (2 * self.kv_rank + self.rope)
-
-    def parameters(self, hidden: int) -> int:
-        """Values of all projections, compressions included."""
-        queries = self.heads * (self.plain + self.rope)
-        from_hidden = queries if self.query_rank is None else self.query_rank
-        from_query_rank = 0 if self.query_rank is None else self.query_rank * queries
-        compressed = self.kv_rank * self.heads * (self.plain + self.value)
-        return hidden * (from_hidden + self.cache_values + self.heads * self.value) + from_query_rank + compressed
-
-
-def grouped_heads(config: Config, hidden: int) -> GroupedHeads:
-    """The heads of grouped-query attention. Raises BadInput naming the field that is wrong or missing."""
+def grouped_heads(config: Config, hidden: int) -> Heads:
+    """Grouped-query attention. Raises BadInput naming the field that is wrong or missing."""
     heads = number(config, HEADS, MAX_SIZE)
-    kv_heads = number(config, KV_HEADS, heads) if present(config, KV_HEADS) else heads
+    kept = number(config, KV_HEADS, heads) if present(config, KV_HEADS) else heads
     key = number(config, ("head_dim",), MAX_SIZE) if present(config, ("head_dim",)) else max(1, hidden // heads)
     value = number(config, ("v_head_dim",), MAX_SIZE) if present(config, ("v_head_dim",)) else key
-    return GroupedHeads(heads, kv_heads, key, value)
+    flops = 2 * heads * (key + value)
+    queries = _compressed(config, "share_q_dim", "q_proj", "wq", heads * key, hidden)
+    has_values = config.get("attention_k_eq_v") is not True
+    matrices = (
+        *queries,
+        DenseMatrix("self_attn.k_proj", kept * key, hidden),
+        *((DenseMatrix("self_attn.v_proj", kept * value, hidden),) if has_values else ()),
+        DenseMatrix("self_attn.o_proj", hidden, heads * value),
+    )
+    return Heads(heads, kept, kept * (key + value), flops, flops, heads * value, matrices)
 
 
-def latent_heads(config: Config) -> LatentHeads:
-    """The heads of latent attention. Raises BadInput naming the field that is wrong or missing."""
-    rank = present(config, ("q_lora_rank",))
-    return LatentHeads(
-        heads=number(config, HEADS, MAX_SIZE),
-        query_rank=number(config, rank, MAX_SIZE) if rank else None,
-        kv_rank=number(config, (LATENT,), MAX_SIZE),
-        rope=0 if config.get("qk_rope_head_dim") == 0 else number(config, ("qk_rope_head_dim",), MAX_SIZE),
-        plain=number(config, ("qk_nope_head_dim",), MAX_SIZE),
-        value=number(config, ("v_head_dim",), MAX_SIZE),
+def latent_heads(config: Config, hidden: int) -> Heads:
+    """Latent attention. Raises BadInput naming the field that is wrong or missing."""
+    heads = number(config, HEADS, MAX_SIZE)
+    rank = number(config, (LATENT,), MAX_SIZE)
+    rope = 0 if config.get("qk_rope_head_dim") == 0 else number(config, ("qk_rope_head_dim",), MAX_SIZE)
+    plain = number(config, ("qk_nope_head_dim",), MAX_SIZE)
+    value = number(config, ("v_head_dim",), MAX_SIZE)
+    matrices = (
+        *_compressed(config, "q_lora_rank", "q_a_proj", "q_b_proj", heads * (plain + rope), hidden),
+        DenseMatrix("self_attn.kv_a_proj_with_mqa", rank + rope, hidden),
+        DenseMatrix("self_attn.kv_b_proj", heads * (plain + value), rank),
+        DenseMatrix("self_attn.o_proj", hidden, heads * value),
+    )
+    written_out, compressed = 2 * heads * (plain + rope + value), 2 * heads * (2 * rank + rope)
+    return Heads(heads, 1, rank + rope, written_out, compressed, heads * value, matrices)
+
+
+def _compressed(config: Config, rank: str, down: str, up: str, rows: int, hidden: int) -> tuple[DenseMatrix, ...]:
+    """Queries, in one step, or by way of a smaller vector."""
+    if config.get(rank) is None:
+        return (DenseMatrix("self_attn.q_proj", rows, hidden),)
+    size = number(config, (rank,), MAX_SIZE)
+    return DenseMatrix(f"self_attn.{down}", size, hidden), DenseMatrix(f"self_attn.{up}", rows, size)
+
+
+def full_attention(heads: Heads, gate: tuple[DenseMatrix, ...], value_bytes: float) -> Mixer:
+    """Attention to the whole context."""
+    return Mixer(
+        matrices=heads.matrices + gate,
+        kv_bytes=math.ceil(heads.kept_values * value_bytes),
+        kv_heads=heads.kept,
+        prefill_flops=heads.prefill_flops,
+        decode_flops=heads.decode_flops,
+    )
+
+
+def window_attention(heads: Heads, gate: tuple[DenseMatrix, ...], value_bytes: float, tokens: int) -> Mixer:
+    """Attention to the last `tokens` tokens, or to those of a chunk of that size."""
+    window = WindowCache(tokens, math.ceil(heads.kept_values * value_bytes), heads.decode_flops)
+    return Mixer(matrices=heads.matrices + gate, kv_heads=heads.kept, windows=(window,))
+
+
+def indexed_attention(
+    config: Config, heads: Heads, gate: tuple[DenseMatrix, ...], value_bytes: float, hidden: int, has_indexer: bool
+) -> Mixer:
+    """Sparse attention: an indexer scores the whole context, and `index_topk` tokens of it are attended to.
+
+    The whole context stays in the cache, and the indexer's key with it, in eight bits; attention to the chosen tokens
+    works on what is in the cache, in prefill too.
+
+    has_indexer: whether the layer has an indexer of its own, or uses what an earlier layer's chose.
+
+    Raises BadInput naming the field that is wrong or missing.
+    """
+    size = number(config, ("index_head_dim",), MAX_SIZE)
+    count = number(config, ("index_n_heads",), MAX_SIZE)
+    query = number(config, ("q_lora_rank",), MAX_SIZE) if config.get("q_lora_rank") is not None else hidden
+    indexer = (
+        DenseMatrix("self_attn.indexer.wq_b", count * size, query),
+        DenseMatrix("self_attn.indexer.wk", size, hidden),
+        DenseMatrix("self_attn.indexer.weights_proj", count, hidden, is_plain=True),
+    )
+    key_bytes = size + -(-size // 128) * _INDEX_SCALE_BYTES
+    flops = 2 * count * size if has_indexer else 0
+    return Mixer(
+        matrices=heads.matrices + gate + (indexer if has_indexer else ()),
+        kv_bytes=math.ceil(heads.kept_values * value_bytes) + (key_bytes if has_indexer else 0),
+        kv_heads=heads.kept,
+        prefill_flops=flops,
+        decode_flops=flops,
+        windows=(WindowCache(number(config, ("index_topk",), MAX_SIZE), 0, heads.decode_flops),),
     )

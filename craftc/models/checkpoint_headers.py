@@ -71,6 +71,26 @@ def stored_expert_bytes(folder: Path, experts_by_layer: Mapping[int, int], ident
     return sizes
 
 
+def stored_bytes_beside_experts(folder: Path, experts_by_layer: Mapping[int, int], decoder_layers: int) -> int | None:
+    """Bytes of all that the files of `folder` hold beside routed experts, or None if they do not hold all of a model.
+
+    experts_by_layer: routed experts of each MoE layer.
+    decoder_layers: layers of the model; what files hold of later ones (multi-token prediction) does not count.
+
+    Raises BadInput if a file is broken, or does not fit the model.
+    """
+    tensors, missing = _tensors(folder)
+    sizes = {} if missing or _lacks_shards(folder) else stored_expert_bytes(folder, experts_by_layer)
+    if sizes.keys() != experts_by_layer.keys():
+        return None
+    kept = 0
+    for name, tensor in tensors.items():
+        layer = _LAYER.search(name)
+        is_later = layer is not None and int(layer.group(1)) >= decoder_layers and not _OTHER_MODELS.search(name)
+        kept += 0 if is_later or re.search(r"(?:^|\.)mtp", name) else tensor.size_bytes
+    return kept - sum(sizes[index] * experts for index, experts in experts_by_layer.items())
+
+
 def quantised_by_name(folder: Path) -> dict[int, bool]:
     """Whether the experts of a decoder layer are quantised, by their names in the checkpoint's index, for layers in it.
 

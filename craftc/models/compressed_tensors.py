@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from craftc.errors import BadInput, Unsupported
@@ -17,7 +17,22 @@ _ONE_BYTE = ("int-quantized", "float-quantized", "naive-quantized")
 _SCALE_BYTES = {"torch.uint8": 1, "torch.float8_e4m3fn": 1, "torch.bfloat16": 2, "torch.float16": 2, "torch.float32": 4}
 
 
+GroupOf = Callable[[ExpertMatrix], tuple[Mapping[str, Any], str] | None]
+"""The group of settings for a matrix, and where it stands; None if there is none."""
+
+
 def compressed_tensors(settings: Settings, field: str) -> Sizer:
+    """Bytes by the settings of a matrix's group."""
+    group = group_of(settings, field)
+
+    def size(matrix: ExpertMatrix, plain: int) -> int | None:
+        found = group(matrix)
+        return None if found is None else _group_bytes(matrix, found[0], plain, found[1])
+
+    return size
+
+
+def group_of(settings: Settings, field: str) -> GroupOf:
     """The first target that names a matrix decides; without one, the first group for the class `Linear`."""
     sparsity = settings.get("sparsity_config") or {}
     if isinstance(sparsity, dict) and sparsity.get("format", "dense") != "dense":
@@ -42,10 +57,10 @@ def compressed_tensors(settings: Settings, field: str) -> Sizer:
             else:
                 named.append((ModulePatterns([target], where), group, where))
 
-    def size(matrix: ExpertMatrix, plain: int) -> int | None:
+    def chosen(matrix: ExpertMatrix) -> tuple[Mapping[str, Any], str] | None:
         for patterns, group, where in named:
             if patterns.entry_for(matrix) is not None:
-                return _group_bytes(matrix, group, plain, where)
+                return group, where
         other = next((name for name in classes if is_class_of_experts(name)), None)
         if other is not None and classes[other][0].get("weights") != classes.get("Linear", classes[other])[0].get(
             "weights"
@@ -55,14 +70,14 @@ def compressed_tensors(settings: Settings, field: str) -> Sizer:
                 f"{GIVE_SIZE}"
             )
         if "Linear" in classes:
-            return _group_bytes(matrix, *classes["Linear"][:1], plain, classes["Linear"][1])
+            return classes["Linear"]
         if classes:
             raise Unsupported(
                 f"{field}: config_groups: whether {', '.join(sorted(classes))} are experts is not known; {GIVE_SIZE}"
             )
         return None
 
-    return size
+    return chosen
 
 
 def _check_format(name: Any, where: str) -> None:

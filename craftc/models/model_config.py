@@ -98,7 +98,7 @@ def parse_model_config_with_mtp(
     layers = _mtp_layers(text)
     if not layers:
         raise BadInput(f"no field says that the model has multi-token-prediction layers ({_MTP[0]}): leave --mtp out")
-    hidden_layers = _hidden_layers(text)
+    hidden_layers = decoder_layers(text)
     return _parsed(text, range(hidden_layers, hidden_layers + layers), folder, given)
 
 
@@ -132,7 +132,7 @@ def _read(path: Path, given: GivenSizes, parse: Callable[..., ModelConfig]) -> M
 
 def _parsed(text: TextConfig, mtp: range, folder: Path | None, given: GivenSizes) -> ModelConfig:
     config, facts = text.fields, FAMILIES.get(text.model_type, UNKNOWN)
-    hidden_layers = _hidden_layers(text)
+    hidden_layers = decoder_layers(text)
     experts_of = numbers(config, present(config, EXPERTS), MAX_EXPERTS, hidden_layers)
     indices = [index for index in _sparse_layers(text, facts, hidden_layers) if experts_of[index] > 1]
     if not indices:
@@ -157,8 +157,8 @@ def _parsed(text: TextConfig, mtp: range, folder: Path | None, given: GivenSizes
     )
 
 
-def _hidden_layers(text: TextConfig) -> int:
-    """Decoder layers. Nemotron-H counts the letters of its pattern."""
+def decoder_layers(text: TextConfig) -> int:
+    """Decoder layers, without multi-token prediction. Raises BadInput, Unsupported for an encoder and decoder."""
     config, facts = text.fields, FAMILIES.get(text.model_type, UNKNOWN)
     if config.get("is_encoder_decoder") is True or any(key.startswith("num_sparse_") for key in config):
         raise Unsupported(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from craftc.errors import BadInput, Unsupported
 from craftc.models.compressed_tensors import compressed_tensors
 from craftc.models.expert_matrix import ExpertMatrix
@@ -18,17 +20,31 @@ def modelopt(settings: Settings, field: str) -> Sizer:
         return compressed_tensors(settings, field)
     if str(algorithm) != "MIXED_PRECISION":
         return _sizer(settings, field)
+    algorithm_for = algorithm_of(settings, field)
+    for name, own in settings["quantized_layers"].items():
+        _sizer({**settings, **own}, f"{field}: {name}")  # refuses one that is not known, whether it is used or not
+
+    def size(matrix: ExpertMatrix, plain: int) -> int | None:
+        found = algorithm_for(matrix)
+        return None if found is None else _sizer(found, field)(matrix, plain)
+
+    return size
+
+
+def algorithm_of(settings: Settings, field: str) -> Callable[[ExpertMatrix], Settings | None]:
+    """The settings of a matrix: the same for all, or those of its module. Raises BadInput."""
+    if str(settings.get("quant_algo")) != "MIXED_PRECISION":
+        return lambda matrix: settings
     layers = settings.get("quantized_layers")
     if not isinstance(layers, dict):
         raise BadInput(f"{field}: quant_algo is MIXED_PRECISION, but quantized_layers is {layers!r}; {GIVE_SIZE}")
-    sizers = {name: _sizer({**settings, **own}, f"{field}: {name}") for name, own in layers.items()}
-    patterns = ModulePatterns(sizers, f"{field}: quantized_layers")
+    patterns = ModulePatterns(layers, f"{field}: quantized_layers")
 
-    def size(matrix: ExpertMatrix, plain: int) -> int | None:
+    def chosen(matrix: ExpertMatrix) -> Settings | None:
         entry = patterns.entry_for(matrix)
-        return None if entry is None else sizers[entry](matrix, plain)
+        return None if entry is None else {**settings, **layers[entry]}
 
-    return size
+    return chosen
 
 
 def _sizer(settings: Settings, field: str) -> Sizer:

@@ -9,6 +9,7 @@ from typing import Any
 
 from craftc.errors import BadInput, Unsupported
 from craftc.files.outside_documents import parse_settings, read_bytes
+from craftc.models.compute_types import ComputeType, TypeOf, compute_type_of
 from craftc.models.expert_matrix import ExpertMatrix
 from craftc.models.module_patterns import ModulePatterns, is_class_of_experts
 from craftc.models.quantization_methods import sizer_of
@@ -35,12 +36,20 @@ class Quantization:
     """Lists of what is not quantised."""
     names: frozenset[str]
     """Every name and pattern in it, to see whether it tells experts apart."""
+    type_of: TypeOf
+    """Type in which a matrix that is quantised is multiplied."""
 
     def matrix_bytes(self, matrix: ExpertMatrix, plain: int) -> int | None:
         """Bytes of `matrix`, or None if it is stored in the model's own type, of which a value has `plain` bytes."""
         if any(patterns.entry_for(matrix) is not None for patterns in self.left_out):
             return None
         return self.sizer(matrix, plain)
+
+    def compute_type(self, matrix: ExpertMatrix) -> ComputeType | None:
+        """Type in which `matrix` is multiplied, or None if that is the model's own."""
+        if any(patterns.entry_for(matrix) is not None for patterns in self.left_out):
+            return None
+        return self.type_of(matrix)
 
 
 def quantization_of(settings: Settings, field: str) -> Quantization:
@@ -63,7 +72,12 @@ def quantization_of(settings: Settings, field: str) -> Quantization:
             f"expert_dtype {settings['expert_dtype']!r} is not known with quant_method "
             f"{settings.get('quant_method')!r}; {GIVE_SIZE}"
         )
-    return Quantization(sizer_of(settings, field), tuple(lists), frozenset(_all_names(settings)))
+    return Quantization(
+        sizer=sizer_of(settings, field),
+        left_out=tuple(lists),
+        names=frozenset(_all_names(settings)),
+        type_of=compute_type_of(settings, field),
+    )
 
 
 def stated_quantization(levels: Sequence[Mapping[str, Any]], folder: Path | None) -> tuple[Settings, str] | None:

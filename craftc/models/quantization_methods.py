@@ -16,6 +16,7 @@ from craftc.models.expert_matrix import ExpertMatrix
 from craftc.models.modelopt import modelopt
 from craftc.models.module_patterns import ModulePatterns
 from craftc.models.quantization_settings import FP16, FP32, GIVE_SIZE, Settings, Sizer, whole
+from craftc.models.quark import quark
 
 
 def sizer_of(settings: Settings, field: str) -> Sizer:
@@ -117,38 +118,6 @@ def _bitsandbytes(settings: Settings, field: str) -> Sizer:
     return size
 
 
-def _quark(settings: Settings, field: str) -> Sizer:
-    """AMD Quark: a global setting, and others for some layers."""
-    others = settings.get("layer_quant_config") or {}
-    sizers = {name: _quark_sizer(own, f"{field}: layer_quant_config") for name, own in others.items()}
-    patterns = ModulePatterns(sizers, f"{field}: layer_quant_config")
-    if settings.get("layer_type_quant_config"):
-        raise Unsupported(f"{field}: layer_type_quant_config is not known; {GIVE_SIZE}")
-    all_others = _quark_sizer(settings.get("global_quant_config"), f"{field}: global_quant_config")
-
-    def size(matrix: ExpertMatrix, plain: int) -> int | None:
-        entry = patterns.entry_for(matrix)
-        return (all_others if entry is None else sizers[entry])(matrix, plain)
-
-    return size
-
-
-def _quark_sizer(settings: Any, field: str) -> Sizer:
-    if not isinstance(settings, dict):
-        raise Unsupported(f"{field} is {settings!r}, and says nothing of weights; {GIVE_SIZE}")
-    weight = settings.get("weight")
-    if weight is None:
-        return lambda matrix, plain: None
-    dtype, scheme = str(weight.get("dtype")), str(weight.get("qscheme"))
-    if dtype == "fp4" and scheme == "per_group" and weight.get("group_size") == 32:
-        return lambda matrix, plain: matrix.packed_bytes(4) + matrix.groups(32)
-    if dtype == "fp8_e4m3" and scheme == "per_tensor":
-        return lambda matrix, plain: matrix.values + FP32
-    if dtype == "fp8_e4m3" and scheme == "per_channel":
-        return lambda matrix, plain: matrix.values + matrix.rows * FP32
-    raise Unsupported(f"{field}: weight of dtype {dtype}, qscheme {scheme} is not known; {GIVE_SIZE}")
-
-
 def _is_block(block: object) -> bool:
     return (
         isinstance(block, (list, tuple)) and len(block) == 2 and all(type(side) is int and side > 0 for side in block)
@@ -174,5 +143,5 @@ _METHODS: Mapping[str, Callable[[Settings, str], Sizer]] = {
     "modelopt_mixed": modelopt,
     "mxfp4": _mxfp(4),
     "mxfp8": _mxfp(8),
-    "quark": _quark,
+    "quark": quark,
 }

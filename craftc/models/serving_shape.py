@@ -1,20 +1,25 @@
-"""What a server needs to know of a model to say how long a step takes and how much memory is left for KV cache."""
+"""What a server needs to know of a model to say how long a step takes and how much memory is left for KV cache.
+
+Norms and biases, which are vectors, are left out: all together they are less than a thousandth of the weights.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
 
-from craftc.errors import BadInput, Unsupported
-from craftc.models.attention_shape import LATENT, Mixer, WindowCache, grouped_heads, latent_heads
-from craftc.models.config_fields import HIDDEN, MAX_SIZE, Config, expert_width_names, number
+from craftc.errors import BadInput
+from craftc.models.attention_shape import Mixer, WindowCache
+from craftc.models.compute_types import ComputeType
+from craftc.models.config_fields import HIDDEN, MAX_SIZE, number
+from craftc.models.dense_weights import dense_weights
+from craftc.models.expert_compute_type import expert_compute_type
 from craftc.models.expert_shape import expert_shapes
-from craftc.models.expert_size import plain_bytes
 from craftc.models.family_facts import FAMILIES
-from craftc.models.model_config import ModelConfig
-
-ComputeType = Literal["bfloat16", "float16", "float8", "int8", "float4"]
-"""Type in which a matrix multiplication runs."""
+from craftc.models.kv_cache_type import kv_value_bytes
+from craftc.models.model_config import ModelConfig, decoder_layers
+from craftc.models.quantization import stated_quantization
+from craftc.models.serving_layers import serving_layers
 
 
 @dataclass(frozen=True)
@@ -26,81 +31,74 @@ class ServingShape:
     decoder_layers: int
     """Decoder layers, at least 1."""
     kv_bytes_per_token: int
-    """KV cache for each token of a context, over all layers that see the whole of it, at least 0."""
+    """KV cache for each token of a context, over all layers that keep the whole of it, at least 0."""
     kv_heads: int
-    """Heads among which tensor parallelism can split the cache, at least 1; 1 for latent attention."""
+    """Heads among which tensor parallelism can split the cache, at least 1; 1 for latent attention. Of layers that
+    differ, the fewest.
+    """
     windows: tuple[WindowCache, ...]
-    """What layers keep or compute of the last tokens only, by number of tokens."""
+    """What layers keep or compute of some tokens only, by their number. With an indexer, these are the tokens that it
+    chooses, whose cache is in `kv_bytes_per_token`. A chunk counts as a window of its size.
+    """
     state_bytes: int
     """What layers without KV cache keep of a request, at least 0."""
     score_flops_per_pair: int
-    """Operations in prefill for each pair of a token and a token of its context, at least 0."""
+    """Operations in prefill for each pair of a token and a token of its context, at least 0: attention that sees all of
+    it, and indexers.
+    """
     decode_score_flops_per_pair: int
-    """The same for generated tokens, which latent attention computes on compressed keys and values, at least 0."""
+    """The same for generated tokens, where latent attention works on compressed keys and values, at least 0."""
     dense_parameters: int
     """Weights outside routed experts that every token is multiplied with, without embeddings and head, at least 1."""
     dense_bytes: int
     """Bytes of everything outside the routed experts, embeddings and head included, at least 1."""
     dense_dtype: ComputeType
-    """Type in which matrices outside the routed experts are multiplied."""
+    """Type in which (most) matrices outside the routed experts are multiplied."""
     expert_dtype: ComputeType
-    """Type in which routed experts are multiplied."""
+    """Type in which (most) routed experts are multiplied."""
     expert_parameters: tuple[int, ...]
     """Weights of one routed expert of every MoE layer, each at least 1."""
     notes: tuple[str, ...] = ()
-    """What could not be read for sure, and what was taken instead."""
+    """What could not be read for sure, and what was taken instead; a sentence each."""
 
 
 def serving_shape(model: ModelConfig) -> ServingShape:
     """What serving `model` takes. Raises BadInput, Unsupported naming the field that is missing or not understood."""
     if model.text is None:
-        raise BadInput("the model was not read from a config.json, which serving needs: give one")
-    text, config = model.text, model.text.fields
-    hidden = number(config, HIDDEN, MAX_SIZE)
-    mixers = [_mixer(config, hidden) for _ in range(model.hidden_layers)]
-    shapes = expert_shapes(config, FAMILIES.get(text.model_type), model.hidden_layers)
-    expert_parameters = tuple(shapes[layer.index].parameters for layer in model.layers)
-    dense = sum(mixer.parameters for mixer in mixers) + _feed_forward(config, hidden, model)
-    vocabulary = number(config, ("vocab_size",), MAX_SIZE)
-    tables = (1 if text.outer("tie_word_embeddings") else 2) * vocabulary * hidden
-    plain = plain_bytes(text) or 2
-    quantised = text.outer("quantization_config") or {}
-    is_float8 = quantised.get("quant_method") == "fp8"
-    kind: ComputeType = "float8" if is_float8 else "bfloat16"
+        raise BadInput("what serving a model takes is read from its config.json: give one (--model-config)")
+    text, facts = model.text, FAMILIES.get(model.text.model_type)
+    layers, stated = decoder_layers(text), stated_quantization(text.levels, model.folder)
+    experts = {layer.index: layer.experts for layer in model.layers}
+    value_bytes = kv_value_bytes(None if stated is None else stated[0])
+    found = serving_layers(text.fields, text.model_type, layers, experts, value_bytes)
+    mixers = [mixer for layer in found for mixer in layer.mixers]
+    shapes_by_index = expert_shapes(text.fields, facts, layers)
+    shapes = [shapes_by_index[min(layer.index, layers - 1)] for layer in model.layers]
+    dense = dense_weights(found, text, "layers" if facts is None else facts.stack, model.folder, experts)
+    expert_dtype, notes = expert_compute_type(model, text, shapes)
     return ServingShape(
-        hidden=hidden,
-        decoder_layers=model.hidden_layers,
+        hidden=number(text.fields, HIDDEN, MAX_SIZE),
+        decoder_layers=len(found),
         kv_bytes_per_token=sum(mixer.kv_bytes for mixer in mixers),
         kv_heads=min((mixer.kv_heads for mixer in mixers if mixer.kv_heads is not None), default=1),
-        windows=(),
-        state_bytes=0,
+        windows=_windows(mixers),
+        state_bytes=sum(mixer.state_bytes for mixer in mixers),
         score_flops_per_pair=sum(mixer.prefill_flops for mixer in mixers),
         decode_score_flops_per_pair=sum(mixer.decode_flops for mixer in mixers),
-        dense_parameters=dense,
-        dense_bytes=dense * (1 if is_float8 else plain) + tables * plain,
-        dense_dtype=kind,
-        expert_dtype=kind,
-        expert_parameters=expert_parameters,
+        dense_parameters=sum(matrix.values for layer in found for matrix in layer.matrices),
+        dense_bytes=dense.total_bytes,
+        dense_dtype=dense.dtype,
+        expert_dtype=expert_dtype,
+        expert_parameters=tuple(shape.parameters for shape in shapes),
+        notes=dense.notes + notes,
     )
 
 
-def _mixer(config: Config, hidden: int) -> Mixer:
-    for key in ("layer_types", "layers_block_type", "hybrid_override_pattern", "index_topk", "linear_attn_config"):
-        kinds = config.get(key)
-        if kinds is not None and not (isinstance(kinds, list) and set(kinds) == {"full_attention"}):
-            raise Unsupported(f"{key}: what these layers take in serving is not known yet")
-    if config.get(LATENT) is not None:
-        latent = latent_heads(config)
-        return Mixer(latent.parameters(hidden), 2 * latent.cache_values, 1, latent.prefill_flops, latent.decode_flops)
-    heads = grouped_heads(config, hidden)
-    return Mixer(heads.parameters(hidden), 2 * heads.cache_values, heads.kv_heads, heads.flops, heads.flops)
-
-
-def _feed_forward(config: Config, hidden: int, model: ModelConfig) -> int:
-    """Routers, shared experts and dense layers."""
-    routers = sum(layer.experts for layer in model.layers) * hidden
-    dense_layers = model.hidden_layers - len(model.layers)
-    dense = dense_layers * 3 * hidden * (number(config, ("intermediate_size",), MAX_SIZE) if dense_layers else 0)
-    shared = config.get("n_shared_experts") or config.get("num_shared_experts") or 0
-    width = number(config, expert_width_names(config, "intermediate_size"), MAX_SIZE) if shared else 0
-    return routers + dense + len(model.layers) * 3 * hidden * width * shared
+def _windows(mixers: list[Mixer]) -> tuple[WindowCache, ...]:
+    """One entry for each number of tokens."""
+    kept: Counter[int] = Counter()
+    flops: Counter[int] = Counter()
+    for window in (window for mixer in mixers for window in mixer.windows):
+        kept[window.tokens] += window.bytes_per_token
+        flops[window.tokens] += window.score_flops_per_pair
+    return tuple(WindowCache(tokens, kept[tokens], flops[tokens]) for tokens in sorted(kept))
