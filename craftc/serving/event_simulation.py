@@ -97,7 +97,8 @@ class SimulatedRun:
     throughput: float
     """Requests finished per second: like `rate`, give or take chance, unless the server cannot keep up."""
     mean_ttft_s: float
-    """Mean time from a request's arrival to its first token, in seconds."""
+    """Mean time from a request's arrival to its first token, in seconds; if the server cannot keep up, it grows with
+    the number of requests."""
     p99_ttft_s: float
     """The same for the 99th percentile of requests, in seconds."""
     mean_itl_s: float

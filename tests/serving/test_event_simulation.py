@@ -138,6 +138,13 @@ def test_a_request_on_its_own_waits_for_nothing():
     assert run.mean_itl_s == pytest.approx(0.101, rel=0.01)
 
 
+def test_figures_are_taken_from_a_server_that_is_full_already():
+    """A few requests see steps as long as many requests do."""
+    server, step_table = Ranks(4, 100, 1, 100), table(4, per_decode=0.002)
+    few, many = (simulate_rate(step_table, server, 3.0, requests).mean_itl_s for requests in (50, 3000))
+    assert few == pytest.approx(many, rel=0.01)
+
+
 def test_the_same_seed_gives_the_same_figures():
     assert goodput(table(4), SERVER, 2.0, seed=3) == goodput(table(4), SERVER, 2.0, seed=3)
     assert simulate_rate(table(4), SERVER, 2.0, seed=3) != simulate_rate(table(4), SERVER, 2.0, seed=4)
