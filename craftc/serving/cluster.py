@@ -7,63 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from craftc.errors import BadInput, folded
+from craftc.errors import BadInput
 from craftc.files.atomic_write import write_bytes
 from craftc.files.outside_documents import read_bytes
+from craftc.serving.cluster_figures import (
+    LARGEST,
+    SMALLEST,
+    Figure,
+    WireCopies,
+    one_line,
+    require_between,
+    require_count,
+)
 from craftc.serving.cluster_file import close_match, part_content, read_part, written_part
 
-_LARGEST = 1e9
-"""Larger than any number of a cluster in its unit: what is beyond it is a typing mistake."""
-_SMALLEST = 1e-9
-"""Smaller than any number of a cluster in its unit, but for 0."""
 _SAME_PEAK = {"float16": "bfloat16"}
 """Types that tensor cores multiply as fast as another one."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number, and where it comes from."""
-
-    value: float
-    """The number; its unit is in the name of the field that holds it. Finite."""
-    source: str
-    """Where it comes from, one line, not empty; "assumed ..." if nobody measured it, "calibrated ..." if fitted."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.value, bool) or not isinstance(self.value, (int, float)) or not math.isfinite(self.value):
-            raise BadInput(f"value must be a finite number, got {self.value!r}")
-        object.__setattr__(self, "value", float(self.value))
-        object.__setattr__(self, "source", _one_line("source", self.source))
-
-    @property
-    def origin(self) -> Literal["assumed", "calibrated", "stated"]:
-        """What kind of source it is."""
-        if self.source.startswith("assumed"):
-            return "assumed"
-        return "calibrated" if self.source.startswith("calibrated") else "stated"
-
-
-@dataclass(frozen=True)
-class WireCopies:
-    """How often a token crosses the network, and where that comes from."""
-
-    value: str
-    """"expert": one copy for each of its experts; "node": one for each node that has any of them."""
-    source: str
-    """As in Figure."""
-
-    def __post_init__(self) -> None:
-        if self.value not in ("expert", "node"):
-            raise BadInput(f"value must be expert or node, got {self.value!r}")
-        object.__setattr__(self, "source", _one_line("source", self.source))
 
 
 @dataclass(frozen=True)
@@ -80,8 +46,13 @@ class PeakTflops:
     """None if the chip cannot."""
 
     def __post_init__(self) -> None:
-        given = tuple(field.name for field in fields(self) if getattr(self, field.name) is not None)
-        _require_between(self, ("bfloat16", *given), _SMALLEST, _LARGEST)
+        require_between(self, ("bfloat16", *self.given), SMALLEST, LARGEST)
+
+    @property
+    def given(self) -> dict[str, Figure]:
+        """The peaks that the chip has, by type."""
+        peaks = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: peak for name, peak in peaks.items() if peak is not None}
 
 
 @dataclass(frozen=True)
@@ -104,22 +75,23 @@ class Chip:
     """Part of the bandwidth that reading weights reaches, above 0 and at most 1."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", _one_line("name", self.name))
-        _require_between(self, ("hbm_gib", "hbm_tb_per_s"), _SMALLEST, _LARGEST)
-        _require_between(self, ("expert_efficiency", "dense_efficiency", "streaming_efficiency"), _SMALLEST, 1)
+        object.__setattr__(self, "name", one_line("name", self.name))
+        require_between(self, ("hbm_gib", "hbm_tb_per_s"), SMALLEST, LARGEST)
+        require_between(self, ("expert_efficiency", "dense_efficiency", "streaming_efficiency"), SMALLEST, 1)
+
+    def multiplies(self, dtype: str) -> bool:
+        """Whether it has a peak for a type."""
+        return _SAME_PEAK.get(dtype, dtype) in self.peak_tflops.given
 
     def peak(self, dtype: str) -> float:
         """Peak in 10^12 operations per second. Raises BadInput for a type that the chip has no peak for."""
-        name = _SAME_PEAK.get(dtype, dtype)
-        peaks = {field.name: getattr(self.peak_tflops, field.name) for field in fields(self.peak_tflops)}
-        figure: Figure | None = peaks.get(name)
-        if figure is None:
-            known = ", ".join(other for other, peak in peaks.items() if peak is not None)
+        name, given = _SAME_PEAK.get(dtype, dtype), self.peak_tflops.given
+        if name not in given:
             raise BadInput(
-                f"{self.name} has no peak for {dtype} (it has {known}): add chip.peak_tflops.{name} to a cluster file, "
-                f"with the peak of the type that the server multiplies in instead"
+                f"{self.name} has no peak for {dtype} (it has {', '.join(given)}): add chip.peak_tflops.{name} to a "
+                f"cluster file, with the peak of the type that the server multiplies in instead"
             )
-        return figure.value
+        return given[name].value
 
 
 @dataclass(frozen=True)
@@ -132,8 +104,8 @@ class NodeSpec:
     """Bandwidth of NVLink or xGMI per GPU and direction in 10^9 bytes per second, above 0."""
 
     def __post_init__(self) -> None:
-        _require_count(self, "gpus")
-        _require_between(self, ("link_gb_per_s",), _SMALLEST, _LARGEST)
+        require_count(self, "gpus")
+        require_between(self, ("link_gb_per_s",), SMALLEST, LARGEST)
 
 
 @dataclass(frozen=True)
@@ -154,11 +126,11 @@ class Network:
     """Part of the all-to-all that is hidden behind computation, 0 to 1."""
 
     def __post_init__(self) -> None:
-        _require_between(self, ("nic_gbit_per_s",), _SMALLEST, _LARGEST)
-        _require_count(self, "gpus_per_nic")
-        _require_between(self, ("efficiency",), _SMALLEST, 1)
-        _require_between(self, ("all_to_all_latency_ms",), 0, _LARGEST)
-        _require_between(self, ("overlap",), 0, 1)
+        require_between(self, ("nic_gbit_per_s",), SMALLEST, LARGEST)
+        require_count(self, "gpus_per_nic")
+        require_between(self, ("efficiency",), SMALLEST, 1)
+        require_between(self, ("all_to_all_latency_ms",), 0, LARGEST)
+        require_between(self, ("overlap",), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -175,10 +147,10 @@ class Server:
     """How far data-parallel ranks prefill in the same steps: 0 independently, 1 all together."""
 
     def __post_init__(self) -> None:
-        _require_between(self, ("memory_fraction",), _SMALLEST, 1)
-        _require_between(self, ("buffer_gib_per_rank",), 0, _LARGEST)
-        _require_count(self, "tensor_parallel")
-        _require_between(self, ("sync",), 0, 1)
+        require_between(self, ("memory_fraction",), SMALLEST, 1)
+        require_between(self, ("buffer_gib_per_rank",), 0, LARGEST)
+        require_count(self, "tensor_parallel")
+        require_between(self, ("sync",), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -197,7 +169,7 @@ class Cluster:
     """Settings."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", _one_line("name", self.name))
+        object.__setattr__(self, "name", one_line("name", self.name))
         gpus = self.node.gpus.value
         for path in ("network.gpus_per_nic", "server.tensor_parallel"):
             part = dict(self.figures)[path].value
@@ -267,27 +239,3 @@ def _figures(part: Any, prefix: str) -> Iterator[tuple[str, Figure]]:
 def _replaced(part: Any, names: list[str], figure: Figure) -> Any:
     first, *rest = names
     return replace(part, **{first: _replaced(getattr(part, first), rest, figure) if rest else figure})
-
-
-def _require_between(part: Any, names: tuple[str, ...], low: float, high: float) -> None:
-    for name in names:
-        figure = getattr(part, name)
-        if not isinstance(figure, Figure):
-            raise BadInput(f"{name} must be a Figure(value, source), got {figure!r}")
-        if not low <= figure.value <= high:
-            bounds = f"above 0 and at most {high:g}" if low == _SMALLEST else f"between {low:g} and {high:g}"
-            raise BadInput(f"{name} must be {bounds}, got {figure.value:g}")
-
-
-def _require_count(part: Any, name: str) -> None:
-    _require_between(part, (name,), 1, _LARGEST)
-    count = getattr(part, name).value
-    if not count.is_integer():
-        raise BadInput(f"{name} must be a whole number, got {count:g}")
-
-
-def _one_line(name: str, text: str) -> str:
-    line = folded(text) if isinstance(text, str) else ""
-    if not line or not line.isprintable():
-        raise BadInput(f"{name} must be a line of printable text, got {text!r}")
-    return line

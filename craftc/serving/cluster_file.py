@@ -27,7 +27,7 @@ def read_part(kind: type[_Part], data: bytes, where: str) -> _Part:
 
 def written_part(part: Any) -> bytes:
     """YAML from which `read_part` makes an equal value; the same value gives the same bytes."""
-    text = yaml.safe_dump(part_content(part), sort_keys=False, allow_unicode=True, width=120)
+    text = yaml.dump(part_content(part), Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120)
     return text.encode()
 
 
