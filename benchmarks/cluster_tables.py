@@ -193,10 +193,10 @@ def _expert_flops(row: Row) -> float:
 
 
 def _rows(table: Path) -> list[Row]:
-    from pyarrow.parquet import read_table  # only where the extra is installed
-
     if not table.is_file():
         raise BadInput(f"{table}: no such table: compare with aiconfigurator-core 0.12.0")
+    from pyarrow.parquet import read_table  # only where the extra is installed
+
     rows: list[Row] = read_table(table).to_pylist()
     return rows
 
