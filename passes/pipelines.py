@@ -6,6 +6,7 @@ Nobody else creates a `Compilation`: `analysed`, `profiled`, `planned` and `rewr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from craftc.errors import BadInput
@@ -31,7 +32,8 @@ from craftc.passes.planning.weigh_workloads import WeighWorkloads
 from craftc.planning_options import PlanningOptions, PlanningRequest
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.solvers.phases import Phase, PhaseGain
-from craftc.solvers.planners.registry import planner_named
+from craftc.solvers.planners.registry import planner_for, planner_named
+from craftc.solvers.problem import Placement
 from craftc.solvers.step_clusters import FEWEST_STEPS
 
 if TYPE_CHECKING:  # planning from loads must not import torch
@@ -66,6 +68,34 @@ def planned(
     start = Compilation(loads=loads if phase is None else loads.select_steps(phase.steps), layers=tuple(layers))
     pipeline = planning(request, phases=phase is None)
     return pipeline.run(start if model is None else updated(start, model=model), on_pass)
+
+
+def placed_within(
+    request: PlanningRequest,
+    loads: LoadProfile,
+    layers: Sequence[MoELayer],
+    budgets: Sequence[int],
+    *,
+    on_pass: Progress | None = None,
+) -> list[tuple[Placement, ...]]:
+    """Placements within each of `budgets`, in bytes on all GPUs, for one estimate of what replicas gain.
+
+    request: its own budget must be the largest of them. Raises Infeasible if the planner cannot do with one of them.
+    """
+    options = request.options
+    planner_named(options.planner)
+    validating = (ValidateCurves(),) if options.cross_validate else ()
+    estimating = Pipeline(
+        (MatchLoads(), ResolveBudget(), PoseProblem(), CompileSearch(), EstimateBenefit(), *validating), request
+    )
+    known = estimating.run(Compilation(loads=loads, layers=tuple(layers)), on_pass)
+    planner = planner_for(options.planner, known.problem)
+    placed = []
+    for budget_bytes in budgets:
+        posed = updated(known, problem=replace(known.problem, budget_bytes=budget_bytes))
+        allocation = Pipeline((AllocateReplicas(),)).run(posed, on_pass).allocation
+        placed.append(planner.place(posed.problem, allocation.replicas_L))
+    return placed
 
 
 def phases_found(

@@ -15,11 +15,11 @@ from craftc.plans.replication_plan import Estimate, LayerEstimate, PlannerEstima
 from craftc.solvers.bound import balancedness_bounds
 from craftc.solvers.objectives import placed_step_time
 from craftc.solvers.planners.contiguous import contiguous_placements
-from craftc.solvers.planners.eplb import eplb_placements, uniform_replicas
-from craftc.solvers.planners.kinds import for_layers, place_kinds
+from craftc.solvers.planners.kinds import for_layers
+from craftc.solvers.planners.published import placement_only, published_eplb
 from craftc.solvers.planners.registry import PLANNERS, planner_for
 from craftc.solvers.problem import Allocation, BenefitCurves, Placement, Planner, PlanningProblem
-from craftc.solvers.replay import placement_array, placements_of, replay_steps
+from craftc.solvers.replay import placement_array, replay_steps
 
 
 def compare(
@@ -40,8 +40,8 @@ def compare(
     counts_SLE, topology = problem.counts_SLE, problem.topology
     baselines: dict[str, Sequence[Placement]] = {
         "contiguous": contiguous_placements(problem),
-        "placement": for_layers(PLANNERS["craft"], problem).place(problem, (0,) * problem.layers),
-        "eplb": _eplb(problem),
+        "placement": placement_only(problem),
+        "eplb": published_eplb(problem),
     }
     placed = baselines | {planner.name: placements}
     placed |= {name: _plan(problem, name) for name in PLANNERS if name not in placed}
@@ -91,14 +91,6 @@ def with_planned(estimate: Estimate, planned_SL: np.ndarray, step_time: float) -
             for layer, planned in zip(estimate.layers, planned_SL.mean(axis=0).tolist(), strict=True)
         ),
     )
-
-
-def _eplb(problem: PlanningProblem) -> tuple[Placement, ...]:
-    """EPLB as published; if layers differ, for every number of experts."""
-    if problem.layer_experts is not None:
-        return place_kinds(problem, [_eplb(problem.on_layers(layers)) for layers in problem.kinds])
-    replicas = uniform_replicas(problem.experts, problem.topology)
-    return placements_of(eplb_placements(problem.counts_SLE.sum(axis=0), replicas, problem.topology, problem.groups))
 
 
 def _plan(problem: PlanningProblem, name: str) -> tuple[Placement, ...]:

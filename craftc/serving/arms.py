@@ -1,0 +1,91 @@
+"""The arms of a comparison: placements by planners and baselines, judged on loads that they were not made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from craftc.budget import Budget, most_replicas
+from craftc.errors import BadInput, Infeasible
+from craftc.loads.load_profile import LoadProfile
+from craftc.loads.name_layers import recorded_layers
+from craftc.passes.base import Progress
+from craftc.passes.pipelines import placed_within
+from craftc.planning_options import PlanningOptions, PlanningRequest
+from craftc.serving.arm import Arm, measured_arm
+from craftc.serving.held_out import HeldOut
+from craftc.serving.objective import tokens_per_slot
+from craftc.serving.serving_model import ServingModel
+from craftc.solvers.planners.published import placement_only, published_eplb
+from craftc.solvers.planners.registry import planner_named
+from craftc.solvers.problem import PlanningProblem
+from craftc.topology import Topology
+
+
+def planned_arms(
+    planner: str,
+    replicas: Sequence[int],
+    split: HeldOut,
+    server: ServingModel,
+    topology: Topology,
+    on_pass: Progress | None = None,
+) -> dict[int, Arm]:
+    """An arm for each number of replicas per GPU that `planner` can do with, by that number, ascending.
+
+    Raises BadInput for a number below 0, or if there is no number that it can do with.
+    """
+    layers = recorded_layers(split.planned, server.model)
+    room = most_replicas(layers, topology) // topology.gpus
+    wanted = sorted({count for count in replicas if count <= room} | {0})
+    if wanted[0] < 0:
+        raise BadInput(f"replicas per GPU must be at least 0, got {wanted[0]}")
+    budgets = {count: count * topology.gpus * max(layer.expert_bytes for layer in layers) for count in wanted}
+    options = serving_options(PlanningOptions(planner=planner), split.planned, server, topology)
+    groups = [wanted] if planner_named(planner).per_layer else [[count] for count in wanted]
+    arms = {}
+    for together in groups:
+        request = PlanningRequest(topology, replicas_budget(str(together[-1]), together[-1]), options)
+        try:
+            placed = placed_within(
+                request, split.planned, layers, [budgets[count] for count in together], on_pass=on_pass
+            )
+        except Infeasible:
+            if len(groups) == 1:
+                raise
+            continue
+        for count, placements in zip(together, placed, strict=True):
+            arms[count] = measured_arm(planner, placements, split.judged, server, topology)
+    if not arms:
+        raise BadInput(f"planner {planner} can do with none of {', '.join(map(str, wanted))} replicas per GPU")
+    return arms
+
+
+def baseline_arms(split: HeldOut, server: ServingModel, topology: Topology) -> tuple[Arm, Arm]:
+    """Placement only, and EPLB as published."""
+    layers = recorded_layers(split.planned, server.model)
+    problem = PlanningProblem(
+        split.planned.counts_SLE,
+        topology,
+        tuple(layer.expert_bytes for layer in layers),
+        budget_bytes=0,
+        layer_experts=split.planned.layer_experts,
+    )
+    return (
+        measured_arm("none", placement_only(problem), split.judged, server, topology),
+        measured_arm("eplb", published_eplb(problem), split.judged, server, topology),
+    )
+
+
+def serving_options(
+    options: PlanningOptions, loads: LoadProfile, server: ServingModel, topology: Topology
+) -> PlanningOptions:
+    """`options` with the objective that a server waits for, step time, if the planner can plan for it."""
+    if "step-time" not in planner_named(options.planner).objectives:
+        return options
+    return replace(options, objective="step-time", tokens_per_slot=tokens_per_slot(server, loads, topology))
+
+
+def replicas_budget(text: str, replicas_per_gpu: int) -> Budget:
+    """A budget of replicas per GPU that is called `text`."""
+    return Budget(text, "replicas_per_gpu", Fraction(replicas_per_gpu))
