@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from craftc.errors import BadInput
 from craftc.models.config_fields import MAX_SIZE, Config, number, present
 from craftc.models.dense_matrix import DenseMatrix
 
@@ -18,7 +19,7 @@ KV_HEADS = ("num_key_value_heads", "num_attention_groups", "kv_n_heads", "num_kv
 """Names of the number of key and value heads."""
 LATENT = "kv_lora_rank"
 """Field that only configs of latent attention have."""
-_INDEX_SCALE_BYTES = 4
+INDEX_SCALE_BYTES = 4
 """Scale that SGLang and vLLM keep with every 128 values of an indexer's key."""
 
 
@@ -79,8 +80,8 @@ class Heads:
 def grouped_heads(config: Config, hidden: int) -> Heads:
     """Grouped-query attention. Raises BadInput naming the field that is wrong or missing."""
     heads = number(config, HEADS, MAX_SIZE)
-    kept = number(config, KV_HEADS, heads) if present(config, KV_HEADS) else heads
-    key = number(config, ("head_dim",), MAX_SIZE) if present(config, ("head_dim",)) else max(1, hidden // heads)
+    kept = number(config, present(config, KV_HEADS) or KV_HEADS, heads)
+    key = head_size(config, heads, hidden)
     value = number(config, ("v_head_dim",), MAX_SIZE) if present(config, ("v_head_dim",)) else key
     flops = 2 * heads * (key + value)
     queries = _compressed(config, "share_q_dim", "q_proj", "wq", heads * key, hidden)
@@ -109,6 +110,15 @@ def latent_heads(config: Config, hidden: int) -> Heads:
     )
     written_out, compressed = 2 * heads * (plain + rope + value), 2 * heads * (2 * rank + rope)
     return Heads(heads, 1, rank + rope, written_out, compressed, heads * value, matrices)
+
+
+def head_size(config: Config, heads: int, hidden: int) -> int:
+    """Size of a head: as stated, else an equal part of the hidden size. Raises BadInput if there is none."""
+    if present(config, ("head_dim",)):
+        return number(config, ("head_dim",), MAX_SIZE)
+    if hidden % heads:
+        raise BadInput(f"head_dim is missing, and {heads} heads do not divide the hidden size {hidden}: add it")
+    return hidden // heads
 
 
 def _compressed(config: Config, rank: str, down: str, up: str, rows: int, hidden: int) -> tuple[DenseMatrix, ...]:
@@ -156,7 +166,7 @@ def indexed_attention(
         DenseMatrix("self_attn.indexer.wk", size, hidden),
         DenseMatrix("self_attn.indexer.weights_proj", count, hidden, is_plain=True),
     )
-    key_bytes = size + -(-size // 128) * _INDEX_SCALE_BYTES
+    key_bytes = size + -(-size // 128) * INDEX_SCALE_BYTES
     flops = 2 * count * size if has_indexer else 0
     return Mixer(
         matrices=heads.matrices + gate + (indexer if has_indexer else ()),

@@ -4,7 +4,7 @@ tables of the vocabulary.
 
 from __future__ import annotations
 
-from craftc.errors import BadInput, Unsupported
+from craftc.errors import BadInput
 from craftc.models.config_fields import (
     EXPERT_INPUT,
     HIDDEN,
@@ -120,19 +120,3 @@ def _mlp(path: str, hidden: int, width: int, is_gated: bool) -> list[DenseMatrix
 
 def _is_gated(model_type: str) -> bool:
     return FAMILIES.get(model_type, UNKNOWN).gated
-
-
-def require_understood(config: Config, model_type: str, facts: ServingFacts) -> None:
-    """Raise BadInput, Unsupported if fields that matter are missing, or are not understood."""
-    if facts.refused is not None:
-        raise Unsupported(
-            f"model_type {model_type!r}: attention with {facts.refused} is not understood here, so that its KV cache "
-            f"and step time cannot be said; plan it without a cluster"
-        )
-    for field in facts.needs:
-        if config.get(field) is None and not config.get("per_layer_config"):
-            raise BadInput(f"{field} is missing, and layers of model_type {model_type!r} differ in it: add it")
-    if config.get("num_kv_shared_layers"):
-        raise Unsupported(
-            f"num_kv_shared_layers {config['num_kv_shared_layers']!r}: layers that share a cache are not known here"
-        )

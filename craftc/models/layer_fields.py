@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from craftc.errors import BadInput
-from craftc.models.config_fields import Config
+from craftc.models.config_fields import MAX_SIZE, Config, number
 from craftc.models.layer_kinds import Kind
 
 _OF_WINDOWS = {
@@ -24,10 +24,11 @@ _BY_LAYER = {"num_attention_heads_per_layer": "num_attention_heads"}
 
 def layer_fields(config: Config, index: int, kind: Kind) -> Config:
     """The fields of decoder layer `index`. Raises BadInput naming the field that does not fit."""
-    own: dict[str, Any] = dict(config)
+    inner = config.get("attn_config")
+    own: dict[str, Any] = {**(inner if isinstance(inner, dict) else {}), **config}  # DBRX
     for named, plain in {"window": _OF_WINDOWS, "full": _OF_FULL}.get(kind, {}).items():
         if config.get(named) is not None:
-            own[plain] = config[named]
+            own[plain] = number(config, (named,), MAX_SIZE)
     if kind == "full" and config.get("attention_k_eq_v") is True:  # Gemma 4: keys are values too in these layers
         own["num_key_value_heads"] = config.get("num_global_key_value_heads") or config.get("num_key_value_heads")
     else:

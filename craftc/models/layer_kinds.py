@@ -20,6 +20,8 @@ _WORDS: Mapping[str, Kind] = {
     **dict.fromkeys(("moe", "mlp"), "none"),
 }
 _LETTERS: Mapping[str, Kind] = {"M": "recurrent", "*": "full", "E": "none", "-": "none"}
+_NO_ROPE_INTERVAL = 4
+"""Layers from one that sees all of a context to the next in Llama 4, as transformers' Llama4TextConfig has it."""
 _NEMOTRON = re.compile(r"[ME*|\-]+")
 
 
@@ -30,10 +32,14 @@ def layer_kinds(config: Config, layers: int, must_say: str | None) -> list[Kind]
 
     Raises BadInput naming the field that is wrong or missing, Unsupported for a kind that is not known.
     """
+    if config.get("sparse_attention_config"):
+        raise Unsupported("sparse_attention_config: what sparse attention with blocks takes is not known here")
     has_windows = bool(present(config, WINDOW))
     for key, read in _FIELDS.items():
         if config.get(key) not in (None, [], "", {}) and (has_windows or key not in _OF_WINDOWS):
             return _indexed(config, read(config, key, layers))
+    if config.get("no_rope_layers") == [] and has_windows:  # Llama 4 leaves the rule to transformers
+        return ["full" if (index + 1) % _NO_ROPE_INTERVAL == 0 else "window" for index in range(layers)]
     if must_say is not None:
         raise BadInput(f"{must_say} is missing: it says which layers see all of a context; add it")
     for key in ("hybrid_layer_ids", "layer_group_size", "attention_types", "layer_type"):

@@ -7,7 +7,7 @@ four bytes a value, as SGLang keeps it; what a convolution keeps has two.
 from __future__ import annotations
 
 from craftc.errors import BadInput, Unsupported
-from craftc.models.attention_shape import HEADS, Mixer
+from craftc.models.attention_shape import HEADS, Mixer, head_size
 from craftc.models.config_fields import MAX_SIZE, Config, number, present
 from craftc.models.dense_matrix import DenseMatrix
 
@@ -142,7 +142,7 @@ def _short_convolution(config: Config, hidden: int) -> Mixer:
 def _lightning(config: Config, hidden: int) -> Mixer:
     """Lightning attention (MiniMax-Text-01)."""
     heads = number(config, HEADS, MAX_SIZE)
-    size = _size(config, "head_dim") if config.get("head_dim") is not None else max(1, hidden // heads)
+    size = head_size(config, heads, hidden)
     return Mixer(
         matrices=(
             DenseMatrix("self_attn.qkv_proj", 3 * heads * size, hidden),

@@ -30,6 +30,10 @@ class ServingFacts:
     """Whether every layer has a dense MLP, also those with experts (Gemma 4)."""
     attention_blocks: int = 1
     """Attention blocks and dense MLPs in every layer (two in LongCat)."""
+    streams: int = 0
+    """Rows of the mixing matrices of its hyper-connections for each of its `hc_mult` streams; 0 if it has none."""
+    compresses: bool = False
+    """Whether attention is to a compressed context (DeepSeek-V4)."""
     refused: str | None = None
     """Field of what is not understood here, or None."""
 
@@ -37,7 +41,6 @@ class ServingFacts:
 _GATED_SHARED = ServingFacts(has_shared_gate=True)
 _WINDOWS = ServingFacts(kinds="layer_types")
 _QWEN_HYBRID = ServingFacts(gate="value", kinds="layer_types", has_shared_gate=True)
-_HYPER = ServingFacts(refused="hc_mult")
 _INKLING = ServingFacts(refused="conv_kernel_size")
 
 SERVING_FACTS: Mapping[str, ServingFacts] = {
@@ -45,13 +48,12 @@ SERVING_FACTS: Mapping[str, ServingFacts] = {
     "axk2": ServingFacts(refused="gated_norm_rank"),
     "bailing_hybrid": ServingFacts(gate="head", kinds="layer_types"),
     "beam": ServingFacts(gate="value", kinds="layer_types"),
-    "deepseek_v4": _HYPER,
+    "deepseek_v4": ServingFacts(compresses=True, streams=6),
     "dots3_note_text": ServingFacts(gate="head", kinds="layer_types", needs=("per_layer_config",)),
     "gemma4_text": ServingFacts(kinds="layer_types", dense_beside_experts=True, needs=("global_head_dim",)),
-    "glm5_next_text": _HYPER,
+    "glm5_next_text": ServingFacts(refused="index_kpool"),
     "hunyuan_v1_moe": ServingFacts(shared_width="intermediate_size"),
-    "hy_v4": _HYPER,
-    "hy_v4_vl_text": _HYPER,
+    **dict.fromkeys(("hy_v4", "hy_v4_vl_text"), ServingFacts(gate="value", kinds="layer_types", streams=2)),
     "inkling_text": _INKLING,
     "inkling2_text": _INKLING,
     "inkling2_loop_text": _INKLING,
@@ -63,13 +65,13 @@ SERVING_FACTS: Mapping[str, ServingFacts] = {
     "mistral_large4_text": ServingFacts(refused="kv_source_layers"),
     "muse_spark_text": ServingFacts(gate="value", kinds="layer_types"),
     "nemotron_h": ServingFacts(kinds="hybrid_override_pattern"),
-    "qwen2_moe": _GATED_SHARED,
+    **dict.fromkeys(("qwen2_moe", "qwen3_omni_moe_talker_text"), _GATED_SHARED),
     "qwen3_next": _QWEN_HYBRID,
     "qwen3_5_moe_text": _QWEN_HYBRID,
     "qwen4_exp_text": ServingFacts(refused="hc_count"),
     "step3p5": ServingFacts(gate="head", kinds="layer_types"),
     "zaya": ServingFacts(refused="cca_time0"),
-    **dict.fromkeys(("minimax_m3", "minimax_m3_vl_text"), ServingFacts(refused="index_topk_blocks")),
+    **dict.fromkeys(("minimax_m3", "minimax_m3_vl_text"), _WINDOWS),
     **dict.fromkeys(
         (
             "cohere2_moe", "exaone_moe", "flint", "gpt_oss", "granitemoe_swa", "granitemoehybrid", "jamba",

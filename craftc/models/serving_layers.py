@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from craftc.errors import BadInput
+from craftc.errors import BadInput, Unsupported
 from craftc.models.attention_shape import (
     LATENT,
     Heads,
@@ -15,13 +15,16 @@ from craftc.models.attention_shape import (
     latent_heads,
     window_attention,
 )
+from craftc.models.compressed_attention import compressed_attention
 from craftc.models.config_fields import HIDDEN, MAX_SIZE, Config, number, present
-from craftc.models.dense_blocks import dense_block, layer_inputs, require_understood, sparse_block
+from craftc.models.dense_blocks import dense_block, layer_inputs, sparse_block
 from craftc.models.dense_matrix import DenseMatrix
+from craftc.models.family_facts import FAMILIES
 from craftc.models.layer_fields import layer_fields
 from craftc.models.layer_kinds import WINDOW, Kind, layer_kinds
 from craftc.models.recurrent_mixers import recurrent_mixer
 from craftc.models.serving_facts import NO_FACTS, SERVING_FACTS, ServingFacts
+from craftc.models.unknown_fields import require_known_fields
 
 _GATED = ("attn_output_gate", "use_head_wise_attn_gate")
 """Fields that say that attention has an output gate: one for every value, one for every head."""
@@ -48,8 +51,10 @@ def serving_layers(
     Raises BadInput, Unsupported naming the field that is missing, wrong or not understood.
     """
     facts = SERVING_FACTS.get(model_type, NO_FACTS)
-    require_understood(config, model_type, facts)
-    kinds = layer_kinds(config, decoder_layers, facts.kinds)
+    _require_understood(config, model_type, facts)
+    kinds: list[Kind] = ["full"] * decoder_layers
+    if not facts.compresses:
+        kinds = layer_kinds(config, decoder_layers, facts.kinds)
     hidden = number(config, HIDDEN, MAX_SIZE)
     found = []
     for index in range(max(decoder_layers, *(layer + 1 for layer in experts_by_layer))):
@@ -63,11 +68,21 @@ def serving_layers(
             beside += dense_block(own, model_type) * facts.attention_blocks
         elif index not in experts_by_layer and _has_mlp(config, like, kinds):
             beside += dense_block(own, model_type)
+        beside += _streams(config, facts, hidden)
         if index >= decoder_layers:
             beside.append(DenseMatrix("eh_proj", hidden, 2 * hidden))
         mixing = [matrix for mixer in mixers for matrix in mixer.matrices]
         found.append(ServingLayer(mixers, (*mixing, *beside)))
     return found
+
+
+def _streams(config: Config, facts: ServingFacts, hidden: int) -> list[DenseMatrix]:
+    """Hyper-connections, which mix several streams of hidden values before attention and before the MLP."""
+    if not facts.streams:
+        return []
+    streams = number(config, ("hc_mult",), MAX_SIZE)
+    rows = facts.streams * streams
+    return [DenseMatrix(f"{part}.fn", rows, streams * hidden, is_plain=True) for part in ("attn_hc", "ffn_hc")]
 
 
 def _has_mlp(config: Config, index: int, kinds: list[Kind]) -> bool:
@@ -81,6 +96,8 @@ def _has_mlp(config: Config, index: int, kinds: list[Kind]) -> bool:
 
 def _mixer(config: Config, model_type: str, facts: ServingFacts, index: int, kind: Kind, value_bytes: float) -> Mixer:
     hidden = number(config, HIDDEN, MAX_SIZE)
+    if facts.compresses:
+        return compressed_attention(config, index, value_bytes)
     if kind == "none":
         return Mixer()
     if kind == "recurrent":
@@ -111,3 +128,21 @@ def _has_indexer(config: Config, index: int) -> bool:
     if not isinstance(kinds, list) or len(kinds) <= index:
         raise BadInput(f"indexer_types must name a kind for each decoder layer, got {kinds!r}")
     return bool(kinds[index] != "shared")
+
+
+def _require_understood(config: Config, model_type: str, facts: ServingFacts) -> None:
+    """Raise BadInput, Unsupported if fields that matter are missing, or are not understood."""
+    if facts.refused is not None:
+        raise Unsupported(
+            f"model_type {model_type!r}: attention with {facts.refused} is not understood here, so that its KV cache "
+            f"and step time cannot be said; plan it without a cluster"
+        )
+    if model_type not in FAMILIES and model_type not in SERVING_FACTS:
+        require_known_fields(config, model_type)
+    for field in facts.needs:
+        if config.get(field) is None and not config.get("per_layer_config"):
+            raise BadInput(f"{field} is missing, and layers of model_type {model_type!r} differ in it: add it")
+    if config.get("num_kv_shared_layers"):
+        raise Unsupported(
+            f"num_kv_shared_layers {config['num_kv_shared_layers']!r}: layers that share a cache are not known here"
+        )

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     outcomes = [
         (model_type, kind, _outcome(config))
         for model_type in arguments or list(CONFIG_MAPPING.keys())
-        for kind, config in _configurations(CONFIG_MAPPING[model_type])
+        for kind, config in configurations(CONFIG_MAPPING[model_type])
     ]
     unexplained = 0
     for model_type, kind, outcome in outcomes:
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     return 1 if unexplained else 0
 
 
-def _configurations(kind: type) -> Iterator[tuple[str, Any]]:
+def configurations(kind: type) -> Iterator[tuple[str, Any]]:
     """The configurations of a class that have experts, with the name of how they were made."""
     for name, make in (("default", lambda: kind()), ("tiny", lambda: tiny_configuration(kind))):
         try:
