@@ -113,18 +113,34 @@ def dense_efficiency(rows: Sequence[Row], source: Source, chip: Chip) -> Found:
 
 
 def all_to_all_latency_ms(rows: Sequence[Row]) -> Found:
-    """Time of DeepEP's normal kernels for a single token, mean of both directions, 4 nodes, 24 multiprocessors."""
+    """Time of DeepEP's low-latency kernels for two tokens, mean of both directions, 8 nodes."""
+    there, back = _low_latency(rows, 2)
+    return Found((there + back) / 2000, f"{there:.0f} us there, {back:.0f} us back")
+
+
+def network_efficiency(rows: Sequence[Row], nic_gbit_per_s: float) -> Found:
+    """Part of a card's bandwidth that they reach with 256 tokens, mean of both directions, 8 nodes.
+
+    Tokens go out in 8 bits with a scale for every 128 values, and come back in 16.
+    """
+    gb_per_s = [
+        256 * _TOP_K * 7 / 8 * _HIDDEN * value_bytes / microseconds / 1e3
+        for value_bytes, microseconds in zip((1 + 4 / 128, 2), _low_latency(rows, 256), strict=True)
+    ]
+    there, back = gb_per_s
+    return Found((there + back) / 2 / (nic_gbit_per_s / 8), f"{there:.0f} GB/s there, {back:.0f} back")
+
+
+def _low_latency(rows: Sequence[Row], tokens: int) -> tuple[float, float]:
+    """Microseconds there and back on 8 nodes."""
     chosen = [
         row
         for row in rows
         if (row["node_num"], row["num_token"], row["hidden_size"], row["num_topk"], row["num_experts"])
-        == (4, 1, _HIDDEN, _TOP_K, 256)
-        and row["dispatch_sms"] == row["combine_sms"] == 24
+        == (8, tokens, _HIDDEN, _TOP_K, 256)
     ]
-    row = _some(chosen, "DeepEP on 4 nodes with one token")[0]
-    there = row["dispatch_transmit_us"] + row["dispatch_notify_us"]
-    back = row["combine_transmit_us"] + row["combine_notify_us"]
-    return Found((there + back) / 2000, f"{there:.0f} us there, {back:.0f} us back")
+    row = _some(chosen, f"DeepEP's low-latency kernels on 8 nodes with {tokens} tokens")[0]
+    return row["dispatch_avg_t_us"], row["combine_avg_t_us"]
 
 
 def comparison(data: Path) -> list[tuple[str, ...]]:
@@ -140,9 +156,10 @@ def comparison(data: Path) -> list[tuple[str, ...]]:
         for name, operator, find in kinds:
             table = data / source.system / operator / "sglang" / source.version / f"{operator}_perf.parquet"
             lines.append(_line(cluster, f"chip.{name}", find(_rows(table), source, cluster.chip)))
-    table = data / "h100_sxm" / "comm" / "sglang" / "0.5.6.post2" / "wideep_deepep_normal_perf.parquet"
-    latency = all_to_all_latency_ms(_rows(table))
-    lines.append(_line(read_cluster("h100-ib"), "network.all_to_all_latency_ms", latency))
+    table = data / "h100_sxm" / "comm" / "sglang" / "0.5.6.post2" / "wideep_deepep_ll_perf.parquet"
+    cluster, rows = read_cluster("h100-ib"), _rows(table)
+    lines.append(_line(cluster, "network.efficiency", network_efficiency(rows, cluster.network.nic_gbit_per_s.value)))
+    lines.append(_line(cluster, "network.all_to_all_latency_ms", all_to_all_latency_ms(rows)))
     return lines
 
 

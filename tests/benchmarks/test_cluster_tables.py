@@ -11,6 +11,7 @@ from benchmarks.cluster_tables import (
     dense_efficiency,
     expert_efficiency,
     main,
+    network_efficiency,
     streaming_efficiency,
 )
 from craftc.errors import BadInput
@@ -80,16 +81,18 @@ def test_dense_products_count_by_their_operations():
         dense_efficiency([row(4096, 4096, 300.0)], A100, CHIP)
 
 
-def test_latency_is_the_mean_of_both_directions():
+def test_latency_and_efficiency_of_the_network_are_means_of_both_directions():
     row = {
-        "node_num": 4, "num_token": 1, "hidden_size": 7168, "num_topk": 8, "num_experts": 256, "dispatch_sms": 24,
-        "combine_sms": 24, "dispatch_transmit_us": 40.0, "dispatch_notify_us": 50.0, "combine_transmit_us": 60.0,
-        "combine_notify_us": 50.0,
+        "node_num": 8, "num_token": 2, "hidden_size": 7168, "num_topk": 8, "num_experts": 256,
+        "dispatch_avg_t_us": 25.0, "combine_avg_t_us": 35.0,
     }  # fmt: skip
-    others = [row | {"node_num": 8, "combine_notify_us": 9e9}, row | {"combine_sms": 20, "combine_notify_us": 9e9}]
+    many = row | {"num_token": 256, "dispatch_avg_t_us": 256 * 8 * 7392 * 7 / 8 / 25e3, "combine_avg_t_us": 1e3}
+    others = [row | {"node_num": 4, "combine_avg_t_us": 9e9}, many | {"num_experts": 384}]
     found = all_to_all_latency_ms([*others, row])
-    assert (found.value, found.row) == (pytest.approx(0.1), "90 us there, 110 us back")
-    with pytest.raises(BadInput, match="DeepEP on 4 nodes"):
+    assert (found.value, found.row) == (pytest.approx(0.03), "25 us there, 35 us back")
+    back = 256 * 8 * 7 / 8 * 7168 * 2 / 1e6
+    assert network_efficiency([*others, many], 400).value == pytest.approx((25 + back) / 2 / 50)
+    with pytest.raises(BadInput, match="on 8 nodes with 2 tokens"):
         all_to_all_latency_ms(others)
 
 
