@@ -34,6 +34,15 @@ class WindowCache:
     score_flops_per_pair: int
     """Operations for each pair of a query token and a token that it sees, over all these layers, at least 0."""
 
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise BadInput(f"window: tokens must be at least 1, got {self.tokens}")
+        if self.bytes_per_token < 0 or self.score_flops_per_pair < 0:
+            raise BadInput(
+                f"window of {self.tokens} tokens: bytes and operations must not be negative, got "
+                f"{self.bytes_per_token} and {self.score_flops_per_pair}"
+            )
+
 
 @dataclass(frozen=True)
 class Mixer:

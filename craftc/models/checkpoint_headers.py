@@ -71,16 +71,19 @@ def stored_expert_bytes(folder: Path, experts_by_layer: Mapping[int, int], ident
     return sizes
 
 
-def stored_bytes_beside_experts(folder: Path, experts_by_layer: Mapping[int, int], decoder_layers: int) -> int | None:
+def stored_bytes_beside_experts(
+    folder: Path, experts_by_layer: Mapping[int, int], identities: int, decoder_layers: int
+) -> int | None:
     """Bytes of all that the files of `folder` hold beside routed experts, or None if they do not hold all of a model.
 
     experts_by_layer: routed experts of each MoE layer.
+    identities: as for `stored_expert_bytes`.
     decoder_layers: layers of the model; what files hold of later ones (multi-token prediction) does not count.
 
     Raises BadInput if a file is broken, or does not fit the model.
     """
     tensors, missing = _tensors(folder)
-    sizes = {} if missing or _lacks_shards(folder) else stored_expert_bytes(folder, experts_by_layer)
+    sizes = {} if missing or _lacks_shards(folder) else stored_expert_bytes(folder, experts_by_layer, identities)
     if sizes.keys() != experts_by_layer.keys():
         return None
     kept = 0

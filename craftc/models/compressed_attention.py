@@ -69,7 +69,7 @@ def _kind(config: Config, index: int) -> str:
         stated = config.get(field)
         if stated is None:
             continue
-        if not isinstance(stated, list) or len(stated) <= index or stated[index] not in kinds:
+        if not isinstance(stated, list) or len(stated) <= index or stated[index] not in list(kinds):
             raise BadInput(f"{field} must have one of {', '.join(map(str, kinds))} for layer {index}, got {stated!r}")
         return kinds[stated[index]]
     raise BadInput("layer_types (or compress_ratios) is missing: it says how layers compress a context; add it")

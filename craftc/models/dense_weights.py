@@ -11,6 +11,7 @@ from craftc.errors import BadInput, Unsupported
 from craftc.models.checkpoint_headers import stored_bytes_beside_experts
 from craftc.models.compute_types import ComputeType
 from craftc.models.dense_blocks import table_values
+from craftc.models.expert_matrix import ExpertMatrix
 from craftc.models.expert_size import plain_bytes
 from craftc.models.quantization import Quantization, quantization_of, stated_quantization
 from craftc.models.serving_layers import ServingLayer
@@ -35,39 +36,45 @@ class DenseWeights:
 
 
 def dense_weights(
-    layers: Sequence[ServingLayer],
-    text: TextConfig,
-    stack: str,
-    folder: Path | None,
-    experts_by_layer: Mapping[int, int],
+    layers: Sequence[ServingLayer], text: TextConfig, folder: Path | None, experts_by_layer: Mapping[int, int]
 ) -> DenseWeights:
     """What the files in `folder` hold, else what the config says. Raises BadInput for broken files.
 
-    stack: path of the decoder layers, as lists of quantised modules name it.
     experts_by_layer: routed experts by decoder index.
     """
     plain, notes = plain_type(text)
-    quantization, more = _quantization(text, folder)
+    quantization, doubts = _quantization(text, folder)
     kinds: Counter[ComputeType] = Counter()
     stated = 0
     for index, layer in enumerate(layers):
         for matrix in layer.matrices:
-            named = matrix.in_layer(stack, index)
-            asked = None if matrix.is_plain else quantization
-            try:
-                size = None if asked is None else asked.matrix_bytes(named, _value_bytes(text))
-                kind = None if asked is None or size is None else asked.compute_type(named)
-            except (BadInput, Unsupported) as error:
-                quantization, size, kind = None, None, None
-                more.append(f"how {matrix.path} is quantised is not known, and the model's own type taken ({error})")
-            stated += matrix.values * _value_bytes(text) if size is None else size
-            kinds[kind or plain] += matrix.values
+            size, kind = matrix.values * _value_bytes(text), plain
+            if quantization is not None and not matrix.is_plain:
+                size, kind, doubt = _quantised(matrix.in_layer(text.model_type, index), quantization, size, kind)
+                doubts += [doubt] if doubt and not doubts else []
+            stated += size
+            kinds[kind] += matrix.values
     dtype, mixed = _most(kinds)
-    stored = None if folder is None else stored_bytes_beside_experts(folder, experts_by_layer, len(layers))
+    identities = text.fields.get("zero_expert_num")
+    extra = identities if type(identities) is int else 0
+    stored = None if folder is None else stored_bytes_beside_experts(folder, experts_by_layer, extra, len(layers))
     if stored is not None:
-        return DenseWeights(stored, dtype, (*notes, *more, *mixed))
+        return DenseWeights(stored, dtype, (*notes, *doubts, *mixed))
     tables, unsure = _table_bytes(text, len(layers))
-    return DenseWeights(stated + tables, dtype, (*notes, *more, *mixed, *unsure))
+    return DenseWeights(stated + tables, dtype, (*notes, *doubts, *mixed, *unsure))
+
+
+def _quantised(
+    matrix: ExpertMatrix, quantization: Quantization, plain_size: int, plain: ComputeType
+) -> tuple[int, ComputeType, str]:
+    """Bytes of a matrix and the type in which it is multiplied; what is not known counts as not quantised, and why."""
+    try:
+        size = quantization.matrix_bytes(matrix, plain_size // matrix.values)
+        if size is None:
+            return plain_size, plain, ""
+        return size, quantization.compute_type(matrix) or plain, ""
+    except (BadInput, Unsupported) as error:
+        return plain_size, plain, f"weights outside experts are partly taken in the model's own type ({error})"
 
 
 def plain_type(text: TextConfig) -> tuple[ComputeType, tuple[str, ...]]:

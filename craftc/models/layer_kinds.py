@@ -69,7 +69,7 @@ def _words(config: Config, key: str, layers: int) -> list[Kind]:
     if not isinstance(words, list) or len(words) < layers:
         raise BadInput(f"{key} must name a kind for each of {layers} layers, got {words!r}")
     for word in words:
-        if word not in _WORDS:
+        if not isinstance(word, str) or word not in _WORDS:
             raise Unsupported(f"{key}: what a layer of kind {word!r} takes in serving is not known here")
     return [_WORDS[word] for word in words[:layers]]
 

@@ -95,7 +95,7 @@ def stated_quantization(levels: Sequence[Mapping[str, Any]], folder: Path | None
                 found.append((_flat(_with_expert_dtype(settings, levels)), key))
     if any(settings != found[0][0] for settings, _ in found):
         raise BadInput("quantization_config is given twice, and the two differ: keep the one that is right")
-    beside = None if folder is None else _beside(folder)
+    beside = None if folder is None else settings_beside(folder)
     if not found and beside is None and any(level.get("expert_dtype") is not None for level in levels):
         return _with_expert_dtype({}, levels), "quantization_config"
     if not found:
@@ -120,7 +120,8 @@ def _with_expert_dtype(settings: Settings, levels: Sequence[Mapping[str, Any]]) 
     return settings if outside is None else {"expert_dtype": outside, **settings}
 
 
-def _beside(folder: Path) -> tuple[Settings, str] | None:
+def settings_beside(folder: Path) -> tuple[Settings, str] | None:
+    """What ModelOpt's `hf_quant_config.json` in `folder` says, and the file's name. Raises BadInput."""
     file = folder / "hf_quant_config.json"
     if not file.is_file():
         return None

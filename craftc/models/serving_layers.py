@@ -102,7 +102,8 @@ def _mixer(config: Config, model_type: str, facts: ServingFacts, index: int, kin
         return Mixer()
     if kind == "recurrent":
         return recurrent_mixer(config, model_type, hidden)
-    heads = latent_heads(config, hidden) if config.get(LATENT) is not None else grouped_heads(config, hidden)
+    is_latent = config.get(LATENT) is not None and config.get("use_mla") is not False
+    heads = latent_heads(config, hidden) if is_latent else grouped_heads(config, hidden)
     gate = _gate(config, facts, heads, hidden)
     if kind == "full":
         return full_attention(heads, gate, value_bytes)

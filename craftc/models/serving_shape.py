@@ -18,7 +18,6 @@ from craftc.models.expert_shape import expert_shapes
 from craftc.models.family_facts import FAMILIES
 from craftc.models.kv_cache_type import kv_value_bytes
 from craftc.models.model_config import ModelConfig, decoder_layers
-from craftc.models.quantization import stated_quantization
 from craftc.models.serving_layers import serving_layers
 
 
@@ -61,20 +60,30 @@ class ServingShape:
     notes: tuple[str, ...] = ()
     """What could not be read for sure, and what was taken instead; a sentence each."""
 
+    def __post_init__(self) -> None:
+        for name in ("hidden", "decoder_layers", "kv_heads", "dense_parameters", "dense_bytes"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"serving shape: {name} must be at least 1, got {getattr(self, name)}")
+        for name in ("kv_bytes_per_token", "state_bytes", "score_flops_per_pair", "decode_score_flops_per_pair"):
+            if getattr(self, name) < 0:
+                raise BadInput(f"serving shape: {name} must not be negative, got {getattr(self, name)}")
+        if not self.expert_parameters or min(self.expert_parameters) < 1:
+            raise BadInput(f"serving shape: expert_parameters must each be at least 1, got {self.expert_parameters}")
+
 
 def serving_shape(model: ModelConfig) -> ServingShape:
     """What serving `model` takes. Raises BadInput, Unsupported naming the field that is missing or not understood."""
     if model.text is None:
         raise BadInput("what serving a model takes is read from its config.json: give one (--model-config)")
     text, facts = model.text, FAMILIES.get(model.text.model_type)
-    layers, stated = decoder_layers(text), stated_quantization(text.levels, model.folder)
+    layers = decoder_layers(text)
     experts = {layer.index: layer.experts for layer in model.layers}
-    value_bytes = kv_value_bytes(None if stated is None else stated[0])
+    value_bytes = kv_value_bytes(text.levels, model.folder)
     found = serving_layers(text.fields, text.model_type, layers, experts, value_bytes)
     mixers = [mixer for layer in found for mixer in layer.mixers]
     shapes_by_index = expert_shapes(text.fields, facts, layers)
     shapes = [shapes_by_index[min(layer.index, layers - 1)] for layer in model.layers]
-    dense = dense_weights(found, text, "layers" if facts is None else facts.stack, model.folder, experts)
+    dense = dense_weights(found, text, model.folder, experts)
     expert_dtype, notes = expert_compute_type(model, text, shapes)
     return ServingShape(
         hidden=number(text.fields, HIDDEN, MAX_SIZE),

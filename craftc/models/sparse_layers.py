@@ -44,7 +44,7 @@ def _kinds(config: Config, key: str, layers: int) -> list[int]:
     if not isinstance(kinds, list) or len(kinds) < layers:
         raise BadInput(f"{key} must name a kind for each of {layers} layers, got {kinds!r}")
     for kind in kinds:
-        if kind not in _SPARSE and kind not in _DENSE:
+        if not isinstance(kind, str) or kind not in _SPARSE | _DENSE:
             raise BadInput(f"{key}: kind {kind!r} is not known here ({', '.join(sorted(_SPARSE | _DENSE))})")
     return [index for index, kind in enumerate(kinds[:layers]) if kind in _SPARSE]
 

@@ -68,7 +68,7 @@ def outcome(config: Any) -> str:
         try:
             shape = serving_shape(read_model_config(path))
         except CraftcError as error:
-            return f"refused: {str(error).partition(': ')[2][:160] or error}"
+            return f"refused: {str(error).removeprefix(f'{path}: ')[:150]}"
     built = dense_values(model)
     if shape.dense_parameters == built:
         return f"exact: {built:,} weights, {described(shape)}"

@@ -53,7 +53,7 @@ def test_an_architecture_whose_layers_differ_must_say_which() -> None:
 
 
 @pytest.mark.parametrize("field", [field for config, _ in KNOWN for field in config if not field.endswith("window")])
-@pytest.mark.parametrize("value", [-1, 2.5, "x", ["x"] * 6, [True], {"a": 1}, [float("nan")] * 6])
+@pytest.mark.parametrize("value", [-1, 2.5, "x", ["x"] * 6, [True], {"a": 1}, [float("nan")] * 6, [[]] * 6, [{}] * 6])
 def test_nonsense_is_refused_by_name_or_says_nothing(field: str, value: object) -> None:
     config = {"attention_chunk_size": 8, field: value}
     names = "full_attn_layers" if field == "linear_attn_config" else field

@@ -62,6 +62,7 @@ def test_without_a_rule_the_architecture_decides_or_nobody() -> None:
         ({"mlp_only_layers": "0"}, "mlp_only_layers must be a list"),
         ({"mlp_layer_types": ["sparse"]}, "mlp_layer_types must name a kind for each of 6 layers"),
         ({"mlp_layer_types": ["odd"] * 6}, "mlp_layer_types: kind 'odd' is not known"),
+        ({"mlp_layer_types": [[]] * 6}, r"mlp_layer_types: kind \[\] is not known"),
         ({"moe_layers_enum": "3-5"}, "moe_layers_enum must be a list of decoder layers, got '3-5'"),
         ({"moe_layers": [-1]}, "moe_layers must be a list of decoder layers"),
         ({"hybrid_override_pattern": "MEX"}, "hybrid_override_pattern must be made of"),
