@@ -9,20 +9,20 @@ Axes: L layers, G GPUs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from craftc.errors import Infeasible
+from craftc.models.moe_layer import MoELayer
 from craftc.models.serving_shape import ServingShape
 from craftc.serving.serving_model import ServingModel
-from craftc.solvers.problem import Placement
+from craftc.solvers.placement.slots import assign_slots
+from craftc.solvers.problem import MOST_GPUS, Placement
 from craftc.topology import Topology
 
 GIB = 2**30
-_MOST_GPUS = 4096
-"""Most GPUs that are looked at for the fewest that work."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ def fullest_gpu_bytes(server: ServingModel, topology: Topology, placements: Sequ
     placed, rest = layers[len(layers) - len(placements) :], layers[: len(layers) - len(placements)]
     slots_LG = np.array([[len(gpu) for gpu in placement] for placement in placements])
     sizes_L = np.array([layer.expert_bytes for layer in placed], dtype=np.float64)
-    unplanned = sum(-(-layer.experts // topology.gpus) * layer.expert_bytes for layer in rest)
-    return float((sizes_L @ slots_LG).max()) + unplanned
+    return float((sizes_L @ slots_LG).max()) + _unplanned_bytes(rest, topology)
 
 
 def require_cache(server: ServingModel, topology: Topology, expert_bytes: float) -> KVCache:
@@ -93,14 +92,32 @@ def require_cache(server: ServingModel, topology: Topology, expert_bytes: float)
 
 
 def _way_out(server: ServingModel, topology: Topology) -> str:
-    per_node = topology.gpus_per_node
-    for nodes in range(topology.nodes + 1, _MOST_GPUS // per_node + 1):
-        larger = Topology(nodes * per_node, nodes)
-        if kv_cache(server, larger, even_bytes(server, larger)).requests >= 1:
-            return f"the fewest GPUs that are enough are {larger.gpus} ({nodes} nodes)"
-    return f"up to {_MOST_GPUS} such GPUs are not enough: choose larger ones, shorter requests or smaller weights"
+    for other in _larger_and_larger(server):
+        if kv_cache(server, other, even_bytes(server, other)).requests >= 1:
+            nodes = "1 node" if other.nodes == 1 else f"{other.nodes} nodes"
+            return f"the fewest GPUs that are enough are {other.gpus} ({nodes})"
+    return "no number of such GPUs is enough: choose larger ones, shorter requests or smaller weights"
+
+
+def _larger_and_larger(server: ServingModel) -> Iterator[Topology]:
+    """What the cluster can be made up of: parts of a node, then whole nodes, as long as every GPU gets an expert."""
+    per_node = int(server.cluster.node.gpus.value)
+    most = min(MOST_GPUS, sum(layer.experts for layer in server.model.layers))
+    for gpus in range(server.tensor_parallel, min(per_node, most) + 1, server.tensor_parallel):
+        yield Topology(gpus)
+    for nodes in range(2, most // per_node + 1):
+        yield Topology(nodes * per_node, nodes)
 
 
 def even_bytes(server: ServingModel, topology: Topology) -> float:
-    """Bytes of experts on every GPU without replicas, spread evenly."""
-    return sum(layer.experts * layer.expert_bytes for layer in server.model.layers) / topology.gpus
+    """Bytes of experts on the GPU that has most, without replicas: memory is even but for what does not divide."""
+    layers, hashed = server.model.layers, server.model.hash_layers
+    experts_L, sizes_L = [layer.experts for layer in layers], [layer.expert_bytes for layer in layers]
+    slots_LG = assign_slots(experts_L[hashed:], sizes_L[hashed:], topology)
+    placed = float((np.array(sizes_L[hashed:], dtype=np.float64) @ slots_LG).max())
+    return placed + _unplanned_bytes(layers[:hashed], topology)
+
+
+def _unplanned_bytes(layers: Sequence[MoELayer], topology: Topology) -> int:
+    """Bytes on the fullest GPU of layers that nobody plans: servers cut their experts into equal parts."""
+    return sum(-(-layer.experts // topology.gpus) * layer.expert_bytes for layer in layers)

@@ -72,10 +72,12 @@ class ServingModel:
         """Data-parallel ranks. Raises BadInput if the GPUs are not those of the cluster's nodes."""
         per_node = int(self.cluster.node.gpus.value)
         if topology.gpus_per_node > per_node or (topology.nodes > 1 and topology.gpus_per_node != per_node):
+            nodes = -(-topology.gpus // per_node)
+            is_whole = nodes == 1 or topology.gpus % per_node == 0
+            change = f"--nodes {nodes}" if is_whole else f"--gpus {nodes * per_node} --nodes {nodes}"
             raise BadInput(
                 f"cluster {self.cluster.name} has {per_node} GPUs a node, but {topology.gpus} GPUs on {topology.nodes} "
-                f"nodes are {topology.gpus_per_node} a node: give --nodes {-(-topology.gpus // per_node)}, or another "
-                f"cluster file"
+                f"nodes are {topology.gpus_per_node} a node: give {change}, or another cluster file"
             )
         if topology.gpus_per_node % self.tensor_parallel:
             raise BadInput(

@@ -48,8 +48,11 @@ class Workload:
             raise BadInput(f"workload: batch must be at least 1 request per GPU, got {self.batch!r}")
         for name in ("ttft_limit_s", "itl_limit_s"):
             limit = getattr(self, name)
-            if limit is not None and not 0 < limit < math.inf:
+            if limit is not None and not _is_seconds(limit):
                 raise BadInput(f"workload: {name} must be above 0 seconds, got {limit!r}")
+        for phase, name in (("decode", "ttft_limit_s"), ("prefill", "itl_limit_s")):
+            if self.phase == phase and getattr(self, name) is not None:
+                raise BadInput(f"workload: {name} does not belong to phase {phase}, which has no such time: drop it")
 
     @property
     def chunks(self) -> int:
@@ -65,3 +68,7 @@ class Workload:
     def stated(self) -> dict[str, object]:
         """Every field by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
