@@ -161,7 +161,7 @@ def indexed_attention(
     """Sparse attention: an indexer scores the whole context, and `index_topk` tokens of it are attended to.
 
     The whole context stays in the cache, and the indexer's key with it, in eight bits; attention to the chosen tokens
-    works on what is in the cache, in prefill too.
+    works on what is in the cache, in prefill too. `index_kpool` tokens may share a key of the indexer.
 
     has_indexer: whether the layer has an indexer of its own, or uses what an earlier layer's chose.
 
@@ -170,13 +170,19 @@ def indexed_attention(
     size = number(config, ("index_head_dim",), MAX_SIZE)
     count = number(config, ("index_n_heads",), MAX_SIZE)
     query = number(config, ("q_lora_rank",), MAX_SIZE) if config.get("q_lora_rank") is not None else hidden
-    indexer = (
+    indexer: tuple[DenseMatrix, ...] = (
         DenseMatrix("self_attn.indexer.wq_b", count * size, query),
         DenseMatrix("self_attn.indexer.wk", size, hidden),
         DenseMatrix("self_attn.indexer.weights_proj", count, hidden, is_plain=True),
     )
-    key_bytes = size + -(-size // 128) * INDEX_SCALE_BYTES
-    flops = 2 * count * size if has_indexer else 0
+    pool = number(config, ("index_kpool",), MAX_SIZE) if config.get("index_kpool") is not None else 1
+    if pool > 1:
+        indexer += (
+            DenseMatrix("self_attn.indexer.index_kpool_compress_gate", size, hidden, is_plain=True),
+            DenseMatrix("self_attn.indexer.index_kpool_compress_ape", pool, size, is_plain=True),
+        )
+    key_bytes = math.ceil((size + math.ceil(size / 128) * INDEX_SCALE_BYTES) / pool)
+    flops = 2 * count * size // pool if has_indexer else 0
     return Mixer(
         matrices=heads.matrices + gate + (indexer if has_indexer else ()),
         kv_bytes=math.ceil(heads.kept_values * value_bytes) + (key_bytes if has_indexer else 0),

@@ -51,7 +51,7 @@ SERVING_FACTS: Mapping[str, ServingFacts] = {
     "deepseek_v4": ServingFacts(compresses=True, streams=6),
     "dots3_note_text": ServingFacts(gate="head", kinds="layer_types", needs=("per_layer_config",)),
     "gemma4_text": ServingFacts(kinds="layer_types", dense_beside_experts=True, needs=("global_head_dim",)),
-    "glm5_next_text": ServingFacts(refused="index_kpool"),
+    "glm5_next_text": ServingFacts(kinds="layer_types", streams=6),
     "hunyuan_v1_moe": ServingFacts(shared_width="intermediate_size"),
     **dict.fromkeys(("hy_v4", "hy_v4_vl_text"), ServingFacts(gate="value", kinds="layer_types", streams=2)),
     "inkling_text": _INKLING,

@@ -96,6 +96,13 @@ def test_an_indexer_chooses_what_is_attended_to_and_keeps_keys_of_its_own() -> N
     assert shape.dense_parameters == shape_of("DeepSeek-V3").dense_parameters + more
 
 
+def test_tokens_may_share_a_key_of_the_indexer() -> None:
+    indexer = {"index_topk": 2048, "index_head_dim": 128, "index_n_heads": 64}
+    shape = shape_of("DeepSeek-V3", model_type="deepseek_v32", index_kpool=16, **indexer)
+    assert shape.kv_bytes_per_token == 61 * (576 * 2 + 9)  # 132 bytes for 16 tokens
+    assert shape.score_flops_per_pair == 61 * 2 * 64 * 128 // 16
+
+
 def test_types() -> None:
     kinds = {name: (shape_of(name).dense_dtype, shape_of(name).expert_dtype) for name in CONFIGS}
     assert kinds["DeepSeek-V3"] == ("float8", "float8")

@@ -17,9 +17,9 @@ from tests.model_families import FAMILIES, example_inputs
 from tests.models.serving_shape_truth import dense_values
 
 OTHERS = (
-    "afmoe", "dbrx", "deepseek_v32", "deepseek_v4", "dots3_note_text", "gemma4_text", "granitemoehybrid", "hy_v4",
-    "jamba", "laguna", "lfm2_moe", "llama4_text", "longcat_flash", "minimax", "muse_spark_text", "nemotron_h",
-    "qwen3_next", "step3p5",
+    "afmoe", "dbrx", "deepseek_v32", "deepseek_v4", "dots3_note_text", "gemma4_text", "glm5_next_text",
+    "granitemoehybrid", "hy_v4", "jamba", "laguna", "lfm2_moe", "llama4_text", "longcat_flash", "minimax",
+    "muse_spark_text", "nemotron_h", "qwen3_next", "step3p5",
 )  # fmt: skip
 """Families with sparse, compressed or linear attention, states, output gates, or two blocks in a layer."""
 
