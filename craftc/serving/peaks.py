@@ -104,13 +104,14 @@ def _unit_peaks(load_SU: np.ndarray, pairs_P: np.ndarray, random: np.random.Gene
     # Sorted, so that units that change places (GPUs of one node) meet the same random numbers.
     part_SU = np.sort(_thinned(load_SU), axis=1)
     normal_SU = random.standard_normal(part_SU.shape)
+    # Peaks of the drawn steps are scaled to those of all steps.
+    of_all = without_chance / float(part_SU.max(axis=1).mean())
     peak_P = np.full(len(pairs_P), without_chance)
     for number, pairs in enumerate(pairs_P[1:], start=1):
         mean_SU = pairs * part_SU
         drawn_SU = mean_SU + np.sqrt(mean_SU) * normal_SU + np.where(mean_SU > 0, (normal_SU**2 - 1) / 6, 0)
-        peak_P[number] = drawn_SU.max(axis=1).mean() * units / pairs
-    thinned = float(part_SU.max(axis=1).mean() * units)
-    return np.maximum(peak_P * (without_chance / thinned), without_chance)
+        peak_P[number] = drawn_SU.max(axis=1).mean() / pairs * of_all
+    return np.maximum(peak_P, without_chance)
 
 
 def _slots(counts_SE: np.ndarray, placement: Placement, shares: Shares | None, pairs_P: np.ndarray) -> np.ndarray:
@@ -128,7 +129,8 @@ def _slots(counts_SE: np.ndarray, placement: Placement, shares: Shares | None, p
     part_SGK = part_SE[:, expert_GK] * share_GK
     slots_P = np.full(len(pairs_P), float(filled_GK.sum(axis=1).max()))
     for number, pairs in enumerate(pairs_P[1:], start=1):
-        slots_P[number] = -np.expm1(-pairs * part_SGK).sum(axis=2).max(axis=1).mean()
+        used_SG = (1 - np.exp(-pairs * part_SGK)).sum(axis=2)
+        slots_P[number] = used_SG.max(axis=1).mean()
     return slots_P
 
 
