@@ -93,22 +93,17 @@ class StepTimes:
             2 * shape.dense_parameters * tokens_K / flops_per_s, shape.dense_bytes / parallel / bytes_per_s
         )
         # A prompt's tokens see half of it on average, a generated token the prompt and half of the output.
-        prefill_pairs = work.chunk_tokens * self._score_flops(work.input / 2, shape.score_flops_per_pair)
+        prefill_flops = work.input / 2 * shape.score_flops_per_pair
+        prefill_flops += sum(_mean_seen(work.input, each.tokens) * each.score_flops_per_pair for each in shape.windows)
         seen = work.input + work.output / 2
-        decode_flops = self._score_flops(seen, shape.decode_score_flops_per_pair)
+        decode_flops = seen * shape.decode_score_flops_per_pair
+        decode_flops += sum(min(seen, each.tokens) * each.score_flops_per_pair for each in shape.windows)
         decode_s = decodes * max(decode_flops / score_flops_per_s, cache_bytes(shape, parallel, seen) / bytes_per_s)
-        scores_K = np.where(prefills_K, prefill_pairs / score_flops_per_s, 0.0) + decode_s
+        scores_K = np.where(prefills_K, work.chunk_tokens * prefill_flops / score_flops_per_s, 0.0) + decode_s
         link_bytes = 2 * (parallel - 1) / parallel * shape.hidden * _ACTIVATION_BYTES * tokens_K
         reduced_K = 2 * shape.decoder_layers * link_bytes / (self.server.cluster.node.link_gb_per_s.value * 1e9)
         attention_K: np.ndarray = matrices_K + scores_K + reduced_K
         return attention_K
-
-    def _score_flops(self, context: float, flops_per_pair: float) -> float:
-        """Operations of one token's attention to `context` tokens, over all layers."""
-        windows = self.server.shape.windows
-        return context * flops_per_pair + sum(
-            min(context, window.tokens) * window.score_flops_per_pair for window in windows
-        )
 
     def _experts(self, tokens_K: np.ndarray, uneven: Peaks) -> np.ndarray:
         """Routed experts: operations of the GPU with most tokens, or reading the slots that are used."""
@@ -140,9 +135,9 @@ class StepTimes:
         # Libraries that send one copy per node send one per expert, which is quicker, in steps that only decode.
         by_node_K1 = (network.wire_copies.value == "node") & (prefilling_K > 0)[:, None]
         copies_KL = np.where(by_node_K1, per_node_L, top_k_L)
-        ranks_per_nic = max(1, per_nic // parallel)
-        sending_K = np.minimum(prefilling_K, ranks_per_nic) * self.server.workload.chunk_tokens
-        sent_K = (sending_K + ranks_per_nic * decodes) * per_nic / max(parallel, per_nic)
+        # GPUs of one card whose ranks prefill: of one rank, or of several that share it.
+        prefilling_gpus_K = np.minimum(prefilling_K * parallel, per_nic)
+        sent_K = (prefilling_gpus_K * self.server.workload.chunk_tokens + per_nic * decodes) / parallel
         received_KL = (tokens_K * per_nic / self.topology.gpus)[:, None] * copies_KL * uneven.nic_PL
         busiest_KL = elsewhere * np.maximum(received_KL, sent_K[:, None] * copies_KL)
         bytes_per_s = network.nic_gbit_per_s.value / 8 * 1e9 * network.efficiency.value
@@ -166,3 +161,9 @@ class StepTimes:
 
     def _top_k_L(self) -> np.ndarray:
         return np.array(self.server.top_k_L[self._recorded()])
+
+
+def _mean_seen(tokens: int, window: int) -> float:
+    """Tokens that a token of a prompt sees on average, of a window that is not full at the beginning."""
+    full = min(tokens, window)
+    return full - full * full / (2 * tokens)
