@@ -41,7 +41,7 @@ class Saturation:
     rate: float
     """Requests per second; 0 if none fits the KV cache."""
     itl_s: float
-    """Mean time between tokens of a request, in seconds."""
+    """Mean time between tokens of a request, in seconds; 0 if requests have one token only."""
     ttft_s: float
     """Time to the first token of a request that need not wait, in seconds: of its own steps of prefill, in which other
     ranks prefill too as far as `sync` says."""
@@ -88,7 +88,7 @@ def _saturated(times: StepTimes, requests: float) -> Saturation:
     step = _mean(times, prefill_share, decodes)
     return Saturation(
         ranks * prefill_share / (work.chunks * step.total),
-        step.total,
+        step.total if work.output > 1 else 0.0,
         prefill_seconds(times),
         prefill_share,
         prefill_share * steps / work.chunks,
