@@ -52,7 +52,11 @@ class Arm:
     @property
     def requests(self) -> int:
         """Requests in flight on a data-parallel rank: as many as the KV cache holds, or the workload's batch."""
-        batch, held = self.times.server.workload.batch, self.cache.requests
+        return int(self.requests_of(self.cache.requests))
+
+    def requests_of(self, held: float) -> float:
+        """Requests in flight on a rank whose KV cache holds `held` requests."""
+        batch = self.times.server.workload.batch
         return held if batch is None else min(held, batch * self.times.server.tensor_parallel)
 
     def on(self, server: ServingModel) -> Arm:
@@ -148,6 +152,6 @@ def _binds(arm: Arm, reached: Saturation) -> str:
         "network": step.total / (step.total - saved * step.all_to_all),
         "experts": step.total / (step.total - saved * step.experts),
         "attention": step.total / (step.total - saved * step.attention),
-        "KV": saturation(arm.times, arm.requests * _FASTER).rate / reached.rate,
+        "KV": saturation(arm.times, arm.requests_of(arm.cache.requests * _FASTER)).rate / reached.rate,
     }
     return max(gains, key=lambda part: gains[part])

@@ -31,33 +31,34 @@ def planned_arms(
     topology: Topology,
     on_pass: Progress | None = None,
 ) -> dict[int, Arm]:
-    """An arm for each number of replicas per GPU that `planner` can do with, by that number, ascending.
+    """An arm for each number of replicas per GPU that `planner` can do with, by that number, ascending; 0 is tried too.
 
-    Raises BadInput for a number below 0, or if there is no number that it can do with.
+    Numbers that there is no room for are left out. Raises BadInput for a number below 0, or if there is no number that
+    the planner can do with.
     """
+    for count in replicas:
+        if type(count) is not int or count < 0:
+            raise BadInput(f"replicas per GPU must be whole numbers of at least 0, got {count!r}")
     layers = recorded_layers(split.planned, server.model)
     room = most_replicas(layers, topology) // topology.gpus
     wanted = sorted({count for count in replicas if count <= room} | {0})
-    if wanted[0] < 0:
-        raise BadInput(f"replicas per GPU must be at least 0, got {wanted[0]}")
     budgets = {count: count * topology.gpus * max(layer.expert_bytes for layer in layers) for count in wanted}
     options = serving_options(PlanningOptions(planner=planner), split.planned, server, topology)
     groups = [wanted] if planner_named(planner).per_layer else [[count] for count in wanted]
-    arms = {}
+    arms, refused = {}, ""
     for together in groups:
         request = PlanningRequest(topology, replicas_budget(str(together[-1]), together[-1]), options)
         try:
             placed = placed_within(
                 request, split.planned, layers, [budgets[count] for count in together], on_pass=on_pass
             )
-        except Infeasible:
-            if len(groups) == 1:
-                raise
+        except Infeasible as error:
+            refused = str(error)
             continue
         for count, placements in zip(together, placed, strict=True):
             arms[count] = measured_arm(planner, placements, split.judged, server, topology)
     if not arms:
-        raise BadInput(f"planner {planner} can do with none of {', '.join(map(str, wanted))} replicas per GPU")
+        raise BadInput(f"none of {', '.join(map(str, wanted))} replicas per GPU can be planned: {refused}")
     return arms
 
 

@@ -51,7 +51,7 @@ def ttft_limit(none: Arm) -> float:
 def confirmed(arm: Arm, ttft_limit_s: float, seed: int = 0) -> Confirmation | None:
     """What the event simulation says of an arm; None if it serves nothing, or only decodes: nothing waits to prefill.
 
-    Raises BadInput if even an idle server breaks a limit.
+    Where even an idle server breaks a limit, goodput is 0 and the times are those of an idle server.
     """
     work, requests = arm.times.server.workload, arm.requests
     closed = saturation(arm.times, requests).rate
@@ -60,6 +60,10 @@ def confirmed(arm: Arm, ttft_limit_s: float, seed: int = 0) -> Confirmation | No
     output = 1 if work.phase == "prefill" else work.output
     server = Ranks(arm.times.ranks, requests, work.chunks, output)
     table = arm.times.table(arm.times.ranks * requests)
-    gathered_s = max(0.0, prefill_seconds(arm.times) - unloaded_ttft_s(table, server))
-    found = goodput(table, server, ttft_limit_s - gathered_s, work.itl_limit_s, seed)
+    idle_s = prefill_seconds(arm.times)
+    gathered_s = max(0.0, idle_s - unloaded_ttft_s(table, server))
+    try:
+        found = goodput(table, server, ttft_limit_s - gathered_s, work.itl_limit_s, seed)
+    except BadInput:
+        return Confirmation(0.0, idle_s, table.seconds(0, 1), -1.0)
     return Confirmation(found.rate, found.run.mean_ttft_s + gathered_s, found.run.mean_itl_s, found.rate / closed - 1)

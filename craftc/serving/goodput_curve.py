@@ -47,7 +47,7 @@ class GoodputCurve:
     planner: str
     """Name of the planner."""
     points: tuple[GoodputPoint, ...]
-    """By replicas per GPU, from 0."""
+    """By replicas per GPU, from 0 or the fewest tried that the planner can do with."""
     chosen: int
     """Replicas per GPU chosen by the rule."""
     band: tuple[int, int]
@@ -91,8 +91,8 @@ def goodput_curve(
     arms = planned_arms(planner, replicas, split, server, topology, on_pass)
     if on_pass:
         on_pass("simulate")
-    _, eplb = baseline_arms(split, server, topology)
-    none = arms[0]
+    placed_only, eplb = baseline_arms(split, server, topology)
+    none = arms.get(0, placed_only)
     require_cache(server, topology, none.expert_bytes)
     worths = {count: worth(arm) for count, arm in arms.items()}
     band = [count for count in arms if worths[count].goodput >= _BAND * max(each.goodput for each in worths.values())]
