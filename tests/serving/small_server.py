@@ -76,7 +76,7 @@ def model_of(config: dict[str, Any] | None = None, **fields: Any) -> ModelConfig
     return parse_model_config({**(config or LATENT), **fields})
 
 
-def cluster_of(name: str = "a100-80g-efa", wire: str | None = None, **figures: float) -> Cluster:
+def cluster_of(name: str = "a100-80g-efa", wire: str | None = None, **figures: Any) -> Cluster:
     """A preset with small memory. `figures` by path, with __ for the dot; `wire` replaces the copies on the wire."""
     cluster = read_cluster(name)
     for path, value in {**FIGURES, **{key.replace("__", "."): value for key, value in figures.items()}}.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ PLAIN: Placement = tuple((2 * gpu, 2 * gpu + 1) for gpu in range(16))
 LOADS = skewed_loads(1.0)
 
 
-def arm_of(placement: Placement = PLAIN, workload: Workload | None = None, **figures: float) -> Arm:
+def arm_of(placement: Placement = PLAIN, workload: Workload | None = None, **figures: Any) -> Arm:
     return measured_arm("arm", [placement] * LAYERS, LOADS, server_of(cluster_of(**figures), None, workload), TOPOLOGY)
 
 
@@ -154,7 +155,7 @@ def test_gpus_of_one_card_may_change_places(swapped):
     assert_worth_the_same(moved, network__gpus_per_nic=2)
 
 
-def assert_worth_the_same(moved: Placement, **figures: float) -> None:
+def assert_worth_the_same(moved: Placement, **figures: Any) -> None:
     one, other = (worth(arm_of(placement, **figures)) for placement in (PLAIN, moved))
     assert other.goodput == pytest.approx(one.goodput, rel=1e-12)
     assert other.mean_peak == pytest.approx(one.mean_peak, rel=1e-12)

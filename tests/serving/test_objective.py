@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from craftc.serving.workload import Workload
 from craftc.topology import Topology
 from tests.serving.small_server import EXPERTS, LAYERS, TOP_K, TOPOLOGY, cluster_of, even_loads, server_of, skewed_loads
 
-ONE = {
+ONE: dict[str, Any] = {
     "chip__hbm_tb_per_s": 2,
     "chip__peak_tflops__bfloat16": 300,
     "chip__expert_efficiency": 0.5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ PLACEMENT = tuple((2 * gpu, 2 * gpu + 1) for gpu in range(16))
 PEAKS = measure_peaks(skewed_counts(1.0), [PLACEMENT] * LAYERS, (TOP_K,) * LAYERS, 2, 8)
 
 
-def times_of(workload: Workload, parallel: int = 8, **figures: float) -> StepTimes:
+def times_of(workload: Workload, parallel: int = 8, **figures: Any) -> StepTimes:
     cluster = cluster_of(server__tensor_parallel=parallel, **figures)
     return StepTimes(server_of(cluster, workload=workload), Topology(16, 2), PEAKS)
 

@@ -34,7 +34,7 @@ from tests.serving.small_server import (
 
 PARAMETERS = EXPERT_BYTES // 2
 HIDDEN = 2048
-ROUND: dict[str, float] = {
+ROUND: dict[str, Any] = {
     "chip__hbm_tb_per_s": 1,
     "chip__peak_tflops__bfloat16": 1,
     "chip__expert_efficiency": 1,
@@ -51,7 +51,7 @@ SIX = Figure(6, "a test")
 WORK = Workload(1000, 100, chunk=500)
 
 
-def round_cluster(wire: str | None = None, **figures: float) -> Cluster:
+def round_cluster(wire: str | None = None, **figures: Any) -> Cluster:
     return cluster_of(wire=wire, **{**ROUND, **figures})
 
 
@@ -91,10 +91,10 @@ def attention(prefilling: int, decodes: float, cluster: Cluster | None = None, *
 
 
 def test_dense_weights_take_their_operations_or_their_bytes_on_all_gpus_of_a_rank():
-    dense = {"dense_parameters": 8 * 10**9, "dense_bytes": 16 * 10**9}
+    dense: dict[str, Any] = {"dense_parameters": 8 * 10**9, "dense_bytes": 16 * 10**9}
     assert attention(1, 4.0, **dense) == pytest.approx(2e9 * (500 + 4) / 1e12)
     assert attention(0, 0.5, **dense) == pytest.approx(2e9 / 1e12)
-    faster = {"chip__streaming_efficiency": 0.5, "chip__dense_efficiency": 0.25}
+    faster: dict[str, Any] = {"chip__streaming_efficiency": 0.5, "chip__dense_efficiency": 0.25}
     assert attention(1, 4.0, round_cluster(**faster), **dense) == pytest.approx(4 * 2e9 * 504 / 1e12)
     assert attention(0, 0.5, round_cluster(**faster), **dense) == pytest.approx(2 * 2e9 / 1e12)
 
@@ -109,7 +109,7 @@ def test_a_prompt_attends_to_half_of_itself_and_once_per_rank():
 def test_a_generated_token_reads_its_cache_or_computes_on_it():
     assert attention(0, 3.0, kv_bytes_per_token=10**6) == pytest.approx(3 * 1050e6 / 1e12)
     assert attention(0, 3.0, kv_bytes_per_token=10**6, kv_heads=4) == pytest.approx(3 * 1050e6 / 4 / 1e12)
-    both = {"kv_bytes_per_token": 10**6, "decode_score_flops_per_pair": 8 * 10**7}
+    both: dict[str, Any] = {"kv_bytes_per_token": 10**6, "decode_score_flops_per_pair": 8 * 10**7}
     assert attention(0, 3.0, **both) == pytest.approx(3 * 1050 * 1e7 / 1e12)
 
 
