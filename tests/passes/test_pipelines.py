@@ -5,11 +5,20 @@ from __future__ import annotations
 import pytest
 
 from craftc.budget import parse_budget
-from craftc.errors import BadInput
+from craftc.errors import BadInput, Infeasible
 from craftc.models.moe_layer import MoELayer
 from craftc.models.workload import WorkloadInputs
 from craftc.passes.analysis.profile_loads import ProfileLoads
-from craftc.passes.pipelines import analysed, optimizing, planned, planning, profiled, rewritten, run_on_model
+from craftc.passes.pipelines import (
+    analysed,
+    optimizing,
+    placed_within,
+    planned,
+    planning,
+    profiled,
+    rewritten,
+    run_on_model,
+)
 from craftc.planning_options import PlanningOptions, PlanningRequest
 from craftc.topology import Topology
 from tests.golden.model import build_model, calibration_inputs, example_inputs
@@ -88,3 +97,38 @@ def test_all_of_it_in_one_pipeline_stops_anywhere():
     assert not stopped.knows("curves")
     given = run_on_model(optimizing(asked, None).until("match_loads"), build_model(), INPUTS, stopped.loads)
     assert given.loads is stopped.loads
+
+
+def bytes_of(placements) -> int:
+    """Bytes of replicas."""
+    return 100 * (sum(len(gpu) for placement in placements for gpu in placement) - 3 * 16)
+
+
+@pytest.mark.parametrize("planner", ["craft", "craftc"])
+@pytest.mark.parametrize("cross_validate", [True, False])
+def test_several_budgets_are_placed_from_one_estimate(planner: str, cross_validate: bool):
+    budgets = [0, 400, 800, 1200]
+    asked, seen = request("1200B", planner=planner, cross_validate=cross_validate), []
+    placed = placed_within(asked, random_loads(), LAYERS, budgets, on_pass=seen.append)
+    assert [bytes_of(placements) <= budget for placements, budget in zip(placed, budgets, strict=True)] == [True] * 4
+    assert bytes_of(placed[0]) == 0 < bytes_of(placed[1]) < bytes_of(placed[-1])
+    assert seen.count("estimate_benefit") == 1
+    assert seen.count("allocate_replicas") == len(budgets)
+    plan = planned(asked, random_loads(), LAYERS).plan
+    assert placed[-1] == tuple(layer.placement for layer in plan.layers)
+
+
+def test_of_crafts_curves_every_budget_is_what_it_is_alone():
+    budgets = [300, 900]
+    together = placed_within(request("900B", planner="craft"), random_loads(), LAYERS, budgets)
+    alone = [planned(request(f"{budget}B", planner="craft"), random_loads(), LAYERS).plan for budget in budgets]
+    assert together == [tuple(layer.placement for layer in plan.layers) for plan in alone]
+    assert placed_within(request("900B", planner="craft"), random_loads(), LAYERS, []) == []
+
+
+def test_a_budget_that_a_planner_cannot_do_with_is_refused():
+    odd = tuple(MoELayer(f"layers.{n}", n, 15, 100, 2) for n in range(3))
+    with pytest.raises(Infeasible, match="planner eplb: 15 experts and 4 GPUs need at least 1 replica"):
+        placed_within(request("0B", planner="eplb"), random_loads(experts=15), odd, [0])
+    with pytest.raises(BadInput, match="'best' is unknown"):
+        placed_within(request(planner="best"), random_loads(), LAYERS, [0])
