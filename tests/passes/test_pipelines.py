@@ -108,7 +108,8 @@ def bytes_of(placements) -> int:
 @pytest.mark.parametrize("cross_validate", [True, False])
 def test_several_budgets_are_placed_from_one_estimate(planner: str, cross_validate: bool):
     budgets = [0, 400, 800, 1200]
-    asked, seen = request("1200B", planner=planner, cross_validate=cross_validate), []
+    asked = request("1200B", planner=planner, cross_validate=cross_validate)
+    seen: list[str] = []
     placed = placed_within(asked, random_loads(), LAYERS, budgets, on_pass=seen.append)
     assert [bytes_of(placements) <= budget for placements, budget in zip(placed, budgets, strict=True)] == [True] * 4
     assert bytes_of(placed[0]) == 0 < bytes_of(placed[1]) < bytes_of(placed[-1])
