@@ -1,4 +1,5 @@
-"""Byte sizes as people write them: `84MiB`, `1.5GiB`, `80GB`. The ambiguous `8G` is refused, showing both readings."""
+"""Sizes and times as people write them: `84MiB`, `1.5GiB`, `80GB`; `10s`, `200ms`. What could be read in two ways, such
+as `8G` or a time without a unit, is refused, showing both readings."""
 
 from __future__ import annotations
 
@@ -18,12 +19,14 @@ _BYTES_PER = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
+_SECONDS_PER = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_LONGEST_SECONDS = 1e9
+_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
 
 def parse_size(text: str) -> int:
     """Bytes in `text` (rounded down). Raises BadInput on anything but a finite number with an explicit unit."""
-    match = _SIZE.fullmatch(text)
+    match = _NUMBER_AND_UNIT.fullmatch(text)
     if not match:
         raise BadInput(f"size {text!r}: expected a number and a unit, such as 64GiB or 500MB")
     number, unit = float(match[1]), match[2]
@@ -49,3 +52,19 @@ def format_size(size_bytes: float) -> str:
         if abs(value) >= 1:
             return f"{value:.{2 if abs(value) < 10 else 1}f} {unit}"
     return f"{size_bytes:.0f} B"
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds in `text`, at least 0. Raises BadInput on anything but a finite number with an explicit unit."""
+    match = _NUMBER_AND_UNIT.fullmatch(text)
+    if not match:
+        raise BadInput(f"time {text!r}: expected a number and a unit, such as 10s or 200ms")
+    number, unit = match[1], match[2]
+    if not unit:
+        raise BadInput(f"time {text!r} has no unit: write {number}s or {number}ms")
+    if unit.lower() not in _SECONDS_PER:
+        raise BadInput(f"time {text!r}: unit must be one of {', '.join(_SECONDS_PER)}")
+    seconds = float(number) * _SECONDS_PER[unit.lower()]
+    if seconds > _LONGEST_SECONDS:
+        raise BadInput(f"time {text!r} is longer than anyone waits: at most {_LONGEST_SECONDS:g}s")
+    return seconds

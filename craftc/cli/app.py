@@ -22,6 +22,7 @@ from craftc.cli.outcome import INTERRUPTED, guarded, open_closed_streams, print_
 from craftc.cli.plan import plan
 from craftc.cli.profile import profile
 from craftc.cli.show import show
+from craftc.cli.simulate import simulate
 from craftc.cli.verify import verify
 from craftc.errors import folded
 
@@ -32,6 +33,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     optimize,
     show,
     evaluate,
+    simulate,
     diff,
     verify,
     export,

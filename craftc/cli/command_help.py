@@ -9,9 +9,10 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-INPUT, BUDGET, SEARCH, REPLANNING, OUTPUT = "Input", "Budget", "Search", "Replanning", "Output"
+INPUT, BUDGET, SERVING, SEARCH = "Input", "Budget", "Serving", "Search"
+REPLANNING, OUTPUT = "Replanning", "Output"
 """Panels, in the order of the help; `rich_help_panel` of an option names one."""
-_ORDER = (INPUT, BUDGET, SEARCH, REPLANNING, OUTPUT)
+_ORDER = (INPUT, BUDGET, SERVING, SEARCH, REPLANNING, OUTPUT)
 _FEW = 10
 """Up to this many options are one list."""
 
