@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Plans = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="[PLAN]...",
+        metavar="PLAN",
         help="Plan files to compare as they are. Without any, craftc plans with every number of replicas.",
         show_default=False,
     ),

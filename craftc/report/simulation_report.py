@@ -123,7 +123,7 @@ def _cells(arm: SimulatedArm, arms: SimulatedArms) -> tuple[str, ...]:
     return (
         arm.name,
         _replicas(arm),
-        f"{worth.kv_bytes / GIB:.1f}",
+        f"{'-' if worth.kv_bytes < 0 else ''}{_digits(abs(worth.kv_bytes) / GIB)}",
         _percent(arms.kv_lost(arm)),
         str(worth.requests),
         f"{worth.balancedness:.3f}",

@@ -132,7 +132,7 @@ def _compared(arm: Arm, ttft_limit_s: float) -> ComparedArm:
 
 
 def _words(topology: Topology) -> str:
-    return f"{topology.gpus} GPUs on {topology.nodes} nodes"
+    return f"{topology.gpus} GPUs on {topology.nodes} node{'' if topology.nodes == 1 else 's'}"
 
 
 def _tell(on_pass: Progress | None, step: str) -> None:

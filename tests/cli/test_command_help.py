@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from craftc.cli.command_help import help_and_example
 from craftc.loads.read_loads import read_loads
 from tests.cli.command_line import LOADS, MODEL, PLAN, run
 from tests.loads.recordings.writers import COUNTS_SLE, with_dense_layer, write_stat
+from tests.serving.small_server import GROUPED
 
 
 @pytest.fixture
@@ -24,6 +26,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copy(source, tmp_path / name)
     for name in ("loads.npz", "tomorrow.npz"):
         shutil.copy(LOADS, tmp_path / name)
+    # As many layers and experts as the loads have.
+    (tmp_path / "config.json").write_text(json.dumps({**GROUPED, "num_hidden_layers": 2, "num_local_experts": 8}))
     write_stat(tmp_path / "expert_distribution_recorder_1764.5.pt", with_dense_layer(COUNTS_SLE))
     monkeypatch.chdir(tmp_path)
     return tmp_path

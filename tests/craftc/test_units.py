@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from craftc.errors import BadInput
-from craftc.units import format_size, parse_size
+from craftc.units import format_size, parse_seconds, parse_size
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,31 @@ def test_refuses_in_one_line(text: str):
 def test_formatting_keeps_the_size_to_half_a_percent(size_bytes: int):
     number, unit = format_size(size_bytes).split()
     assert parse_size(f"{number}{unit}") == pytest.approx(size_bytes, rel=0.006)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("10s", 10), ("200ms", 0.2), ("1.5 s", 1.5), (" 30 S ", 30), ("250us", 0.00025), ("2min", 120), ("1h", 3600)],
+)
+def test_parses_times(text: str, seconds: float):
+    assert parse_seconds(text) == pytest.approx(seconds, rel=1e-12)
+
+
+def test_a_time_without_unit_is_refused_with_both_readings():
+    with pytest.raises(BadInput, match="time '10' has no unit: write 10s or 10ms"):
+        parse_seconds("10")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1s", "nan s", "inf", "1e3s", "1.2.3s", "1,5s", "5 sec", "10 s 200 ms", "9" * 400 + "s", "٣s"]
+)
+def test_refuses_other_times_in_one_line(text: str):
+    with pytest.raises(BadInput) as caught:
+        parse_seconds(text)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.floats(0, 1e6), st.sampled_from(["us", "ms", "s"]))
+def test_larger_numbers_are_longer_times(number: float, unit: str):
+    text = f"{number:.6f}"
+    assert parse_seconds(f"{text}{unit}") <= parse_seconds(f"{float(text) + 1:.6f}{unit}")
