@@ -106,6 +106,8 @@ def test_the_ceiling_is_perfect_balance_at_the_same_memory():
     ceiling, own = worth(balanced(arm)), worth(arm)
     assert (ceiling.balancedness, ceiling.mean_peak) == (1, 1)
     assert ceiling.kv_bytes == own.kv_bytes
+    peaks = balanced(arm).times.peaks
+    assert all((peak_PL == 1).all() for peak_PL in (peaks.gpu_PL, peaks.nic_PL, peaks.node_PL))
     assert ceiling.goodput > own.goodput
     even = measured_arm("even", [PLAIN] * LAYERS, even_loads(), server_of(), TOPOLOGY)
     assert worth(balanced(even)).goodput == pytest.approx(worth(even).goodput, rel=0.02)

@@ -55,6 +55,7 @@ def test_with_many_requests_it_agrees_with_the_closed_form_within_15_percent(syn
 def test_tighter_limits_serve_less():
     tighter, free = (found_for(ARM, factor * prefill_seconds(ARM.times)) for factor in (1.5, 4))
     assert tighter.goodput < 0.5 * free.goodput
+    assert tighter.ttft_s == pytest.approx(1.5 * prefill_seconds(ARM.times), rel=0.05)
     limited = arm_of(replace(WORK, itl_limit_s=0.7 * free.itl_s))
     tight = found_for(limited, ttft_limit(ARM))
     assert tight.goodput < free.goodput

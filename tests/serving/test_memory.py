@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -152,6 +153,19 @@ def test_part_of_a_node_is_first_made_a_whole_one():
     server = server_of(cluster_of(chip__hbm_gib=1.0, server__tensor_parallel=4))
     message = refusal(server, Topology(4), without_replicas(server, Topology(4)))
     assert "the fewest GPUs that are enough are 8 (1 node)" in message
+
+
+def test_every_gpu_needs_an_expert():
+    model = model_of(num_hidden_layers=2, n_routed_experts=12)
+    figures: dict[str, Any] = {
+        "server__memory_fraction": 1,
+        "server__buffer_gib_per_rank": 0,
+        "server__tensor_parallel": 1,
+    }
+    one = server_of(model=model).shape.dense_bytes + EXPERT_BYTES
+    server = server_of(cluster_of(chip__hbm_gib=one / GIB + 0.01, **figures), model)
+    assert kv_cache(server, Topology(16, 2), EXPERT_BYTES).requests >= 1
+    assert "no number of such GPUs is enough" in refusal(server, Topology(8), 2 * EXPERT_BYTES)
 
 
 def test_buffers_that_grow_with_ranks_are_helped_by_fewer_gpus():
