@@ -4,7 +4,8 @@ Every step of the loads is replayed. What a step takes follows the mean over ste
 balancedness. Steps with few tokens are uneven by chance as well: for them the tokens of every GPU are drawn (Poisson,
 by its quantiles in the expansion of Cornish and Fisher, with the same random numbers for every placement).
 
-Axes: S steps, L layers, E experts, G GPUs, U units (GPUs, network cards or nodes), K slots of a GPU, P token numbers.
+Axes: S steps, L layers, E experts, G GPUs, U units (GPUs, network cards or nodes), K slots of a GPU, N numbers of used
+slots from 0, P token numbers.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _MOST_TOKENS = 4**12
 """Above, chance no longer counts."""
 _DRAWS = 16
 """Draws per token number: steps, and each of them repeatedly if there are fewer."""
+_STEPS_OF_SLOTS = 4
+"""Most steps that used slots are the mean of: their number depends less on the step than on the number of tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,19 +127,36 @@ def _slots(counts_SE: np.ndarray, placement: Placement, shares: Shares | None, p
     else:
         share_GK = np.zeros(expert_GK.shape)
         share_GK[filled_GK] = [share for gpu in shares for share in gpu]
-    counts_SE = counts_SE[counts_SE.sum(axis=1) > 0]
-    part_SE = _thinned(counts_SE / counts_SE.sum(axis=1, keepdims=True))
-    part_SGK = part_SE[:, expert_GK] * share_GK
+    counts_SE = _some_steps(counts_SE[counts_SE.sum(axis=1) > 0], _STEPS_OF_SLOTS)
+    part_SGK = (counts_SE / counts_SE.sum(axis=1, keepdims=True))[:, expert_GK] * share_GK
     slots_P = np.full(len(pairs_P), float(filled_GK.sum(axis=1).max()))
     for number, pairs in enumerate(pairs_P[1:], start=1):
-        used_SG = (1 - np.exp(-pairs * part_SGK)).sum(axis=2)
-        slots_P[number] = used_SG.max(axis=1).mean()
+        slots_P[number] = _most_used(-np.expm1(-pairs * part_SGK)).mean()
     return slots_P
+
+
+def _most_used(chance_SGK: np.ndarray) -> np.ndarray:
+    """`slots_S`: expected number of used slots on the GPU that uses most; each is used by its own chance."""
+    *steps_and_gpus, slots = chance_SGK.shape
+    # Chances of 0, 1, 2, ... used slots, of more and more slots of a GPU.
+    count_SGN = np.zeros((*steps_and_gpus, slots + 1))
+    count_SGN[..., 0] = 1
+    for slot in range(slots):
+        moved_SGN = count_SGN[..., : slot + 1] * chance_SGK[..., slot, None]
+        count_SGN[..., : slot + 1] -= moved_SGN
+        count_SGN[..., 1 : slot + 2] += moved_SGN
+    at_most_SN = np.cumsum(count_SGN, axis=2).prod(axis=1)
+    most_S: np.ndarray = (1 - at_most_SN[:, :-1]).sum(axis=1)
+    return most_S
 
 
 def _thinned(load_SX: np.ndarray) -> np.ndarray:
     """As many steps as there are draws, evenly spaced, or every step equally often."""
+    some_SX = _some_steps(load_SX, _DRAWS)
+    return np.repeat(some_SX, -(-_DRAWS // len(some_SX)), axis=0)
+
+
+def _some_steps(load_SX: np.ndarray, most: int) -> np.ndarray:
+    """Evenly spaced steps, `most` of them; all if there are fewer."""
     steps = len(load_SX)
-    if steps >= _DRAWS:
-        return load_SX[np.linspace(0, steps - 1, _DRAWS).round().astype(int)]
-    return np.repeat(load_SX, -(-_DRAWS // steps), axis=0)
+    return load_SX[np.linspace(0, steps - 1, min(steps, most)).round().astype(int)]

@@ -5,7 +5,8 @@ Axes: S steps, L layers, E experts, G GPUs.
 
 from __future__ import annotations
 
-from itertools import pairwise
+import math
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -138,12 +139,44 @@ def test_interpolation_meets_the_known_numbers_and_stays_between_them():
     assert (np.diff(peaks.at(np.geomspace(64, 4096, 50)).slots_PL, axis=0) >= 0).all()
 
 
-def test_slots_that_get_a_token_are_expected_ones():
-    counts_SLE = np.array([[[6, 2, 0, 8]]])
-    peaks = measure_peaks(counts_SLE, [((0, 1), (2, 3))], (2,), 1, 2)
-    number = peaks.tokens_P.tolist().index(4.0)
-    used = 2 - np.exp(-8 * 6 / 16) - np.exp(-8 * 2 / 16)
-    assert peaks.slots_PL[number, 0] == pytest.approx(used)
+def most_used(chances: list[list[float]]) -> float:
+    """Expected number of used slots on the GPU that uses most, over all ways in which slots can be used."""
+    flat = [chance for gpu in chances for chance in gpu]
+    ends = np.cumsum([len(gpu) for gpu in chances])[:-1]
+    expected = 0.0
+    for used in product((0, 1), repeat=len(flat)):
+        weight = np.prod([chance if is_used else 1 - chance for is_used, chance in zip(used, flat, strict=True)])
+        expected += weight * max(part.sum() for part in np.split(np.array(used), ends))
+    return expected
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 16, 64])
+def test_used_slots_are_those_of_the_gpu_that_is_expected_to_use_most(tokens):
+    counts_SLE = np.array([[[6, 2, 0, 8]], [[1, 1, 20, 3]], [[1, 0, 0, 0]]])
+    placement: Placement = ((0, 1), (2, 3), (0, 2, 3))
+    shares: Shares = ((0.5, 1.0), (0.25, 0.125), (0.5, 0.75, 0.875))
+    for given_shares, parts in ((None, ((0.5, 1.0), (0.5, 0.5), (0.5, 0.5, 0.5))), ([shares], shares)):
+        peaks = measure_peaks(counts_SLE, [placement], (2,), 1, 3, given_shares)
+        chances_S = [
+            [
+                [1 - math.exp(-2 * tokens * part * counts_E[e] / sum(counts_E)) for e, part in zip(*gpu, strict=True)]
+                for gpu in zip(placement, parts, strict=True)
+            ]
+            for counts_E in counts_SLE[:, 0].tolist()
+        ]
+        number = peaks.tokens_P.tolist().index(tokens)
+        assert peaks.slots_PL[number, 0] == pytest.approx(np.mean([most_used(chances) for chances in chances_S]))
+
+
+def test_used_slots_of_many_gpus_are_those_of_poisson_tokens():
+    counts_SLE = skewed_counts(1.0, steps=4, layers=20, experts=64)
+    peaks = measure_peaks(counts_SLE, [contiguous(64, 16)] * 20, (4,) * 20, 1, 8)
+    part_SLE = counts_SLE / counts_SLE.sum(axis=2, keepdims=True)
+    random = np.random.default_rng(1)
+    for tokens in (4, 16, 64):
+        is_used = random.poisson(4 * tokens * part_SLE, (30, *part_SLE.shape)) > 0
+        drawn = is_used.reshape(*is_used.shape[:-1], 16, 4).sum(axis=-1).max(axis=-1).mean()
+        assert peaks.slots_PL[peaks.tokens_P.tolist().index(tokens)].mean() == pytest.approx(drawn, rel=0.02)
 
 
 def test_two_copies_on_one_gpu_share_its_tokens():
@@ -151,7 +184,8 @@ def test_two_copies_on_one_gpu_share_its_tokens():
     peaks = measure_peaks(counts_SLE, [((0, 0), (1,))], (1,), 1, 2)
     assert peaks.gpu_PL[0, 0] == 1
     number = peaks.tokens_P.tolist().index(4.0)
-    assert peaks.slots_PL[number, 0] == pytest.approx(2 * (1 - np.exp(-1)))
+    half, whole = 1 - math.exp(-1), 1 - math.exp(-2)
+    assert peaks.slots_PL[number, 0] == pytest.approx(most_used([[half, half], [whole]]))
 
 
 def test_steps_without_tokens_in_a_layer_do_not_count():
