@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from craftc.cli.calibrating import Save, calibrated, given_measurements
 from craftc.cli.command_help import BUDGET, INPUT, OUTPUT, SEARCH
 from craftc.cli.given_config import Mtp, given_config, given_sizes
 from craftc.cli.options import DEFAULT_PLANNER, ExpertBytes, Loads, LoadsFormat, OutputFormat
 from craftc.cli.outcome import Format, Result
-from craftc.cli.progress import ShownProgress, shown_progress
+from craftc.cli.progress import shown_progress
 from craftc.cli.serving_options import (
     Batch,
+    Calibrate,
     Chunk,
     Cluster,
     InputTokens,
@@ -27,18 +29,17 @@ from craftc.cli.serving_options import (
     given_workload,
 )
 from craftc.cli.simulation_inputs import DEFAULT_REPLICAS, given_plans, given_topology, parse_planners, parse_replicas
+from craftc.cli.simulation_runs import compared_arms, swept_arms, swept_curves
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from craftc.loads.load_profile import LoadProfile
-    from craftc.passes.base import Progress
-    from craftc.plans.replication_plan import ReplicationPlan
     from craftc.report.simulated_arms import SimulatedArms
+    from craftc.serving.calibration import Calibration
     from craftc.serving.goodput_curve import GoodputCurve
-    from craftc.serving.plan_comparison import ComparedArm
     from craftc.serving.serving_model import ServingModel
     from craftc.topology import Topology
+
 
 Plans = Annotated[
     list[Path] | None,
@@ -140,6 +141,8 @@ def simulate(
     batch: Batch = None,
     slo_ttft: SloTtft = None,
     slo_itl: SloItl = None,
+    calibrate: Calibrate = None,
+    save: Save = None,
     plot: Plot = None,
     format: OutputFormat = Format.text,
 ) -> Result:
@@ -155,18 +158,28 @@ def simulate(
     given = given_plans(plans or (), {"--replicas": replicas, "--planner": planner, "--plot": plot})
     topology = given_topology(given, gpus, nodes)
     planners, counts = parse_planners(planner), parse_replicas(replicas)
-    if plot is not None:
-        _check_plot(plot)
     workload = given_workload(input, output, chunk, phase, batch, slo_ttft, slo_itl)
     server = given_server(given_config(model_config, given_sizes(expert_bytes), mtp), cluster, workload)
     server.ranks(topology)  # refuses GPUs that are not those of the cluster, before the loads are read
+    measurements = given_measurements(calibrate, save)
+    if plot is not None:
+        _check_plot(plot)
     with shown_progress("read loads") as progress:
-        measured = read_loads(loads, loads_format)
+        recorded = read_loads(loads, loads_format)
         other = None if judge is None else read_loads(judge, loads_format)
+        fitted = None
+        if measurements:
+            progress("calibrate")
+            fitted = calibrated(measurements, recorded, other, server, topology)
+            server = replace(server, cluster=fitted.cluster)
+        curves: list[GoodputCurve] = []
         if given:
-            return _compared(given, measured, other, server, progress, format)
-        curves = _curves(planners, counts, measured, other, server, topology, progress)
-        return _swept(curves, counts, server, topology, plot, format)
+            arms, warnings = compared_arms(given, recorded, other, server, progress)
+        else:
+            curves = swept_curves(planners, counts, recorded, other, server, topology, progress)
+            arms, warnings = swept_arms(curves, counts, server, topology)
+        _require_served(arms, server)
+        return _result(arms, server, topology, fitted, warnings, _written(curves, plot, fitted, save), format)
 
 
 def _check_plot(plot: Path) -> None:
@@ -177,94 +190,43 @@ def _check_plot(plot: Path) -> None:
     check_writable(plot)
 
 
-def _curves(
-    planners: Sequence[str],
-    replicas: Sequence[int],
-    loads: LoadProfile,
-    judge: LoadProfile | None,
-    server: ServingModel,
-    topology: Topology,
-    progress: ShownProgress,
-) -> list[GoodputCurve]:
-    """A curve for every planner; the first one's limit on the time to the first token holds for all."""
-    from craftc.serving.goodput_curve import goodput_curve
-
-    curves: list[GoodputCurve] = []
-    for planner in planners:
-        progress(f"plan, {planner}")
-        curves.append(
-            goodput_curve(
-                loads, topology, server, planner, replicas, judge=judge, on_pass=_simulating(planner, progress)
-            )
-        )
-        if server.workload.phase != "decode":
-            server = replace(server, workload=replace(server.workload, ttft_limit_s=curves[0].ttft_limit_s))
-    return curves
-
-
-def _simulating(planner: str, progress: ShownProgress) -> Progress:
-    """Shows when planning ends; its many short steps are not shown."""
-
-    def on_pass(step: str) -> None:
-        if step == "simulate":
-            progress(f"simulate, {planner}")
-
-    return on_pass
-
-
-def _swept(
-    curves: Sequence[GoodputCurve],
-    replicas: Sequence[int],
-    server: ServingModel,
-    topology: Topology,
-    plot: Path | None,
-    format: Format,
-) -> Result:
+def _written(
+    curves: Sequence[GoodputCurve], plot: Path | None, fitted: Calibration | None, save: Path | None
+) -> list[str]:
+    """Write the picture and the calibrated cluster, as far as they are requested; returns the files' names."""
     from craftc.report.goodput_picture import draw_goodput
-    from craftc.report.simulated_arms import arms_of_curves
+    from craftc.serving.cluster import write_cluster
 
-    arms = arms_of_curves(curves, replicas, _without_replicas(curves, server, topology))
-    result = _result(arms, server, topology, (*arms.judged.warnings, *arms.left_out), format)
-    if plot is None:
-        return result
-    draw_goodput(curves, plot)
-    return replace(result, document={**result.document, "files": [str(plot)]}, text=f"{result.text}\n\nwrote {plot}")
-
-
-def _without_replicas(curves: Sequence[GoodputCurve], server: ServingModel, topology: Topology) -> ComparedArm | None:
-    """Placement only, if none of the planners can do without replicas."""
-    from craftc.serving.plan_comparison import placement_only_arm
-
-    if any(point.replicas_per_gpu == 0 for curve in curves for point in curve.points):
-        return None
-    return placement_only_arm(curves[0].judged, server, topology)
-
-
-def _compared(
-    plans: dict[str, ReplicationPlan],
-    loads: LoadProfile,
-    judge: LoadProfile | None,
-    server: ServingModel,
-    progress: ShownProgress,
-    format: Format,
-) -> Result:
-    from craftc.report.simulated_arms import arms_of_plans
-    from craftc.serving.plan_comparison import compare_plans
-
-    comparison = compare_plans(plans, loads, server, judge=judge, on_pass=progress)
-    warnings = (*comparison.judged.warnings, *comparison.warnings)
-    return _result(arms_of_plans(comparison), server, comparison.topology, warnings, format)
+    if plot is not None:
+        draw_goodput(curves, plot)
+    if fitted is not None and save is not None:
+        write_cluster(fitted.cluster, save)
+    return [str(path) for path in (plot, save) if path is not None]
 
 
 def _result(
-    arms: SimulatedArms, server: ServingModel, topology: Topology, warnings: tuple[str, ...], format: Format
+    arms: SimulatedArms,
+    server: ServingModel,
+    topology: Topology,
+    fitted: Calibration | None,
+    warnings: tuple[str, ...],
+    files: list[str],
+    format: Format,
 ) -> Result:
     from craftc.report.simulation_document import simulation_document
     from craftc.report.simulation_report import simulation_text
 
-    _require_served(arms, server)
-    document = {**simulation_document(arms, server, topology), "files": [], "warnings": list(warnings)}
-    return Result(document, simulation_text(arms, server, topology), format, warnings=warnings)
+    document, text = simulation_document(arms, server, topology), [simulation_text(arms, server, topology)]
+    if fitted is not None:
+        from craftc.report.calibration_report import calibration_document, calibration_text
+
+        warnings = (*warnings, *fitted.warnings)
+        document["calibration"] = calibration_document(fitted)
+        text.append(calibration_text(fitted))
+    if files:
+        text.append(f"wrote {', '.join(files)}")
+    document |= {"files": files, "warnings": list(warnings)}
+    return Result(document, "\n\n".join(text), format, warnings=warnings)
 
 
 def _require_served(arms: SimulatedArms, server: ServingModel) -> None:

@@ -41,7 +41,8 @@ def _reached(arms: SimulatedArms) -> str:
     """What the best arm reaches of it."""
     best, reached = arms.best, arms.against_none(arms.best)
     if best.asked == 0:
-        return " No replicas are the best choice: none of the numbers tried gains more than 1%."
+        others = [arm for arm in arms.rows if arm.name == best.name and arm is not best]
+        return " The best choice is no replicas: none of the numbers tried gains more than 1%." if others else ""
     if reached is None:
         return "" if best.worth.goodput == 0 else f" {_placed(best)} serves {best.worth.goodput:.3g} requests/s."
     return f" {_placed(best)} reaches {reached:.2f}x."
@@ -53,7 +54,7 @@ def _placed(arm: SimulatedArm) -> str:
 
 def _why_not(arms: SimulatedArms, workload: Workload) -> str:
     if arms.none.worth.mean_peak < _EVEN:
-        return " The loads are even as they are."
+        return f" Placement alone is even already: the fullest GPU has {arms.none.worth.mean_peak:.2f}x the mean."
     return _slots_decide(arms, workload)
 
 

@@ -61,7 +61,7 @@ def simulation_text(arms: SimulatedArms, server: ServingModel, topology: Topolog
         _table(arms),
         "\n".join((*_disagreements(arms), *_choice(arms), *_conditions(arms, server, topology))),
         cluster_text(server.cluster),
-        "\n".join(f"taken for granted: {note}" for note in server.notes),
+        "\n".join(_hanging("taken for granted: ", note) for note in server.notes),
     )
     return "\n\n".join(filter(None, parts))
 
@@ -184,6 +184,9 @@ def _choice(arms: SimulatedArms) -> list[str]:
         band = [str(arm.asked) for arm in _without_repeats(arms)[0] if arm.in_band]
         which = f": {', '.join(band)}" if len(band) > 1 else ""
         lines.append(f"chosen: {best.words} ({arms.rule}{which})")
+        tried = [arm.asked for arm in arms.rows if arm.name == best.name and arm.asked is not None]
+        if best.asked and best.asked == max(tried):
+            lines.append(f"{best.asked} is the largest number tried, and more may be better: try it with --replicas")
     mine, none = best.confirmation, arms.none.confirmation
     if best is not arms.none and mine is not None and none is not None and none.goodput > 0:
         lines.append(
@@ -219,7 +222,7 @@ def _limits(arms: SimulatedArms, server: ServingModel) -> list[str]:
         found.append(f"mean TTFT at most {_digits(arms.ttft_limit_s)} s{default}")
     if work.phase != "prefill":
         stated = work.itl_limit_s
-        found.append("none on ITL (default)" if stated is None else f"mean ITL at most {_digits(1000 * stated)} ms")
+        found.append("ITL not limited (default)" if stated is None else f"mean ITL at most {_digits(1000 * stated)} ms")
     return found
 
 

@@ -111,10 +111,15 @@ def common_topology(plans: Mapping[str, ReplicationPlan]) -> Topology:
     for name, other in others:
         if other.topology != plan.topology:
             raise BadInput(
-                f"{first} is for {_words(plan.topology)}, {name} for {_words(other.topology)}: compare plans for the "
-                f"same GPUs"
+                f"{first} is for {topology_words(plan.topology)}, {name} for {topology_words(other.topology)}: compare "
+                f"plans for the same GPUs"
             )
     return plan.topology
+
+
+def topology_words(topology: Topology) -> str:
+    """GPUs and nodes in words."""
+    return f"{topology.gpus} GPUs on {topology.nodes} node{'' if topology.nodes == 1 else 's'}"
 
 
 def _own_loads(plans: Mapping[str, ReplicationPlan], judges: tuple[LoadProfile, ...]) -> tuple[str, ...]:
@@ -129,10 +134,6 @@ def _own_loads(plans: Mapping[str, ReplicationPlan], judges: tuple[LoadProfile, 
 
 def _compared(arm: Arm, ttft_limit_s: float) -> ComparedArm:
     return ComparedArm(arm.name, worth(arm), confirmed(arm, ttft_limit_s))
-
-
-def _words(topology: Topology) -> str:
-    return f"{topology.gpus} GPUs on {topology.nodes} node{'' if topology.nodes == 1 else 's'}"
 
 
 def _tell(on_pass: Progress | None, step: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from craftc.report.balancing_answer import balancing_answer
+from craftc.report.simulated_arms import arms_of_curves
 from craftc.serving.saturation import Seconds
 from craftc.serving.workload import Workload
-from tests.report.small_curves import arms_of, worth_of
+from tests.report.small_curves import arms_of, curve_of, worth_of
 
 MIXED, DECODE = Workload(), Workload(phase="decode", batch=1)
 READING = Seconds(0.01, 0.02, 0.02)
@@ -30,14 +33,15 @@ def test_below_2_percent_it_hardly_helps(ceiling: float, words: str):
 def test_it_hardly_helps_and_no_replicas_are_best():
     assert balancing_answer(arms_of({0: 2.0, 2: 2.01}, ceiling=worth_of(2.02)), MIXED) == (
         "Balancing hardly helps: even perfect balance at no memory would serve 1.01x the requests of placement without "
-        "replicas; the network binds. No replicas are the best choice: none of the numbers tried gains more than 1%."
+        "replicas; the network binds. The best choice is no replicas: none of the numbers tried gains more than 1%."
     )
 
 
 def test_replicas_may_cost_more_than_they_gain():
     answer = balancing_answer(arms_of({0: 2.0, 2: 1.5}), MIXED)
     assert answer.startswith("Balancing helps")
-    assert "No replicas are the best choice" in answer
+    assert answer.endswith("The best choice is no replicas: none of the numbers tried gains more than 1%.")
+    assert "best choice" not in balancing_answer(arms_of({0: 2.0}), MIXED)
 
 
 def test_in_decode_with_few_tokens_slots_decide():
@@ -52,3 +56,10 @@ def test_in_decode_with_few_tokens_slots_decide():
 def test_without_replicas_nothing_may_be_served():
     arms = arms_of({0: 0.0, 2: 1.5})
     assert balancing_answer(arms, MIXED).endswith("craftc with 2 replicas per GPU serves 1.5 requests/s.")
+
+
+def test_even_loads_are_called_so():
+    curve = curve_of({0: 2.0, 2: 1.9}, ceiling=worth_of(2.01))
+    even = replace(curve.points[0], worth=worth_of(2.0, mean_peak=1.01))
+    arms = arms_of_curves([replace(curve, points=(even, *curve.points[1:]))], [0, 2])
+    assert "Placement alone is even already: the fullest GPU has 1.01x the mean." in balancing_answer(arms, MIXED)

@@ -48,9 +48,16 @@ def test_the_choice_its_rule_and_the_conditions():
     assert f"chosen: craftc with 1 replica per GPU ({RULE}: 1, 2)" in text
     assert "within the limits on latency: 2.90 requests/s against 1.90 without replicas, 1.53x" in text
     assert "limits: mean TTFT at most 5.00 s (default: four times that without waiting or replicas)" in text
-    assert "none on ITL (default)" in text
+    assert "ITL not limited (default)" in text
     assert "deepseek_v3 with 4 MoE layers on 16 GPUs of 2 nodes, 2 data-parallel ranks" in text
     assert "steps of the loads: planned from 2, judged on 3 others" in text
+
+
+def test_a_choice_at_the_end_of_what_was_tried_says_so():
+    line = "4 is the largest number tried, and more may be better: try it with --replicas"
+    assert line in text_of(arms_of({0: 2.0, 4: 3.0}))
+    assert "largest number tried" not in text_of(arms_of({0: 2.0, 4: 2.0}))
+    assert "largest number tried" not in text_of(arms_of({0: 2.0}))
 
 
 def test_where_the_event_simulation_disagrees_a_line_says_so():
