@@ -31,21 +31,33 @@ def balancing_answer(arms: SimulatedArms, workload: Workload) -> str:
             f"Balancing hardly helps: even perfect balance at no memory would serve {gain:.2f}x the requests of "
             f"placement without replicas; {binds} binds.{_why_not(arms, workload)}{_reached(arms)}"
         )
+    if _none_is_best(arms):
+        return (
+            f"Balancing would help, but replicas do not pay: perfect balance at no memory would serve {gain:.2f}x the "
+            f"requests of placement without replicas ({binds} binds), but none of the numbers tried gains more than 1%."
+            f"{_slots_decide(arms, workload)}"
+        )
     return (
         f"Balancing helps: perfect balance at no memory would serve {gain:.2f}x the requests of placement without "
-        f"replicas ({binds} binds).{_reached(arms)}{_slots_decide(arms, workload)}"
+        f"replicas ({binds} binds).{_reached(arms)}"
     )
 
 
 def _reached(arms: SimulatedArms) -> str:
     """What the best arm reaches of it."""
     best, reached = arms.best, arms.against_none(arms.best)
+    if _none_is_best(arms):
+        return " The best choice is no replicas: none of the numbers tried gains more than 1%."
     if best.asked == 0:
-        others = [arm for arm in arms.rows if arm.name == best.name and arm is not best]
-        return " The best choice is no replicas: none of the numbers tried gains more than 1%." if others else ""
+        return ""
     if reached is None:
         return "" if best.worth.goodput == 0 else f" {_placed(best)} serves {best.worth.goodput:.3g} requests/s."
     return f" {_placed(best)} reaches {reached:.2f}x."
+
+
+def _none_is_best(arms: SimulatedArms) -> bool:
+    """Whether no replicas were chosen among several numbers of them."""
+    return arms.best.asked == 0 and any(arm.name == arms.best.name and arm is not arms.best for arm in arms.rows)
 
 
 def _placed(arm: SimulatedArm) -> str:
