@@ -107,6 +107,7 @@ def test_decode_of_many_tokens_needs_some():
 @pytest.mark.parametrize("phase", ["mixed", "decode"])
 @pytest.mark.usefixtures("unconfirmed")
 def test_more_memory_never_lowers_the_choice_or_goodput(phase):
+    """By a few requests and more: a single one, which fits all at once, may move the choice by less than the band."""
     curves = [curve_of(Workload(1024, 128, phase=phase), chip__hbm_gib=size) for size in (0.6, 0.8, 1.0, 1.4, 2.0, 4.0)]
     chosen = [curve.chosen for curve in curves]
     assert chosen == sorted(chosen)
