@@ -69,7 +69,7 @@ def test_constants_are_fitted_again_from_what_they_predict(arms, monkeypatch):
     ratios = [replace(ratio, paper=paper) for ratio, paper in zip(RATIOS, modelled_ratios(known), strict=True)]
     monkeypatch.setattr("benchmarks.serving_fit.RATIOS", tuple(ratios))
     monkeypatch.setattr("benchmarks.serving_fit.KV_LOSSES", kv_losses(known))
-    start = with_values(truth, TIME, (0.7, 0.6))
+    start = with_values(truth, TIME, (0.6, 0.4))
     np.testing.assert_allclose(fit_time(arms, start), (0.5, 0.3), rtol=0.05)
     refitted = with_values(truth, MEMORY, fit_memory(arms, with_values(truth, MEMORY, (0.9, 0.1))))
     assert kv_losses(on_cluster(arms, refitted)) == pytest.approx(kv_losses(known), rel=0.01)
