@@ -34,6 +34,7 @@ from craftc.cli.simulation_runs import compared_arms, swept_arms, swept_curves
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from craftc.loads.load_profile import LoadProfile
     from craftc.report.simulated_arms import SimulatedArms
     from craftc.serving.calibration import Calibration
     from craftc.serving.goodput_curve import GoodputCurve
@@ -166,7 +167,7 @@ def simulate(
         _check_plot(plot)
     with shown_progress("read loads") as progress:
         recorded = read_loads(loads, loads_format)
-        other = None if judge is None else read_loads(judge, loads_format)
+        other = None if judge is None else _read_judge(judge, loads_format, server)
         fitted = None
         if measurements:
             progress("calibrate")
@@ -188,6 +189,19 @@ def _check_plot(plot: Path) -> None:
 
     check_picture(plot)
     check_writable(plot)
+
+
+def _read_judge(path: Path, loads_format: str | None, server: ServingModel) -> LoadProfile:
+    """The loads to judge on. Raises BadInput, naming them, if they are of another model."""
+    from craftc.errors import BadInput
+    from craftc.loads.read_loads import read_loads
+
+    loads = read_loads(path, loads_format)
+    try:
+        server.matched(loads)
+    except BadInput as error:
+        raise BadInput(f"--judge {path}: {error}") from None
+    return loads
 
 
 def _written(

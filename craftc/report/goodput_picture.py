@@ -41,9 +41,9 @@ def draw_goodput(curves: Sequence[GoodputCurve], path: Path) -> None:
         for number, curve in enumerate(curves):
             _draw_curve(axis, memory, curve, f"C{number}")
         _draw_choice(axis, curves[0])
-        # Numbers tried double, and start at 0.
+        # Numbers that are tried double, from 1 on, and 0 has no logarithm.
         counts = sorted({point.replicas_per_gpu for curve in curves for point in curve.points})
-        axis.set_xscale("symlog", linthresh=1)
+        axis.set_xscale("symlog", linthresh=1, base=2)
         axis.set_xticks(counts, [str(count) for count in counts], minor=False)
         axis.set_xticks([], minor=True)
         axis.set_xlim(-0.1, 1.1 * max(1, counts[-1]))

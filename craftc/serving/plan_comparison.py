@@ -89,7 +89,7 @@ def compare_plans(
         topology,
         _compared(none, limit_s),
         _compared(eplb, limit_s),
-        tuple(_compared(plan_arm(name, plan, split.judged, server), limit_s) for name, plan in plans.items()),
+        tuple(_compared(_plan_arm(name, plan, split.judged, server), limit_s) for name, plan in plans.items()),
         worth(balanced(none)),
         limit_s,
         split,
@@ -130,6 +130,13 @@ def _own_loads(plans: Mapping[str, ReplicationPlan], judges: tuple[LoadProfile, 
         for name, plan in plans.items()
         if plan.provenance.loads in known
     )
+
+
+def _plan_arm(name: str, plan: ReplicationPlan, judged: LoadProfile, server: ServingModel) -> Arm:
+    try:
+        return plan_arm(name, plan, judged, server)
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from None
 
 
 def _compared(arm: Arm, ttft_limit_s: float) -> ComparedArm:

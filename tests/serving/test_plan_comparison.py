@@ -87,3 +87,9 @@ def test_plans_for_other_gpus_are_refused():
 def test_without_memory_nothing_can_be_compared():
     with pytest.raises(Infeasible, match="no KV cache for a request"):
         compare_plans(PLANS, LOADS, server_of(cluster_of(chip__hbm_gib=0.5)))
+
+
+def test_a_plan_of_another_model_is_named():
+    plans = {**PLANS, "tiny.json": plan_of("0B", LOADS, expert_bytes=5)}
+    with pytest.raises(BadInput, match=r"^tiny\.json: layer layers\.0 of the plan has experts of 5 bytes"):
+        compare_plans(plans, LOADS, server_of(workload=Workload(phase="decode", batch=4)))
