@@ -8,7 +8,7 @@ import textwrap
 from craftc.report.balancing_answer import balancing_answer
 from craftc.report.simulated_arms import SimulatedArm, SimulatedArms, replicas_words
 from craftc.report.text_table import text_table
-from craftc.serving.cluster import Cluster
+from craftc.serving.cluster import Cluster, Figure
 from craftc.serving.memory import GIB
 from craftc.serving.serving_model import ServingModel
 from craftc.topology import Topology
@@ -69,7 +69,7 @@ def simulation_text(arms: SimulatedArms, server: ServingModel, topology: Topolog
 def cluster_text(cluster: Cluster) -> str:
     """Every constant with its source; assumed and calibrated ones are marked."""
     copies = cluster.network.wire_copies
-    lines = [(path, f"{figure.value:g}", figure.source) for path, figure in cluster.figures]
+    lines = [(path, _constant(figure), figure.source) for path, figure in cluster.figures]
     lines.append(("network.wire_copies", copies.value, copies.source))
     origins = [next((origin for origin in _MARKS if source.startswith(origin)), "") for *_, source in lines]
     widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
@@ -80,6 +80,11 @@ def cluster_text(cluster: Cluster) -> str:
     counted = [f", {origins.count(origin)} {origin} ({mark})" for origin, mark in _MARKS.items() if origin in origins]
     head = f"cluster {cluster.name} ({cluster.chip.name}): {len(lines)} constants{''.join(counted)}"
     return "\n".join((head, *rows))
+
+
+def _constant(figure: Figure) -> str:
+    """Its value; of a fit, four digits are more than enough."""
+    return f"{figure.value:.4g}" if figure.origin == "calibrated" else f"{figure.value:g}"
 
 
 def _hanging(start: str, text: str) -> str:

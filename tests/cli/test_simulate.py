@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from craftc.cli.simulation_inputs import DEFAULT_REPLICAS, given_topology, parse_planners, parse_replicas
-from craftc.errors import BadInput
 from craftc.plans.file import write_plan
-from craftc.serving.cluster import write_cluster
-from craftc.serving.goodput_curve import REPLICAS
+from craftc.serving.cluster import read_cluster, write_cluster
 from craftc.topology import Topology
 from tests.cli.command_line import GOLDEN, Ran, check_golden, run
 from tests.serving.small_server import LATENT, cluster_of, plan_of, skewed_counts, skewed_loads
@@ -25,24 +22,34 @@ DECODE = ("--phase", "decode", "--batch", "2")
 SWEEP = ("--gpus", "16", "--nodes", "2", "--planner", "craft", "--replicas", "0,1,2,4")
 
 
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with loads, config, cluster and plans."""
-    np.savez(tmp_path / "loads.npz", counts=skewed_counts(1.0))
-    np.savez(tmp_path / "other.npz", counts=skewed_counts(1.0, steps=5))
-    np.savez(tmp_path / "one.npz", counts=skewed_counts(1.0, steps=1))
-    np.savez(tmp_path / "wrong.npz", counts=skewed_counts(1.0, layers=3))
-    (tmp_path / "config.json").write_text(json.dumps(LATENT))
-    shutil.copy(GOLDEN / "cluster.yaml", tmp_path / "cluster.yaml")
+    folder = tmp_path_factory.mktemp("made")
+    np.savez(folder / "loads.npz", counts=skewed_counts(1.0))
+    np.savez(folder / "other.npz", counts=skewed_counts(1.0, steps=5))
+    np.savez(folder / "one.npz", counts=skewed_counts(1.0, steps=1))
+    np.savez(folder / "wrong.npz", counts=skewed_counts(1.0, layers=3))
+    (folder / "config.json").write_text(json.dumps(LATENT))
+    shutil.copy(GOLDEN / "cluster.yaml", folder / "cluster.yaml")
     for name, budget in (("none.json", "0B"), ("two.json", "2replicas/gpu")):
-        write_plan(plan_of(budget, skewed_loads(1.0)), tmp_path / name)
-    write_plan(plan_of("0B", skewed_loads(1.0), topology=Topology(8)), tmp_path / "eight.json")
+        write_plan(plan_of(budget, skewed_loads(1.0)), folder / name)
+    write_plan(plan_of("0B", skewed_loads(1.0), topology=Topology(8)), folder / "eight.json")
+    return folder
+
+
+@pytest.fixture
+def files(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder to work in."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def simulated(capfd: pytest.CaptureFixture[str], *options: str, loads: str = "loads.npz") -> Ran:
-    files = ("--loads", loads, "--model-config", "config.json", "--cluster", "cluster.yaml")
+def simulated(
+    capfd: pytest.CaptureFixture[str], *options: str, loads: str = "loads.npz", cluster: str = "cluster.yaml"
+) -> Ran:
+    files = ("--loads", loads, "--model-config", "config.json", "--cluster", cluster)
     return run(capfd, "simulate", *files, *REQUESTS, *options)
 
 
@@ -163,30 +170,40 @@ def test_files_are_checked_before_the_loads_are_read(capfd: pytest.CaptureFixtur
     assert "--nodes" in simulated(capfd, "--gpus", "16", loads="absent.npz").error_line
 
 
-def test_the_default_numbers_of_replicas_are_the_curves():
-    assert parse_replicas(DEFAULT_REPLICAS) == parse_replicas(None) == REPLICAS
+def test_calibration_is_used_reported_and_saved(capfd: pytest.CaptureFixture[str], files: Path):
+    rows = ("none,0,110,480000", "craft,1,121,460000", "craft,2,118,440000", "two.json,2,119,440000")
+    (files / "m.csv").write_text("\n".join(("arm,replicas_per_gpu,throughput,kv_tokens", *rows)))
+    ran = simulated(capfd, *SWEEP, "--calibrate", "m.csv", "--save", "mine.yaml", "--format", "json")
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out)
+    found = document["calibration"]
+    assert found["freed"]
+    assert found["after"] < found["before"]
+    assert len(found["comparisons"]) == 8
+    assert set(found["warnings"]) <= set(document["warnings"])
+    assert document["files"] == ["mine.yaml"]
+    mine = read_cluster("mine.yaml")
+    assert document["cluster"]["fingerprint"] == f"sha256:{mine.fingerprint}"
+    calibrated = [path for path, figure in mine.figures if figure.origin == "calibrated"]
+    assert sorted(calibrated) == sorted(found["freed"])
+    again = simulated(capfd, "none.json", *DECODE, loads="other.npz", cluster="mine.yaml")
+    assert again.code == 0, again.err
+    assert f"{len(calibrated)} calibrated (*)" in again.out
 
 
 @pytest.mark.parametrize(
-    "text", ["", ",", "1,,2", "1,", "-1", "1,two", "1.5", "1 2", "2,2", "2,02", "²", "1e3", "9" * 30]
+    ("rows", "message"),
+    [
+        (["none,0,110"], "m.csv: 1 row has throughput or ttft_ms, calibration needs at least 3"),
+        (["none,0,110", "crafty,1,121", "craft,2,118"], "m.csv: line 3: 'crafty' is not none, a planner"),
+        (["none,0,110", "two.json,4,121", "craft,2,118"], "m.csv: line 3: two.json has 2 replicas per GPU"),
+        (["none,0,110", "eight.json,0,121", "craft,2,118"], "eight.json is for 8 GPUs on 1 node, not 16 GPUs on 2"),
+    ],
 )
-def test_other_lists_of_replicas_are_refused(text: str):
-    with pytest.raises(BadInput, match="--replicas: ") as caught:
-        parse_replicas(text)
-    assert "\n" not in str(caught.value)
-
-
-def test_lists_are_read_with_spaces_and_in_any_order():
-    assert parse_replicas("8, 0,2") == (0, 2, 8)
-    assert parse_planners("eplb, craft") == ("eplb", "craft")
-    assert parse_planners(None) == ("craftc",)
-
-
-@pytest.mark.parametrize("text", ["", "craft,", "craft,craft", "crafty"])
-def test_other_lists_of_planners_are_refused(text: str):
-    with pytest.raises(BadInput):
-        parse_planners(text)
-
-
-def test_one_node_is_the_default():
-    assert given_topology({}, 8, None) == Topology(8)
+def test_measurements_that_cannot_be_used(
+    capfd: pytest.CaptureFixture[str], files: Path, rows: list[str], message: str
+):
+    (files / "m.csv").write_text("\n".join(("arm,replicas_per_gpu,throughput", *rows)))
+    ran = simulated(capfd, *SWEEP, "--calibrate", "m.csv")
+    assert ran.code == 2
+    assert message in ran.error_line
