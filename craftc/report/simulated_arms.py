@@ -31,7 +31,16 @@ class SimulatedArm:
     @property
     def words(self) -> str:
         """Its name, with its replicas per GPU if these were asked for."""
-        return self.name if self.asked is None else f"{self.name} with {replicas_words(self.asked)}"
+        if self.asked is None:
+            return self.name
+        if self.placed == f"{self.asked:.3g}":
+            return f"{self.name} with {replicas_words(self.asked)}"
+        return f"{self.name} with {self.placed} of {self.asked} replicas per GPU"
+
+    @property
+    def placed(self) -> str:
+        """Its replicas per GPU as a number to print."""
+        return f"{self.worth.replicas_per_gpu:.3g}"
 
 
 @dataclass(frozen=True, eq=False)

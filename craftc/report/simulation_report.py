@@ -152,8 +152,7 @@ def _mark(arm: SimulatedArm, arms: SimulatedArms) -> str:
 
 
 def _replicas(arm: SimulatedArm) -> str:
-    placed = f"{arm.worth.replicas_per_gpu:.3g}"
-    return placed if arm.asked is None or placed == f"{arm.asked:.3g}" else f"{placed} of {arm.asked}"
+    return arm.placed if arm.asked is None or arm.placed == f"{arm.asked:.3g}" else f"{arm.placed} of {arm.asked}"
 
 
 def _disagreements(arms: SimulatedArms) -> list[str]:

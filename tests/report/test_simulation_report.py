@@ -112,6 +112,14 @@ def test_numbers_of_replicas_that_come_to_the_same_are_one_row():
     assert arms.left_out == ("planner eplb cannot place 9999 replicas per GPU here: left out",)
 
 
+def test_a_planner_that_places_fewer_than_allowed_is_shown_with_both_numbers():
+    curve = curve_of({0: 2.0, 4: 3.0})
+    fewer = replace(curve.points[1], worth=worth_of(3.0, 2.5))
+    text = text_of(arms_of_curves([replace(curve, points=(curve.points[0], fewer))], [0, 4]))
+    assert "2.5 of 4" in text
+    assert "chosen: craftc with 2.5 of 4 replicas per GPU" in text
+
+
 def test_the_first_planner_decides():
     curves = [curve_of(GOODPUTS), curve_of({0: 2.0, 2: 3.5}, planner="craft")]
     arms = arms_of_curves(curves, list(GOODPUTS))
