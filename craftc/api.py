@@ -19,9 +19,11 @@ from craftc.planning_options import PlanningOptions, PlanningRequest
 from craftc.plans.replication_plan import ReplicationPlan
 from craftc.topology import Topology
 
-if TYPE_CHECKING:  # planning from loads must not import torch
+if TYPE_CHECKING:  # planning from loads must not import torch, and only goodput needs the serving model
     from torch import fx, nn
     from torch.export import ExportedProgram
+
+    from craftc.serving.serving_model import ServingModel
 
 Batches = Iterable[dict[str, Any]] | Callable[[], Iterable[dict[str, Any]]]
 """Calibration batches: a list, or a function that restarts the stream."""
@@ -117,7 +119,8 @@ def plan(
     *,
     expert_bytes: int | None = None,
     layers: Sequence[MoELayer] | None = None,
-    options: PlanningOptions = DEFAULTS,
+    options: PlanningOptions | None = None,
+    serving: ServingModel | None = None,
     on_pass: Progress | None = None,
 ) -> ReplicationPlan:
     """Plan copies and placement for measured loads: without a model, and without importing torch.
@@ -127,14 +130,20 @@ def plan(
     budget: memory for replicas: `64GiB` (all GPUs together), `1GiB/gpu`, `8replicas/gpu`, `12.5%` (of the experts'
     memory), or `auto`, as many as pay.
     expert_bytes: bytes of one expert, if all layers' experts have the same size.
-    layers: the MoE layers, instead of `expert_bytes`, if sizes differ or names matter.
-    options: how to plan.
+    layers: the MoE layers, instead of `expert_bytes`, if sizes differ or names matter; with `serving` its model's.
+    options: how to plan; by default for balancedness, with `serving` for step time.
+    serving: the server that the plan is for: `auto` is then decided by goodput, and the plan states its own.
     on_pass: called with the name of every pass as it starts.
 
     Raises BadInput on input that cannot be used, Unsupported if options cannot be combined, Infeasible if no plan fits.
     """
+    if serving is not None:
+        from craftc.serving.planning import plan_for
+
+        return plan_for(serving, loads, topology, parse_budget(budget), layers, options, on_pass)
     known = layers_of_loads(loads, expert_bytes) if layers is None else layers
-    return planned(PlanningRequest(topology, parse_budget(budget), options), loads, known, on_pass=on_pass).plan
+    request = PlanningRequest(topology, parse_budget(budget), options or DEFAULTS)
+    return planned(request, loads, known, on_pass=on_pass).plan
 
 
 def plan_per_phase(

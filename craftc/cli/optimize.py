@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from craftc.cli.command_help import OUTPUT
+from craftc.cli.for_server import ServerOptions, config_of_model, first_objective, optimized_with
 from craftc.cli.options import (
     DEFAULT_PLANNER,
     Budget,
@@ -19,7 +20,6 @@ from craftc.cli.options import (
     LoadsFormat,
     Model,
     Nodes,
-    Objective,
     ObjectiveChoice,
     OptionalLoads,
     OutputFormat,
@@ -33,9 +33,22 @@ from craftc.cli.options import (
 )
 from craftc.cli.outcome import Format, Result
 from craftc.cli.progress import ShownProgress, shown_progress
+from craftc.cli.serving_options import (
+    Batch,
+    Calibrate,
+    Chunk,
+    InputTokens,
+    OptionalCluster,
+    OutputTokensBesideFile,
+    Phase,
+    PhaseChoice,
+    SloItl,
+)
 
 if TYPE_CHECKING:
     from craftc.passes.compilation import Compilation
+    from craftc.plans.replication_plan import PlanObjective
+    from craftc.serving.goodput_curve import GoodputCurve
 
 Out = Annotated[
     Path | None,
@@ -68,7 +81,15 @@ def optimize(
     groups: Groups = 1,
     loads: OptionalLoads = None,
     loads_format: LoadsFormat = None,
-    objective: ObjectiveChoice = Objective.balancedness,
+    cluster: OptionalCluster = None,
+    calibrate: Calibrate = None,
+    input: InputTokens = 4096,
+    output_tokens: OutputTokensBesideFile = 256,
+    chunk: Chunk = 4096,
+    phase: Phase = PhaseChoice.mixed,
+    batch: Batch = None,
+    slo_itl: SloItl = None,
+    objective: ObjectiveChoice = None,
     slot_tokens: TokensPerSlot = 0.0,
     effort: EffortChoice = Effort.medium,
     shares: SharesChoice = Shares.even,
@@ -92,20 +113,36 @@ def optimize(
     from craftc.errors import BadInput
     from craftc.files.output_folder import check_replaceable
     from craftc.loads.read_loads import read_loads
+    from craftc.models.given_sizes import GivenSizes
     from craftc.models.model_file import load_model_source, model_name
     from craftc.passes.analysis.profile_loads import ProfileLoads
     from craftc.passes.pipelines import optimizing, run_on_model
     from craftc.planning_options import PlanningOptions, PlanningRequest
     from craftc.topology import Topology
 
+    serving = ServerOptions(cluster, calibrate, input, output_tokens, chunk, phase, batch, slo_itl)
+    server = serving.server(None if cluster is None else config_of_model(model, GivenSizes()))
+    wanted: PlanObjective | None = None if objective is None else objective.value
     options = PlanningOptions(
-        planner, solver.value, time_limit, shares.value, groups, validate, objective.value, effort.value, slot_tokens
+        planner,
+        solver.value,
+        time_limit,
+        shares.value,
+        groups,
+        validate,
+        first_objective(wanted, planner, server),
+        effort.value,
+        slot_tokens,
     )
     request = PlanningRequest(Topology(gpus, nodes), parse_budget(budget), options)
     if (out is None) == (stop_after is None):
         raise BadInput("give --out DIR, the folder to write, or --stop-after PASS to look without writing")
     if out is not None:
         check_replaceable(out, OURS)
+    if server is not None:
+        server.ranks(request.topology)
+    if server is not None and stop_after is not None:
+        raise BadInput("--stop-after does not go with --cluster: the budget is chosen between two pipelines")
     with shown_progress("load model") as progress:
         profiling = ProfileLoads(model_name=model_name(model), on_step=progress.on_step)
         pipeline = optimizing(request, profiling if loads is None else None)
@@ -113,10 +150,15 @@ def optimize(
             pipeline = pipeline.until(stop_after)
         measured = None if loads is None else read_loads(loads, loads_format)
         source = load_model_source(model)
-        done = run_on_model(pipeline, source.model, source.inputs, measured, on_pass=progress)
+        curve = None
+        if server is None:
+            done = run_on_model(pipeline, source.model, source.inputs, measured, on_pass=progress)
+        else:
+            profiled = profiling if loads is None else None
+            done, curve = optimized_with(server, request, source, profiled, measured, wanted, calibrate, progress)
         if out is None:
             return _shown(done, source.name, format)
-        return _written(done, source.name, model, out, progress, format)
+        return _written(done, curve, source.name, model, out, progress, format)
 
 
 def _shown(done: Compilation, name: str, format: Format) -> Result:
@@ -126,12 +168,21 @@ def _shown(done: Compilation, name: str, format: Format) -> Result:
     return Result(optimize_document(done), optimize_report(name, done), format, warnings=warnings)
 
 
-def _written(done: Compilation, name: str, spec: str, out: Path, progress: ShownProgress, format: Format) -> Result:
+def _written(
+    done: Compilation,
+    curve: GoodputCurve | None,
+    name: str,
+    spec: str,
+    out: Path,
+    progress: ShownProgress,
+    format: Format,
+) -> Result:
     from craftc.deployment.optimized_folder import write_optimized
     from craftc.plans.file import plan_document
+    from craftc.report.goodput_choice import goodput_choice_document, goodput_choice_text
     from craftc.report.optimize_report import files_list, optimize_report
     from craftc.report.phases_report import phases_document, phases_hint
-    from craftc.report.plan_report import comparison_table, validation_text
+    from craftc.report.plan_report import comparison_table, goodput_text, validation_text
     from craftc.report.verification_report import verification_document, verification_text
 
     progress("write")
@@ -142,9 +193,12 @@ def _written(done: Compilation, name: str, spec: str, out: Path, progress: Shown
         "files": [str(out / file) for file in files],
         "warnings": list(done.plan.warnings),
         **({} if done.phases is None else {"phases": phases_document(done.phases)}),
+        **({} if curve is None else {"goodput_curve": goodput_choice_document(curve)}),
     }
     parts = (
         verification_text(done.verification),
+        goodput_text(done.plan),
+        "" if curve is None else goodput_choice_text(curve),
         comparison_table(done.plan),
         validation_text(done.plan),
         phases_hint(done.phases),

@@ -185,11 +185,13 @@ EffortChoice = Annotated[
     ),
 ]
 ObjectiveChoice = Annotated[
-    Objective,
+    Objective | None,
     typer.Option(
         "--objective",
         help="What the plan should be good at: balancedness, step-time (how long steps wait for their slowest GPU), or "
-        "worst-workload (balancedness of the workload that has the least).",
+        "worst-workload (balancedness of the workload that has the least). Balancedness by default, with --cluster "
+        "step-time.",
+        show_default=False,
         rich_help_panel=SEARCH,
     ),
 ]

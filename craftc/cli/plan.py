@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from craftc.cli.command_help import BUDGET, OUTPUT
-from craftc.cli.given_config import Mtp, given_config, given_sizes
+from craftc.cli.for_server import ServerOptions, config_of_model, first_objective, made_for_server, planned_with
+from craftc.cli.given_config import Mtp, given_sizes
 from craftc.cli.options import (
     DEFAULT_PLANNER,
     Budget,
@@ -25,7 +26,6 @@ from craftc.cli.options import (
     LoadsFormat,
     ModelConfig,
     Nodes,
-    Objective,
     ObjectiveChoice,
     OptionalModel,
     OutputFormat,
@@ -38,20 +38,31 @@ from craftc.cli.options import (
     TokensPerSlot,
 )
 from craftc.cli.outcome import Format, Result
+from craftc.cli.plan_inputs import bytes_of, config_beside_model, loads_and_layers
 from craftc.cli.plan_phases import PerPhase, check_per_phase, plan_phases
 from craftc.cli.progress import ShownProgress, shown_progress
 from craftc.cli.replanning import MaxMove, Old, PlacementFormat, plan_in_use
+from craftc.cli.serving_options import (
+    Batch,
+    Calibrate,
+    Chunk,
+    InputTokens,
+    OptionalCluster,
+    OutputTokensBesideFile,
+    Phase,
+    PhaseChoice,
+    SloItl,
+)
 from craftc.topology import Topology
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from craftc.loads.load_profile import LoadProfile
-    from craftc.models.given_sizes import GivenSizes
     from craftc.models.model_config import ModelConfig as Config
-    from craftc.models.moe_layer import MoELayer
     from craftc.passes.compilation import Compilation
-    from craftc.planning_options import PlanningOptions, PlanningRequest
+    from craftc.planning_options import PlanningRequest
+    from craftc.plans.replication_plan import PlanObjective
+    from craftc.serving.goodput_curve import GoodputCurve
+    from craftc.serving.serving_model import ServingModel
 
 Output = Annotated[
     Path,
@@ -71,7 +82,8 @@ Curve = Annotated[
     typer.Option(
         "--curve",
         metavar="FILE.png",
-        help="With --budget auto: draw balancedness, or step time, against replicas per GPU, the chosen point marked.",
+        help="With --budget auto: draw balancedness, or step time, or with --cluster goodput, against replicas per "
+        "GPU, the chosen point marked.",
         show_default=False,
         rich_help_panel=OUTPUT,
     ),
@@ -96,7 +108,15 @@ def plan(
     max_move: MaxMove = None,
     curve: Curve = None,
     per_phase: PerPhase = False,
-    objective: ObjectiveChoice = Objective.balancedness,
+    cluster: OptionalCluster = None,
+    calibrate: Calibrate = None,
+    input: InputTokens = 4096,
+    output_tokens: OutputTokensBesideFile = 256,
+    chunk: Chunk = 4096,
+    phase: Phase = PhaseChoice.mixed,
+    batch: Batch = None,
+    slo_itl: SloItl = None,
+    objective: ObjectiveChoice = None,
     slot_tokens: TokensPerSlot = 0.0,
     effort: EffortChoice = Effort.medium,
     shares: SharesChoice = Shares.even,
@@ -115,28 +135,42 @@ def plan(
     """
     from craftc.budget import parse_budget
     from craftc.loads.read_loads import read_loads
-    from craftc.passes.pipelines import planned
     from craftc.planning_options import PlanningOptions, PlanningRequest
 
     topology = Topology(gpus, nodes)
     given = given_sizes(expert_bytes)
-    config = _config(model, model_config, given, mtp)
+    config = config_beside_model(model, model_config, given, mtp)
+    serving = ServerOptions(cluster, calibrate, input, output_tokens, chunk, phase, batch, slo_itl)
+    server = serving.server(config if model is None or cluster is None else config_of_model(model, given))
     recorded = cache(lambda: read_loads(loads, loads_format))
     planner = _uniform(planner) if uniform else planner
+    wanted: PlanObjective | None = None if objective is None else objective.value
     options = PlanningOptions(
-        planner, solver.value, time_limit, shares.value, groups, validate, objective.value, effort.value, slot_tokens
+        planner,
+        solver.value,
+        time_limit,
+        shares.value,
+        groups,
+        validate,
+        first_objective(wanted, planner, server),
+        effort.value,
+        slot_tokens,
     )
     in_use = plan_in_use(old, placement_format, topology, config, given, recorded)
-    options = replace(options, current_plan=in_use, max_move_bytes=_bytes(max_move))
+    options = replace(options, current_plan=in_use, max_move_bytes=bytes_of(max_move))
     request = PlanningRequest(topology, parse_budget(budget), options)
     _check_before_work(request, output, curve, per_phase)
+    if server is not None:
+        _check_server(server, topology, per_phase)
     show = partial(_result, model=model, config=config, recorded=recorded, format=format)
     with shown_progress("read loads") as progress:
-        measured, layers, built = _layers(recorded(), model, config, given, options, progress)
+        measured, layers, built = loads_and_layers(recorded(), model, config, given, options, progress)
         if per_phase:
             return plan_phases(request, measured, layers, built, output, progress, show)
-        done = planned(request, measured, layers, model=built, on_pass=progress)
-        return show(done, _write(done, output, curve, progress))
+        if server is not None:
+            server, request = made_for_server(server, request, measured, wanted, calibrate)
+        done, chosen = planned_with(server, request, measured, layers, built, progress)
+        return show(done, _write(done, chosen, output, curve, progress), chosen=chosen)
 
 
 def _uniform(planner: str) -> str:
@@ -161,65 +195,33 @@ def _check_before_work(request: PlanningRequest, output: Path, curve: Path | Non
             check_writable(path)
 
 
-def _config(model: str | None, model_config: Path | None, given: GivenSizes, mtp: bool) -> Config | None:
-    """The model's config, if it is given. Raises BadInput if the model is given twice."""
+def _check_server(server: ServingModel, topology: Topology, per_phase: bool) -> None:
+    """Refuse GPUs that are not the cluster's, and plans per phase: each phase has a server of its own."""
     from craftc.errors import BadInput
 
-    if model is not None and model_config is not None:
-        raise BadInput("give MODEL or --model-config, not both: each knows the layers and the size of their experts")
-    return given_config(model_config, given, mtp)
+    server.ranks(topology)
+    if per_phase:
+        raise BadInput(
+            "--per-phase does not go with --cluster: plan the phases, then craftc simulate each plan with --phase"
+        )
 
 
-def _bytes(size: str | None) -> int | None:
-    from craftc.units import parse_size
-
-    return None if size is None else parse_size(size)
-
-
-def _layers(
-    loads: LoadProfile,
-    model: str | None,
-    config: Config | None,
-    given: GivenSizes,
-    options: PlanningOptions,
-    progress: ShownProgress,
-) -> tuple[LoadProfile, tuple[MoELayer, ...], nn.Module | None]:
-    """Loads with the model's names, its MoE layers, and the model itself if there is one."""
-    from craftc.loads.name_layers import layers_of_loads, name_layers, recorded_layers
-    from craftc.models.given_sizes import resized, sized
-
-    if model is not None:
-        return (loads, *_model_and_layers(model, given, progress))
-    if config is not None:
-        return name_layers(loads, config), recorded_layers(loads, config), None
-    if options.current_plan is not None:
-        return loads, resized(options.current_plan.moe_layers, given), None
-    return loads, sized(layers_of_loads(loads, 1), given), None
-
-
-def _model_and_layers(model: str, given: GivenSizes, progress: ShownProgress) -> tuple[tuple[MoELayer, ...], nn.Module]:
-    from craftc.models.model_file import load_model_source
-    from craftc.models.model_sizes import true_sizes
-    from craftc.passes.compilation import require_moe_layers
-    from craftc.passes.pipelines import analysed
-
-    progress("load model")
-    source = load_model_source(model)
-    found = analysed(source.model, source.inputs, on_pass=progress)
-    require_moe_layers(found)
-    return true_sizes(model, found.layers, given), source.model
-
-
-def _write(done: Compilation, output: Path, curve: Path | None, progress: ShownProgress) -> list[str]:
+def _write(
+    done: Compilation, chosen: GoodputCurve | None, output: Path, curve: Path | None, progress: ShownProgress
+) -> list[str]:
     """Write the plan, and the drawing if it is requested; returns the files' names."""
     from craftc.plans.file import write_plan
     from craftc.report.budget_report import draw_budget_curve
+    from craftc.report.goodput_picture import draw_goodput
 
     progress("write plan")
     write_plan(done.plan, output)
     if curve is None:
         return [str(output)]
-    draw_budget_curve(done.budget_curve, curve)
+    if chosen is None:
+        draw_budget_curve(done.budget_curve, curve)
+    else:
+        draw_goodput([chosen], curve)
     return [str(output), str(curve)]
 
 
@@ -230,6 +232,7 @@ def _result(
     config: Config | None,
     recorded: Callable[[], LoadProfile],
     format: Format,
+    chosen: GoodputCurve | None = None,
 ) -> Result:
     """The plan; with `--budget auto` also the curve behind its budget, and with `--from` the changes."""
     from craftc.loads.name_layers import left_out
@@ -239,17 +242,23 @@ def _result(
     from craftc.plans.file import plan_document
     from craftc.report.budget_report import budget_document, budget_text
     from craftc.report.diff_report import diff_document, diff_summary
+    from craftc.report.goodput_choice import goodput_choice_document, goodput_choice_text
     from craftc.report.phases_report import phases_document, phases_hint
-    from craftc.report.plan_report import comparison_table, plan_summary, validation_text
+    from craftc.report.plan_report import comparison_table, goodput_text, plan_summary, validation_text
 
     options, topology = done.request.options, done.request.topology
     hints = () if model is None else mtp_beside(model)
     if config is not None:
         hints = groups_hint(config, options.expert_groups, topology.nodes) + left_out(recorded(), config)
-    warnings = (*done.plan.warnings, *hints)
+    judged = () if chosen is None else chosen.judged.warnings
+    warnings = (*done.plan.warnings, *hints, *judged)
     document = {"plan": plan_document(done.plan), "files": files, "warnings": list(warnings)}
-    parts = [plan_summary(done.plan), comparison_table(done.plan), *filter(None, [validation_text(done.plan)])]
-    if done.knows("budget_curve"):
+    texts = (plan_summary(done.plan), goodput_text(done.plan), comparison_table(done.plan), validation_text(done.plan))
+    parts = list(filter(None, texts))
+    if chosen is not None:
+        document["goodput_curve"] = goodput_choice_document(chosen)
+        parts.append(goodput_choice_text(chosen))
+    elif done.knows("budget_curve"):
         document["budget_curve"] = budget_document(done.budget_curve)
         parts.append(budget_text(done.budget_curve))
     if options.current_plan is not None:

@@ -56,8 +56,9 @@ class ModelConfig:
 
 
 def read_model_config(path: Path, given: GivenSizes = NO_SIZES) -> ModelConfig:
-    """The model in `path`, a config.json or a folder with one; what lies beside it is read as well.
+    """Read what planning and serving need to know of a model: no weights, no code, no torch.
 
+    path: a config.json or a folder with one; what lies beside it is read as well.
     given: sizes of experts that the user states; they decide.
 
     Raises BadInput naming the field that is wrong or missing, Unsupported for a quantisation that is not known.

@@ -111,8 +111,9 @@ def plan_document(plan: ReplicationPlan) -> dict[str, Any]:
         for name in ("objective", "step_time"):
             if row[name] is None:
                 del row[name]
-    if plan.estimate is not None and plan.estimate.cross_validation is None:
-        del document["estimate"]["cross_validation"]
+    for name in ("cross_validation", "goodput"):
+        if plan.estimate is not None and getattr(plan.estimate, name) is None:
+            del document["estimate"][name]
     for layer in document["layers"]:
         if layer["shares"] is None:
             del layer["shares"]

@@ -125,6 +125,30 @@ class CrossValidation:
 
 
 @dataclass(frozen=True)
+class PredictedGoodput:
+    """What the plan is worth on a server, on the loads that it was made from."""
+
+    cluster: str
+    """Name of the cluster."""
+    fingerprint: str
+    """`sha256:` and the fingerprint of the cluster's numbers and their sources."""
+    input: int
+    """Tokens of a prompt."""
+    output: int
+    """Tokens generated for a request."""
+    phase: str
+    """What runs on the server: `mixed`, `prefill` or `decode`."""
+    requests_per_s: float
+    """Requests per second of a server that always has some waiting; 0 if none fits the KV cache."""
+    over_none: float | None
+    """Times the goodput of placement only; None if that serves none."""
+    over_eplb: float | None
+    """Times the goodput of EPLB as published; None if its replicas leave no KV cache."""
+    kv_lost: float
+    """Part of the KV cache that the replicas take."""
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What the plan is worth on the loads that it was made from, next to the baselines."""
 
@@ -140,6 +164,8 @@ class Estimate:
     """One per layer, length L."""
     cross_validation: CrossValidation | None = None
     """Steps planned from and steps left out; None for a single step, and for a plan made from the plan in use."""
+    goodput: PredictedGoodput | None = None
+    """What the plan is worth on the cluster that it was made for; None if none was given."""
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,21 @@ def validation_text(plan: ReplicationPlan) -> str:
     return text_table((head, "steps planned from", "steps left out"), rows)
 
 
+def goodput_text(plan: ReplicationPlan) -> str:
+    """What the plan is worth on its cluster, in one line; empty if it was made for none."""
+    worth = None if plan.estimate is None else plan.estimate.goodput
+    if worth is None:
+        return ""
+    if worth.requests_per_s == 0:
+        return f"predicted goodput on {worth.cluster}: none, the replicas leave no KV cache for a request"
+    times = ((worth.over_eplb, "EPLB"), (worth.over_none, "no replicas"))
+    ratios = ", ".join(f"{ratio:.2f}x {name}" for ratio, name in times if ratio is not None)
+    return (
+        f"predicted goodput on {worth.cluster}, on the plan's own loads: {ratios}; KV cache {-worth.kv_lost:+.1%} "
+        f"({worth.requests_per_s:.3g} requests/s)"
+    )
+
+
 def layer_table(plan: ReplicationPlan) -> str:
     """One line per layer: replicas and balancedness."""
     columns = ("layer", "experts", "expert size", "replicas", "most copies")
@@ -109,7 +124,7 @@ def _step_time(row: PlannerEstimate, plan: ReplicationPlan) -> str:
 
 def _slot_time(plan: ReplicationPlan) -> str:
     tokens = plan.provenance.tokens_per_slot
-    return f"; reading the weights of one expert takes as long as {tokens:g} tokens" if tokens else ""
+    return f"; reading the weights of one expert takes as long as {round(tokens, 1):g} tokens" if tokens else ""
 
 
 def _unspent_lines(plan: ReplicationPlan) -> list[str]:

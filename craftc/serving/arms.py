@@ -31,10 +31,23 @@ def planned_arms(
     topology: Topology,
     on_pass: Progress | None = None,
 ) -> dict[int, Arm]:
-    """An arm for each number of replicas per GPU that `planner` can do with, by that number, ascending; 0 is tried too.
+    """Arms of `planner`, planning for a server: see `arms_with`."""
+    options = serving_options(PlanningOptions(planner=planner), split.planned, server, topology)
+    return arms_with(options, replicas, split, server, topology, on_pass)
 
-    Numbers that there is no room for are left out. Raises BadInput for a number below 0, or if there is no number that
-    the planner can do with.
+
+def arms_with(
+    options: PlanningOptions,
+    replicas: Sequence[int],
+    split: HeldOut,
+    server: ServingModel,
+    topology: Topology,
+    on_pass: Progress | None = None,
+) -> dict[int, Arm]:
+    """An arm for each number of replicas per GPU that the planner can do with, by that number, ascending.
+
+    0 is tried too. Numbers that there is no room for are left out. Raises BadInput for a number below 0, or if there is
+    no number that the planner can do with.
     """
     for count in replicas:
         if type(count) is not int or count < 0:
@@ -43,8 +56,7 @@ def planned_arms(
     room = most_replicas(layers, topology) // topology.gpus
     wanted = sorted({count for count in replicas if count <= room} | {0})
     budgets = {count: count * topology.gpus * max(layer.expert_bytes for layer in layers) for count in wanted}
-    options = serving_options(PlanningOptions(planner=planner), split.planned, server, topology)
-    groups = [wanted] if planner_named(planner).per_layer else [[count] for count in wanted]
+    groups = [wanted] if planner_named(options.planner).per_layer else [[count] for count in wanted]
     arms, refused = {}, ""
     for together in groups:
         request = PlanningRequest(topology, replicas_budget(str(together[-1]), together[-1]), options)
@@ -56,7 +68,7 @@ def planned_arms(
             refused = str(error)
             continue
         for count, placements in zip(together, placed, strict=True):
-            arms[count] = measured_arm(planner, placements, split.judged, server, topology)
+            arms[count] = measured_arm(options.planner, placements, split.judged, server, topology)
     if not arms:
         raise BadInput(f"none of {', '.join(map(str, wanted))} replicas per GPU can be planned: {refused}")
     return arms

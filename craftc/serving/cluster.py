@@ -213,7 +213,13 @@ def read_cluster(name_or_path: str | Path) -> Cluster:
 
 
 def write_cluster(cluster: Cluster, path: str | Path) -> None:
-    """Write a cluster file that reads back as an equal value, whole or not at all. Raises BadInput if that fails."""
+    """Write a cluster file that reads back as an equal value.
+
+    cluster: what to write.
+    path: an existing file is replaced, whole or not at all.
+
+    Raises BadInput if it cannot be written.
+    """
     write_bytes(Path(path), written_part(cluster))
 
 

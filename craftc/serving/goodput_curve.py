@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from craftc.loads.load_profile import LoadProfile
 from craftc.passes.base import Progress
+from craftc.planning_options import PlanningOptions
 from craftc.serving.arm import Worth, balanced, worth
-from craftc.serving.arms import baseline_arms, planned_arms
+from craftc.serving.arms import arms_with, baseline_arms, serving_options
 from craftc.serving.confirmation import Confirmation, confirmed, ttft_limit
 from craftc.serving.held_out import HeldOut, held_out
 from craftc.serving.memory import require_cache
@@ -87,8 +88,23 @@ def goodput_curve(
     Raises BadInput if loads, model, cluster and topology do not belong together, Infeasible if not even a server
     without replicas has KV cache for a request.
     """
+    options = serving_options(PlanningOptions(planner=planner), loads, server, topology)
+    return curve_of(loads, topology, server, options, replicas, judge=judge, on_pass=on_pass)
+
+
+def curve_of(
+    loads: LoadProfile,
+    topology: Topology,
+    server: ServingModel,
+    options: PlanningOptions,
+    replicas: Sequence[int],
+    *,
+    judge: LoadProfile | None = None,
+    on_pass: Progress | None = None,
+) -> GoodputCurve:
+    """The curve of plans made with `options`; otherwise like `goodput_curve`."""
     split = held_out(server.matched(loads), None if judge is None else server.matched(judge))
-    arms = planned_arms(planner, replicas, split, server, topology, on_pass)
+    arms = arms_with(options, replicas, split, server, topology, on_pass)
     if on_pass:
         on_pass("simulate")
     placed_only, eplb = baseline_arms(split, server, topology)
@@ -103,7 +119,7 @@ def goodput_curve(
         for count, arm in arms.items()
     )
     return GoodputCurve(
-        planner, points, band[0], (band[0], band[-1]), worth(balanced(none)), worth(eplb), limit_s, RULE, split
+        options.planner, points, band[0], (band[0], band[-1]), worth(balanced(none)), worth(eplb), limit_s, RULE, split
     )
 
 

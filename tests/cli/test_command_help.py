@@ -47,7 +47,7 @@ def test_the_example_at_the_end_of_the_help_works(capfd: pytest.CaptureFixture[s
 def test_many_options_stand_in_panels_and_every_option_in_one(capfd: pytest.CaptureFixture[str]):
     panels = re.split(r"\n(?=[A-Z]\w+:\n)", run(capfd, "plan", "--help").out)
     assert [panel.partition(":")[0] for panel in panels[1:]] == [
-        "Arguments", "Input", "Budget", "Search", "Replanning", "Output", "Example",
+        "Arguments", "Input", "Budget", "Serving", "Search", "Replanning", "Output", "Example",
     ]  # fmt: skip
     shown = [option for panel in panels[2:-1] for option in re.findall(r"\n  (?:-\w, )?(--[\w-]+)", panel)]
     assert len(shown) == len(set(shown)) == len(inspect.signature(COMMANDS[2]).parameters)  # less MODEL, plus --help

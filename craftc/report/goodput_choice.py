@@ -1,0 +1,44 @@
+"""How `--budget auto` chose for a server, as text and as JSON values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from craftc.report.text_table import text_table
+from craftc.serving.goodput_curve import GoodputCurve
+from craftc.units import format_size
+
+
+def goodput_choice_text(curve: GoodputCurve) -> str:
+    """The rule and every number of replicas tried, the chosen one marked."""
+    none = curve.points[0].worth
+    rows = [
+        (
+            f"{point.replicas_per_gpu}{' <- chosen' if point.replicas_per_gpu == curve.chosen else ''}",
+            format_size(point.worth.kv_bytes),
+            f"{point.worth.balancedness:.3f}",
+            f"{point.worth.goodput:.2f}" if point.worth.goodput else "no KV left",
+            f"{point.worth.goodput / none.goodput:.2f}" if none.goodput else "",
+        )
+        for point in curve.points
+    ]
+    columns = ("replicas/GPU", "KV cache/GPU", "balancedness", "requests/s", "x fewest")
+    steps = curve.judged.judged.steps
+    return (
+        f"budget auto: {curve.rule}\n{text_table(columns, rows)}\n"
+        f"planned from {curve.judged.planned.steps} steps, judged on {steps}"
+    )
+
+
+def goodput_choice_document(curve: GoodputCurve) -> dict[str, Any]:
+    """The same as JSON values, with all that a point is worth."""
+    points = [{"replicas_per_gpu": point.replicas_per_gpu, "worth": asdict(point.worth)} for point in curve.points]
+    return {
+        "rule": curve.rule,
+        "chosen": curve.chosen,
+        "band": list(curve.band),
+        "points": points,
+        "ceiling": asdict(curve.ceiling),
+        "eplb": asdict(curve.eplb),
+    }
