@@ -55,7 +55,7 @@ class ModelConfig:
     """Where the config was read, with what lies beside it, or None."""
 
 
-def read_model_config(path: Path, given: GivenSizes = NO_SIZES) -> ModelConfig:
+def read_model_config(path: str | Path, given: GivenSizes = NO_SIZES) -> ModelConfig:
     """Read what planning and serving need to know of a model: no weights, no code, no torch.
 
     path: a config.json or a folder with one; what lies beside it is read as well.
@@ -63,7 +63,7 @@ def read_model_config(path: Path, given: GivenSizes = NO_SIZES) -> ModelConfig:
 
     Raises BadInput naming the field that is wrong or missing, Unsupported for a quantisation that is not known.
     """
-    return _read(path, given, parse_model_config)
+    return _read(Path(path), given, parse_model_config)
 
 
 def read_model_config_with_mtp(path: Path, given: GivenSizes = NO_SIZES) -> ModelConfig:

@@ -20,7 +20,7 @@ def calibration_text(calibration: Calibration) -> str:
     off = (
         f"predictions are off by {_percent(calibration.before)} before, {_percent(calibration.after)} after, "
         f"{_percent(calibration.left_out)} for each row by a fit to the others (root mean square); worst: line "
-        f"{worst.line}, {worst.quantity} {worst.after / worst.measured - 1:+.0%}"
+        f"{worst.line}, {worst.quantity} {worst.after - 1:+.0%}"
     )
     return f"{fitted}\n{off}"
 
@@ -34,7 +34,7 @@ def calibration_document(calibration: Calibration) -> dict[str, Any]:
 
 def _off(cell: Comparison) -> float:
     """How far the prediction is off, as a log ratio."""
-    return abs(math.log(cell.after / cell.measured)) if cell.after > 0 else math.inf
+    return abs(math.log(cell.after)) if cell.after > 0 else math.inf
 
 
 def _percent(rms_log_ratio: float) -> str:

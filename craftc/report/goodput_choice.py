@@ -20,20 +20,29 @@ def goodput_choice_text(curve: GoodputCurve) -> str:
             f"{point.worth.balancedness:.3f}",
             f"{point.worth.goodput:.2f}" if point.worth.goodput else "no KV left",
             f"{point.worth.goodput / none.goodput:.2f}" if none.goodput else "",
+            "" if point.confirmation is None else f"{point.confirmation.goodput:.2f}",
         )
         for point in curve.points
     ]
-    columns = ("replicas/GPU", "KV cache/GPU", "balancedness", "requests/s", "x fewest")
+    columns = ("replicas/GPU", "KV cache/GPU", "balancedness", "requests/s", "x fewest", "within the limits")
     steps = curve.judged.judged.steps
     return (
         f"budget auto: {curve.rule}\n{text_table(columns, rows)}\n"
-        f"planned from {curve.judged.planned.steps} steps, judged on {steps}"
+        f"planned from {curve.judged.planned.steps} steps, judged on {steps}; within the limits on latency: by event "
+        f"simulation, for the chosen number and its neighbours"
     )
 
 
 def goodput_choice_document(curve: GoodputCurve) -> dict[str, Any]:
     """The same as JSON values, with all that a point is worth."""
-    points = [{"replicas_per_gpu": point.replicas_per_gpu, "worth": asdict(point.worth)} for point in curve.points]
+    points = [
+        {
+            "replicas_per_gpu": point.replicas_per_gpu,
+            "worth": asdict(point.worth),
+            "event_simulation": None if point.confirmation is None else asdict(point.confirmation),
+        }
+        for point in curve.points
+    ]
     return {
         "rule": curve.rule,
         "chosen": curve.chosen,

@@ -10,6 +10,7 @@ from craftc.budget import Budget, most_replicas
 from craftc.errors import BadInput, Infeasible
 from craftc.loads.load_profile import LoadProfile
 from craftc.loads.name_layers import recorded_layers
+from craftc.models.moe_layer import MoELayer
 from craftc.passes.base import Progress
 from craftc.passes.pipelines import placed_within
 from craftc.planning_options import PlanningOptions, PlanningRequest
@@ -17,6 +18,7 @@ from craftc.serving.arm import Arm, measured_arm
 from craftc.serving.held_out import HeldOut
 from craftc.serving.objective import tokens_per_slot
 from craftc.serving.serving_model import ServingModel
+from craftc.solvers.planners.eplb import uniform_replicas
 from craftc.solvers.planners.published import placement_only, published_eplb
 from craftc.solvers.planners.registry import planner_named
 from craftc.solvers.problem import PlanningProblem
@@ -46,17 +48,19 @@ def arms_with(
 ) -> dict[int, Arm]:
     """An arm for each number of replicas per GPU that the planner can do with, by that number, ascending.
 
-    0 is tried too. Numbers that there is no room for are left out. Raises BadInput for a number below 0, or if there is
-    no number that the planner can do with.
+    0 is tried too, and the smallest number of a planner that gives every layer the same. Numbers that there is no room
+    for are left out. Raises BadInput for a number below 0, or if there is no number that the planner can do with.
     """
     for count in replicas:
         if type(count) is not int or count < 0:
             raise BadInput(f"replicas per GPU must be whole numbers of at least 0, got {count!r}")
     layers = recorded_layers(split.planned, server.model)
     room = most_replicas(layers, topology) // topology.gpus
-    wanted = sorted({count for count in replicas if count <= room} | {0})
+    per_layer = planner_named(options.planner).per_layer
+    always = {0} if per_layer else {0, _uniform_number(layers, topology)}
+    wanted = sorted(count for count in {*replicas, *always} if count <= room)
     budgets = {count: count * topology.gpus * max(layer.expert_bytes for layer in layers) for count in wanted}
-    groups = [wanted] if planner_named(options.planner).per_layer else [[count] for count in wanted]
+    groups = [wanted] if per_layer else [[count] for count in wanted]
     arms, refused = {}, ""
     for together in groups:
         request = PlanningRequest(topology, replicas_budget(str(together[-1]), together[-1]), options)
@@ -72,6 +76,11 @@ def arms_with(
     if not arms:
         raise BadInput(f"none of {', '.join(map(str, wanted))} replicas per GPU can be planned: {refused}")
     return arms
+
+
+def _uniform_number(layers: Sequence[MoELayer], topology: Topology) -> int:
+    """The smallest number of replicas per GPU with which all layers have equal slots on all GPUs, in whole experts."""
+    return -(-sum(uniform_replicas(layer.experts, topology) for layer in layers) // topology.gpus)
 
 
 def baseline_arms(split: HeldOut, server: ServingModel, topology: Topology) -> tuple[Arm, Arm]:

@@ -89,7 +89,8 @@ def test_several_planners_and_a_picture(capfd: pytest.CaptureFixture[str], files
     assert ran.code == 0, ran.err
     document = json.loads(ran.out)
     arms = [(arm["arm"], arm["asked_replicas_per_gpu"]) for arm in document["arms"]]
-    assert arms == [("craft", 0), ("craft", 2), ("eplb", 0), ("eplb", 2), ("eplb as published", None)]
+    both = [("craft", 0), ("craft", 2), ("eplb", 0), ("eplb", 2), ("eplb", 4), ("eplb as published", None)]
+    assert arms == both
     assert (files / "goodput.png").read_bytes().startswith(b"\x89PNG")
     assert "warning: planner craft cannot place 9999 replicas per GPU here" in ran.err
     assert document["warnings"] == [line.removeprefix("warning: ") for line in ran.err.splitlines()[-2:]]

@@ -44,6 +44,12 @@ def test_replicas_may_cost_more_than_they_gain():
     )
 
 
+def test_eplb_that_pays_where_the_planner_does_not_is_named():
+    arms = arms_of({0: 2.0, 2: 1.5})
+    better = replace(arms, eplb=replace(arms.eplb, worth=worth_of(2.2)))
+    assert balancing_answer(better, MIXED).endswith("gains more than 1%. EPLB as published reaches 1.10x.")
+
+
 def test_where_nothing_else_was_tried_no_choice_is_praised():
     answer = balancing_answer(arms_of({0: 2.0}), MIXED)
     assert answer.startswith("Balancing helps: ")

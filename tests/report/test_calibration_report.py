@@ -10,9 +10,9 @@ from craftc.serving.calibration import Calibration, Comparison
 from tests.serving.small_server import cluster_of
 
 CELLS = (
-    Comparison(2, "throughput", 3.0, 4.5, 3.06),
-    Comparison(2, "ttft_ms", 900.0, 450.0, 810.0),
-    Comparison(3, "kv_tokens", 4e5, 4.4e5, 4e5),
+    Comparison(2, "throughput", 3.0, 1.5, 1.02),
+    Comparison(2, "ttft_ms", 900.0, 0.5, 0.9),
+    Comparison(3, "kv_tokens", 4e5, 1.1, 1.0),
 )
 FOUND = Calibration(cluster_of(), ("server.memory_fraction", "server.sync"), 0.5, 0.05, 0.08, CELLS, ("edge",))
 
@@ -30,14 +30,14 @@ def test_nothing_fitted_is_said():
 
 
 def test_a_prediction_of_nothing_is_the_worst():
-    nothing = replace(FOUND, comparisons=(*CELLS, Comparison(5, "throughput", 2.0, 1.0, 0.0)))
+    nothing = replace(FOUND, comparisons=(*CELLS, Comparison(5, "throughput", 2.0, 0.5, 0.0)))
     assert calibration_text(nothing).endswith("worst: line 5, throughput -100%")
 
 
 def test_json_holds_every_value():
     document = json.loads(json.dumps(calibration_document(FOUND)))
     assert document["comparisons"][1] == {
-        "line": 2, "quantity": "ttft_ms", "measured": 900.0, "before": 450.0, "after": 810.0,
+        "line": 2, "quantity": "ttft_ms", "measured": 900.0, "before": 0.5, "after": 0.9,
     }  # fmt: skip
     assert document["freed"] == ["server.memory_fraction", "server.sync"]
     assert "cluster" not in document

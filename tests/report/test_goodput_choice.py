@@ -21,7 +21,9 @@ def test_the_chosen_row_is_marked_and_the_rule_stands_first(curve: GoodputCurve)
     assert lines[0] == f"budget auto: {curve.rule}"
     marked = [line for line in lines if "<- chosen" in line]
     assert [line.split()[0] for line in marked] == [str(curve.chosen)]
-    assert lines[-1] == "planned from 4 steps, judged on 4"
+    assert lines[-1].startswith("planned from 4 steps, judged on 4; within the limits")
+    confirmed = [point for point in curve.points if point.confirmation is not None]
+    assert f"{confirmed[0].confirmation.goodput:.2f}" in lines[3]  # type: ignore[union-attr]
 
 
 def test_a_row_without_cache_says_so(curve: GoodputCurve):

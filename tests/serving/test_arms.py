@@ -62,15 +62,17 @@ def test_what_there_is_no_room_for_is_left_out():
     assert list(alone) == [0, 1, 2]
 
 
-def test_equal_slots_leave_out_what_does_not_divide():
+def test_equal_slots_leave_out_what_does_not_divide_and_try_the_smallest_number_that_does():
     arms = planned_arms("eplb", (0, 1, 2, 4), SPLIT, SERVER, Topology(24, 3))
-    assert list(arms) == [4]
-    assert arms[4].replicas_per_gpu == pytest.approx(LAYERS * 16 / 24)
+    assert list(arms) == [3, 4]
+    assert arms[3].replicas_per_gpu == arms[4].replicas_per_gpu == pytest.approx(LAYERS * 16 / 24)
+    assert list(planned_arms("eplb", (1,), SPLIT, SERVER, TOPOLOGY)) == [0, 1, LAYERS]
 
 
 def test_where_no_number_can_be_planned_it_is_said_why():
-    with pytest.raises(BadInput, match=r"none of 0, 1 replicas per GPU can be planned: planner eplb: .* at least 16"):
-        planned_arms("eplb", (1,), SPLIT, SERVER, Topology(24, 3))
+    few = held_out(SERVER.matched(skewed_loads()), None)
+    with pytest.raises(BadInput, match=r"none of 0 replicas per GPU can be planned: 192 GPUs, but 128 experts"):
+        planned_arms("craft", (0,), few, SERVER, Topology(192, 24))
 
 
 @pytest.mark.parametrize("wrong", [-1, 2.5, True, float("nan"), "4", None])
