@@ -20,7 +20,7 @@ from craftc.serving.arm import Arm
 from craftc.serving.cluster import Cluster
 from craftc.serving.cluster_figures import Figure
 from craftc.serving.compared_cells import Cell, Runs, arm_key, comparable, require_room, unqueued
-from craftc.serving.fitting import MEMORY, TIME, at_edge, fitted_ratios, freed_constants, with_ratios
+from craftc.serving.fitting import MEMORY, MISS, TIME, at_edge, fitted_ratios, freed_constants, miss_of, with_ratios
 from craftc.serving.measurements import QUANTITIES, Measurement, require_sound
 from craftc.serving.serving_model import ServingModel
 
@@ -100,7 +100,7 @@ def calibrate(
     requeued = runs.requeued(timed, roomy)
     most = min(most - len(memory), len({cell.row for cell in timed}) - 1)
     time, zeros = freed_constants(TIME, most, partial(requeued.errors, timed), roomy)
-    time_ratios, settled = _settled(time, timed, requeued, roomy)
+    time_ratios, miss, settled = _settled(time, timed, requeued, roomy)
     freed, ratios = (*memory, *time), np.concatenate([memory_ratios, time_ratios])
     rows = len({cell.row for cell in (*held, *timed)})
     cluster = _sourced(preset, freed, ratios, f"{measurements[0].file}, {rows} rows")
@@ -111,7 +111,7 @@ def calibrate(
         freed,
         _rms(before),
         _rms(after),
-        _rms(_left_out(compared, settled, preset, memory, time, ratios)),
+        _rms(_left_out(compared, settled, preset, memory, time, ratios, miss)),
         tuple(
             Comparison(cell.row.line, cell.quantity, cell.measured, math.exp(old), math.exp(new))
             for cell, old, new in zip(compared, before.tolist(), after.tolist(), strict=True)
@@ -124,22 +124,29 @@ def _memory_ratios(paths: Sequence[str], held: Sequence[Cell], runs: Runs, prese
     return fitted_ratios(paths, partial(runs.errors, held), preset, np.ones(len(paths)))
 
 
-def _settled(paths: Sequence[str], timed: Sequence[Cell], runs: Runs, roomy: Cluster) -> tuple[np.ndarray, Runs]:
-    """Fitted value / preset of every constant of time, and the runs with the queues that belong to them."""
-    ratios = np.ones(len(paths))
+def _settled(paths: Sequence[str], timed: Sequence[Cell], runs: Runs, roomy: Cluster) -> tuple[np.ndarray, float, Runs]:
+    """Fitted value / preset of every constant of time, how far off that fit is, and the runs with its queues."""
+    ratios, miss = np.ones(len(paths)), MISS
     for _ in range(_ROUNDS):
         before = ratios
-        ratios = fitted_ratios(paths, partial(runs.errors, timed), roomy, before)
-        if not len(paths) or not runs.factors:
+        ratios = fitted_ratios(paths, partial(runs.errors, timed), roomy, before, miss)
+        miss = miss_of(runs.errors(timed, with_ratios(roomy, paths, ratios)))
+        if not len(paths):
             break
         runs = runs.requeued(timed, with_ratios(roomy, paths, ratios))
         if np.abs(np.log(ratios / before)).max() < _SETTLED:
             break
-    return ratios, runs
+    return ratios, miss, runs
 
 
 def _left_out(
-    cells: Sequence[Cell], runs: Runs, preset: Cluster, memory: Sequence[str], time: Sequence[str], ratios: np.ndarray
+    cells: Sequence[Cell],
+    runs: Runs,
+    preset: Cluster,
+    memory: Sequence[str],
+    time: Sequence[str],
+    ratios: np.ndarray,
+    miss: float,
 ) -> np.ndarray:
     """Log ratios of every cell, each row predicted with constants that were fitted to the other rows."""
     errors = []
@@ -149,7 +156,7 @@ def _left_out(
         timed = [cell for cell in others if cell.quantity != "kv_tokens"]
         roomy = with_ratios(preset, memory, _memory_ratios(memory, held, runs, preset))
         start = ratios[len(memory) :]
-        found = fitted_ratios(time, partial(runs.errors, timed), roomy, start)
+        found = fitted_ratios(time, partial(runs.errors, timed), roomy, start, miss)
         own = [cell for cell in cells if cell.row == row]
         errors.append(runs.errors(own, with_ratios(roomy, time, found)))
     return np.concatenate(errors)

@@ -28,9 +28,11 @@ _HIGHEST = {
 """The highest value that a cluster can have."""
 _PRIOR = 0.4
 """Standard deviation of the logarithm of a constant around its preset."""
-_MISS = 0.05
-"""Standard deviation of the logarithm of a measurement around its prediction: the model's own on the ten ratios of
-goodput in arXiv 2603.28768 (4.8%, as `python -m benchmarks.serving_model` prints)."""
+MISS = 0.05
+"""Standard deviation of the logarithm of a measurement around its prediction, to begin with: about the model's own on
+the ten ratios of goodput in arXiv 2603.28768, as `python -m benchmarks.serving_model` prints."""
+_LEAST_MISS = 0.01
+"""The least that it is taken for, however well predictions fit."""
 _FARTHEST = 5.0
 """Factor from the preset, either way, up to which constants are looked for: four standard deviations of the prior."""
 _TRIAL = 1e-5
@@ -71,14 +73,24 @@ def freed_constants(
     return freed, zeros
 
 
-def fitted_ratios(paths: Sequence[str], errors: Errors, preset: Cluster, start: np.ndarray) -> np.ndarray:
-    """Fitted value / preset of every constant, looked for from the ratios `start`."""
+def miss_of(errors: np.ndarray) -> float:
+    """Standard deviation that errors of a fit speak for: the better it fits, the less the prior may pull."""
+    return float(np.clip(np.sqrt(np.mean(errors**2)), _LEAST_MISS, MISS)) if len(errors) else MISS
+
+
+def fitted_ratios(
+    paths: Sequence[str], errors: Errors, preset: Cluster, start: np.ndarray, miss: float = MISS
+) -> np.ndarray:
+    """Fitted value / preset of every constant, looked for from the ratios `start`.
+
+    miss: standard deviation of the logarithm of a measurement around its prediction.
+    """
     if not paths:
         return np.ones(0)
     most = np.array([_most(preset, path) for path in paths])
 
     def residuals(ratios: np.ndarray) -> np.ndarray:
-        return np.concatenate([errors(with_ratios(preset, paths, ratios)) / _MISS, np.log(ratios) / _PRIOR])
+        return np.concatenate([errors(with_ratios(preset, paths, ratios)) / miss, np.log(ratios) / _PRIOR])
 
     found: np.ndarray = least_squares(
         residuals,

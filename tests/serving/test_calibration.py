@@ -79,9 +79,9 @@ def values_of(calibration, paths):
 
 
 @settings(max_examples=2, deadline=None, derandomize=True)
-@given(st.floats(0.55, 0.85), st.floats(0.4, 1.6), st.floats(0.6, 0.95))
-def test_constants_are_found_again(server, arms, fraction, latency, network):
-    truth = {FRACTION: fraction, LATENCY: latency, NETWORK: network}
+@given(st.floats(0.55, 0.85), st.floats(0.4, 1.6), st.floats(0.5, 0.95), st.floats(0.6, 0.95), st.floats(0.2, 0.4))
+def test_constants_are_found_again(server, arms, fraction, latency, sync, network, experts):
+    truth = {FRACTION: fraction, LATENCY: latency, SYNC: sync, NETWORK: network, EXPERTS: experts}
     rows = measured(arms, server, with_values(server.cluster, truth))
     found = calibrate(rows, arms, server)
     assert found.freed == (FRACTION, LATENCY, SYNC, NETWORK, EXPERTS)
