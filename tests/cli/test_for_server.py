@@ -46,7 +46,11 @@ def test_a_plan_for_a_cluster_says_in_one_line_what_it_is_worth(capfd: pytest.Ca
 
 
 def test_the_output_says_which_rule_decided(capfd: pytest.CaptureFixture[str], files: Path):
-    served, alone = plan(capfd, *SERVED, "--curve", "curve.svg", budget="auto"), plan(capfd, budget="auto")
+    craft = ("--planner", "craft")
+    served, alone = (
+        plan(capfd, *SERVED, *craft, "--curve", "curve.svg", budget="auto"),
+        plan(capfd, *craft, budget="auto"),
+    )
     assert served.code == alone.code == 0, served.err + alone.err
     assert "budget auto: the smallest number of replicas per GPU within 1% of the best goodput" in served.out
     assert "budget auto: the largest number of replicas per GPU whose last one" in alone.out
@@ -55,7 +59,7 @@ def test_the_output_says_which_rule_decided(capfd: pytest.CaptureFixture[str], f
 
 
 def test_json_holds_the_curve(capfd: pytest.CaptureFixture[str], files: Path):
-    document = json.loads(plan(capfd, *SERVED, "--format", "json", budget="auto").out)
+    document = json.loads(plan(capfd, *SERVED, "--planner", "craft", "--format", "json", budget="auto").out)
     assert document["goodput_curve"]["chosen"] == document["goodput_curve"]["band"][0]
     assert document["plan"]["estimate"]["goodput"]["input"] == 1024
 
