@@ -41,7 +41,9 @@ def test_a_preset_is_written_and_read_back(name, tmp_path):
     assert again.fingerprint == preset.fingerprint
 
 
-LINES = st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "), min_size=1, max_size=200).filter(str.split)
+LINES = st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "), min_size=1, max_size=200).filter(
+    lambda line: bool(line.split())
+)
 POSITIVE = st.floats(1e-9, 1e9)
 WHOLE = st.integers(1, 10**6)
 PARTS = st.floats(1e-9, 1)
