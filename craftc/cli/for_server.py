@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from craftc.passes.compilation import Compilation
     from craftc.planning_options import PlanningRequest
     from craftc.plans.replication_plan import PlanObjective
+    from craftc.serving.cluster import Cluster
     from craftc.serving.goodput_curve import GoodputCurve
+    from craftc.serving.measurements import Measurement
     from craftc.serving.serving_model import ServingModel
 
 
@@ -84,25 +86,52 @@ def first_objective(objective: PlanObjective | None, planner: str, server: Servi
     return "step-time" if server is not None and "step-time" in planner_named(planner).objectives else "balancedness"
 
 
+@dataclass(frozen=True)
+class MadeForServer:
+    """What is planned for a server, once the loads are known."""
+
+    server: ServingModel
+    """With its calibrated cluster."""
+    request: PlanningRequest
+    """With the tokens that a slot of the server is worth."""
+    warnings: tuple[str, ...]
+    """What was assumed or taken for something else, one line each."""
+
+
 def made_for_server(
-    server: ServingModel, request: PlanningRequest, loads: LoadProfile, objective: str | None, calibrate: Path | None
-) -> tuple[ServingModel, PlanningRequest]:
-    """The server with its calibrated cluster, and `request` with the tokens that a slot of it is worth.
+    server: ServingModel,
+    request: PlanningRequest,
+    loads: LoadProfile,
+    layers: Sequence[MoELayer],
+    objective: PlanObjective | None,
+    measurements: Sequence[Measurement],
+) -> MadeForServer:
+    """What to plan, checked before the work begins.
 
     objective: as the user gave it; if none, slots count as they do on the server, unless a number is given.
+
+    Raises BadInput if loads, layers and the model's config do not belong together, Infeasible if a server without
+    replicas has no KV cache for a request.
     """
-    from craftc.cli.calibrating import calibrated, given_measurements
+    from craftc.cli.calibrating import calibrated
+    from craftc.serving.memory import even_bytes, require_cache
     from craftc.serving.objective import tokens_per_slot
 
-    measurements = given_measurements(calibrate, None)
+    matched, topology, options, warnings = server.matched(loads), request.topology, request.options, server.notes
+    server.check_sizes(layers)
     if measurements:
-        fitted = calibrated(measurements, loads, None, server, request.topology)
-        server = replace(server, cluster=fitted.cluster)
-    options = request.options
+        fitted = calibrated(measurements, loads, None, server, topology)
+        server, warnings = replace(server, cluster=fitted.cluster), (*warnings, *fitted.warnings)
+    require_cache(server, topology, even_bytes(server, topology))
     if objective is None and options.objective == "step-time" and not options.tokens_per_slot:
-        tokens = tokens_per_slot(server, server.matched(loads), request.topology)
-        request = replace(request, options=replace(options, tokens_per_slot=tokens))
-    return server, request
+        request = replace(request, options=replace(options, tokens_per_slot=tokens_per_slot(server, matched, topology)))
+    return MadeForServer(server, request, (*warnings, *_assumed(server.cluster)))
+
+
+def _assumed(cluster: Cluster) -> tuple[str, ...]:
+    """A line that names the constants that nobody measured."""
+    paths = [path for path, figure in cluster.figures if figure.origin == "assumed"]
+    return (f"cluster {cluster.name}: assumed, not measured: {', '.join(paths)}",) if paths else ()
 
 
 def planned_with(
@@ -131,10 +160,10 @@ def optimized_with(
     profiling: Pass | None,
     loads: LoadProfile | None,
     objective: PlanObjective | None,
-    calibrate: Path | None,
+    measurements: Sequence[Measurement],
     progress: Progress,
-) -> tuple[Compilation, GoodputCurve | None]:
-    """The model of `source` optimised for a server, and the curve of goodput if that decided the budget.
+) -> tuple[Compilation, GoodputCurve | None, tuple[str, ...]]:
+    """The model of `source` optimised for a server, the curve of goodput if that decided the budget, and warnings.
 
     The loads must be known before the budget and the time of a slot are, so the pipeline runs in two parts.
     """
@@ -145,7 +174,7 @@ def optimized_with(
 
     measuring = joined(analysis(), Pipeline(() if profiling is None else (profiling,)))
     known = run_on_model(measuring, source.model, source.inputs, loads, on_pass=progress)
-    server, request = made_for_server(server, request, known.loads, objective, calibrate)
-    request, curve = chosen_budget(server, request, known.loads, progress)
+    made = made_for_server(server, request, known.loads, known.layers, objective, measurements)
+    request, curve = chosen_budget(made.server, made.request, known.loads, progress)
     done = joined(planning(request), rewriting()).run(known, progress)
-    return updated(done, plan=with_goodput(done.plan, done.loads, server)), curve
+    return updated(done, plan=with_goodput(done.plan, done.loads, made.server)), curve, made.warnings

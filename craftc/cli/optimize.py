@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from craftc.cli.calibrating import given_measurements
 from craftc.cli.command_help import OUTPUT
 from craftc.cli.for_server import ServerOptions, config_of_model, first_objective, optimized_with
 from craftc.cli.options import (
@@ -141,8 +142,9 @@ def optimize(
         check_replaceable(out, OURS)
     if server is not None:
         server.ranks(request.topology)
+    measurements = given_measurements(calibrate, None)
     if server is not None and stop_after is not None:
-        raise BadInput("--stop-after does not go with --cluster: the budget is chosen between two pipelines")
+        raise BadInput("--stop-after does not go with --cluster: look at single passes without a cluster")
     with shown_progress("load model") as progress:
         profiling = ProfileLoads(model_name=model_name(model), on_step=progress.on_step)
         pipeline = optimizing(request, profiling if loads is None else None)
@@ -150,15 +152,18 @@ def optimize(
             pipeline = pipeline.until(stop_after)
         measured = None if loads is None else read_loads(loads, loads_format)
         source = load_model_source(model)
-        curve = None
+        curve: GoodputCurve | None = None
+        warnings: tuple[str, ...] = ()
         if server is None:
             done = run_on_model(pipeline, source.model, source.inputs, measured, on_pass=progress)
         else:
             profiled = profiling if loads is None else None
-            done, curve = optimized_with(server, request, source, profiled, measured, wanted, calibrate, progress)
+            done, curve, warnings = optimized_with(
+                server, request, source, profiled, measured, wanted, measurements, progress
+            )
         if out is None:
             return _shown(done, source.name, format)
-        return _written(done, curve, source.name, model, out, progress, format)
+        return _written(done, curve, warnings, source.name, model, out, progress, format)
 
 
 def _shown(done: Compilation, name: str, format: Format) -> Result:
@@ -171,6 +176,7 @@ def _shown(done: Compilation, name: str, format: Format) -> Result:
 def _written(
     done: Compilation,
     curve: GoodputCurve | None,
+    more: tuple[str, ...],
     name: str,
     spec: str,
     out: Path,
@@ -191,7 +197,7 @@ def _written(
         "plan": plan_document(done.plan),
         "verification": verification_document(done.verification),
         "files": [str(out / file) for file in files],
-        "warnings": list(done.plan.warnings),
+        "warnings": [*done.plan.warnings, *more],
         **({} if done.phases is None else {"phases": phases_document(done.phases)}),
         **({} if curve is None else {"goodput_curve": goodput_choice_document(curve)}),
     }
@@ -204,4 +210,4 @@ def _written(
         phases_hint(done.phases),
         files_list(out, files),
     )
-    return Result(document, "\n\n".join(filter(None, parts)), format, warnings=done.plan.warnings)
+    return Result(document, "\n\n".join(filter(None, parts)), format, warnings=(*done.plan.warnings, *more))

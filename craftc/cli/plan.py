@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from craftc.cli.calibrating import given_measurements
 from craftc.cli.command_help import BUDGET, OUTPUT
 from craftc.cli.for_server import ServerOptions, config_of_model, first_objective, made_for_server, planned_with
 from craftc.cli.given_config import Mtp, given_sizes
@@ -161,14 +162,16 @@ def plan(
     request = PlanningRequest(topology, parse_budget(budget), options)
     _check_before_work(request, output, curve, per_phase)
     if server is not None:
-        _check_server(server, topology, per_phase)
+        _check_server(server, topology, per_phase, curve)
+    measurements = given_measurements(calibrate, None)
     show = partial(_result, model=model, config=config, recorded=recorded, format=format)
     with shown_progress("read loads") as progress:
         measured, layers, built = loads_and_layers(recorded(), model, config, given, options, progress)
         if per_phase:
             return plan_phases(request, measured, layers, built, output, progress, show)
         if server is not None:
-            server, request = made_for_server(server, request, measured, wanted, calibrate)
+            made = made_for_server(server, request, measured, layers, wanted, measurements)
+            server, request, show = made.server, made.request, partial(show, more=made.warnings)
         done, chosen = planned_with(server, request, measured, layers, built, progress)
         return show(done, _write(done, chosen, output, curve, progress), chosen=chosen)
 
@@ -195,11 +198,14 @@ def _check_before_work(request: PlanningRequest, output: Path, curve: Path | Non
             check_writable(path)
 
 
-def _check_server(server: ServingModel, topology: Topology, per_phase: bool) -> None:
+def _check_server(server: ServingModel, topology: Topology, per_phase: bool, curve: Path | None) -> None:
     """Refuse GPUs that are not the cluster's, and plans per phase: each phase has a server of its own."""
     from craftc.errors import BadInput
+    from craftc.report.goodput_picture import check_picture
 
     server.ranks(topology)
+    if curve is not None:
+        check_picture(curve)
     if per_phase:
         raise BadInput(
             "--per-phase does not go with --cluster: plan the phases, then craftc simulate each plan with --phase"
@@ -233,6 +239,7 @@ def _result(
     recorded: Callable[[], LoadProfile],
     format: Format,
     chosen: GoodputCurve | None = None,
+    more: tuple[str, ...] = (),
 ) -> Result:
     """The plan; with `--budget auto` also the curve behind its budget, and with `--from` the changes."""
     from craftc.loads.name_layers import left_out
@@ -251,7 +258,7 @@ def _result(
     if config is not None:
         hints = groups_hint(config, options.expert_groups, topology.nodes) + left_out(recorded(), config)
     judged = () if chosen is None else chosen.judged.warnings
-    warnings = (*done.plan.warnings, *hints, *judged)
+    warnings = (*done.plan.warnings, *hints, *judged, *more)
     document = {"plan": plan_document(done.plan), "files": files, "warnings": list(warnings)}
     texts = (plan_summary(done.plan), goodput_text(done.plan), comparison_table(done.plan), validation_text(done.plan))
     parts = list(filter(None, texts))

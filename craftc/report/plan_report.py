@@ -82,7 +82,7 @@ def goodput_text(plan: ReplicationPlan) -> str:
     if worth is None:
         return ""
     if worth.requests_per_s == 0:
-        return f"predicted goodput on {worth.cluster}: none, the replicas leave no KV cache for a request"
+        return f"predicted goodput on {worth.cluster}: none, no request fits the KV cache, or none keeps the limits"
     times = ((worth.over_eplb, "EPLB"), (worth.over_none, "no replicas"))
     ratios = ", ".join(f"{ratio:.2f}x {name}" for ratio, name in times if ratio is not None)
     return (

@@ -78,6 +78,10 @@ class Worth:
     """Balancedness, in 0..1."""
     mean_peak: float
     """Mean over layers and steps of max GPU load / mean GPU load, at least 1."""
+    nic_peak: float
+    """The same of the tokens of network cards."""
+    node_peak: float
+    """The same of the tokens of nodes."""
     goodput: float
     """Requests per second of a server that always has some waiting, within the limit on time between tokens; 0 if none
     fits the KV cache."""
@@ -120,13 +124,15 @@ def measured_arm(
 def worth(arm: Arm) -> Worth:
     """What the placement is worth when requests never run out."""
     reached = saturation(arm.times, arm.requests)
-    cache = arm.cache
+    cache, peaks = arm.cache, arm.times.peaks
     return Worth(
         replicas_per_gpu=arm.replicas_per_gpu,
         kv_bytes=cache.bytes_per_gpu,
         requests=cache.requests,
         balancedness=arm.balancedness,
         mean_peak=arm.mean_peak,
+        nic_peak=float(peaks.nic_PL[0].mean()),
+        node_peak=float(peaks.node_PL[0].mean()),
         goodput=reached.rate,
         ttft_s=prefill_seconds(arm.times) if arm.times.server.workload.phase != "decode" else 0.0,
         itl_s=reached.itl_s,

@@ -99,7 +99,7 @@ def with_goodput(plan: ReplicationPlan, loads: LoadProfile, server: ServingModel
     if plan.estimate is None:
         return plan
     matched = server.matched(loads)
-    server.check_sizes(plan)
+    server.check_sizes(plan.moe_layers)
     placements, shares = [layer.placement for layer in plan.layers], [layer.shares for layer in plan.layers]
     none, eplb = baseline_arms(HeldOut(matched, matched), server, plan.topology)
     require_cache(server, plan.topology, none.expert_bytes)

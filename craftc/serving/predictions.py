@@ -9,8 +9,6 @@ kv_tokens: the KV cache of a rank / its bytes per token.
 
 What the event simulation changes is a pair of factors. They hardly move with the constants of the cluster, so a fit
 takes them as given, and is repeated with those of its result.
-
-Axes: K ranks that prefill, 0..ranks.
 """
 
 from __future__ import annotations
@@ -18,14 +16,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import binom
 
 from craftc.serving.arm import Arm
 from craftc.serving.event_simulation import Ranks, simulate_rate, unloaded_ttft_s
 from craftc.serving.measurements import Measurement
-from craftc.serving.saturation import Saturation, prefill_seconds, saturation
+from craftc.serving.saturation import Saturation, mean_step, prefill_seconds, saturation
 from craftc.serving.step_time import StepTimes
 
 _MILLI = 1e3
@@ -80,8 +76,8 @@ def itl_seconds(times: StepTimes, reached: Saturation, rate: float) -> float:
     def excess(step_s: float) -> float:
         per_rank = rate * step_s / ranks  # requests that start on a rank in every step
         if work.phase == "decode":
-            return _mean_step(times, 0.0, per_rank * work.output + 1 / ranks) - step_s
-        return _mean_step(times, per_rank * work.chunks, per_rank * (work.output - 1) + 1 / ranks) - step_s
+            return mean_step(times, 0.0, per_rank * work.output + 1 / ranks).total - step_s
+        return mean_step(times, per_rank * work.chunks, per_rank * (work.output - 1) + 1 / ranks).total - step_s
 
     if excess(reached.itl_s) >= 0:
         return reached.itl_s
@@ -116,13 +112,3 @@ def log_ratio(value: float, measured: float) -> float:
     """
     ratio, straight = value / measured, 0.1
     return math.log(ratio) if ratio > straight else math.log(straight) + ratio / straight - 1
-
-
-def _mean_step(times: StepTimes, prefill_share: float, decodes: float) -> float:
-    """Seconds of a mean step in which every rank decodes `decodes` requests and prefills in `prefill_share`."""
-    ranks, sync = times.ranks, times.server.cluster.server.sync.value
-    prefilling_K = np.arange(ranks + 1)
-    seconds_K = times.parts(prefilling_K, decodes).total_K
-    alone = binom.pmf(prefilling_K, ranks, prefill_share) @ seconds_K
-    together = (1 - prefill_share) * seconds_K[0] + prefill_share * seconds_K[-1]
-    return float(sync * together + (1 - sync) * alone)

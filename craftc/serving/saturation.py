@@ -42,9 +42,6 @@ class Saturation:
     """Requests per second; 0 if none fits the KV cache."""
     itl_s: float
     """Mean time between tokens of a request, in seconds; 0 if requests have one token only."""
-    ttft_s: float
-    """Time to the first token of a request that need not wait, in seconds: of its own steps of prefill, in which other
-    ranks prefill too as far as `sync` says."""
     prefill_share: float
     """Share of steps in which a rank prefills, in 0..1; below 1, the KV cache limits it."""
     requests: float
@@ -66,7 +63,8 @@ def saturation(times: StepTimes, requests: float) -> Saturation:
 
 
 def prefill_seconds(times: StepTimes) -> float:
-    """Time to the first token without waiting: in a share `sync` of the steps all ranks prefill, else one alone."""
+    """Time to the first token of a request that need not wait: of its own steps of prefill, in a share `sync` of which
+    all ranks prefill, in the others it alone."""
     alone_and_all_K = times.parts(np.array([1, times.ranks]), 0.0).total_K
     sync = times.server.cluster.server.sync.value
     return float(times.server.workload.chunks * ((1 - sync) * alone_and_all_K[0] + sync * alone_and_all_K[1]))
@@ -75,28 +73,27 @@ def prefill_seconds(times: StepTimes) -> float:
 def _saturated(times: StepTimes, requests: float) -> Saturation:
     work, ranks = times.server.workload, times.ranks
     if requests < 1:
-        return Saturation(0.0, 0.0, 0.0, 0.0, 0.0, Seconds(0.0, 0.0, 0.0))
+        return Saturation(0.0, 0.0, 0.0, 0.0, Seconds(0.0, 0.0, 0.0))
     if work.phase == "prefill":
-        step = _mean(times, 1.0, 0.0)
-        return Saturation(ranks / (work.chunks * step.total), 0.0, work.chunks * step.total, 1.0, 1.0, step)
+        step = mean_step(times, 1.0, 0.0)
+        return Saturation(ranks / (work.chunks * step.total), 0.0, 1.0, 1.0, step)
     if work.phase == "decode":
-        step = _mean(times, 0.0, requests)
-        return Saturation(ranks * requests / (work.output * step.total), step.total, 0.0, 0.0, requests, step)
+        step = mean_step(times, 0.0, requests)
+        return Saturation(ranks * requests / (work.output * step.total), step.total, 0.0, requests, step)
     steps = work.chunks + work.output - 1
     prefill_share = min(1.0, requests * work.chunks / steps)
     decodes = prefill_share * (work.output - 1) / work.chunks
-    step = _mean(times, prefill_share, decodes)
+    step = mean_step(times, prefill_share, decodes)
     return Saturation(
         ranks * prefill_share / (work.chunks * step.total),
         step.total if work.output > 1 else 0.0,
-        prefill_seconds(times),
         prefill_share,
         prefill_share * steps / work.chunks,
         step,
     )
 
 
-def _mean(times: StepTimes, prefill_share: float, decodes: float) -> Seconds:
+def mean_step(times: StepTimes, prefill_share: float, decodes: float) -> Seconds:
     """A mean step in which every rank decodes `decodes` requests and prefills with probability `prefill_share`."""
     ranks, sync = times.ranks, times.server.cluster.server.sync.value
     prefilling_K = np.arange(ranks + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -9,8 +10,8 @@ from craftc.errors import BadInput
 from craftc.loads.load_profile import LoadProfile
 from craftc.loads.name_layers import name_layers
 from craftc.models.model_config import ModelConfig
+from craftc.models.moe_layer import MoELayer
 from craftc.models.serving_shape import ServingShape, serving_shape
-from craftc.plans.replication_plan import ReplicationPlan
 from craftc.serving.cluster import Cluster
 from craftc.serving.workload import Workload
 from craftc.topology import Topology
@@ -86,10 +87,10 @@ class ServingModel:
             )
         return topology.gpus // self.tensor_parallel
 
-    def check_sizes(self, plan: ReplicationPlan) -> None:
-        """Raise BadInput if the experts of a plan are not as large as the model's."""
-        own = self.model.layers[len(self.model.layers) - len(plan.layers) :]
-        for planned, layer in zip(plan.layers, own, strict=True):
+    def check_sizes(self, layers: Sequence[MoELayer]) -> None:
+        """Raise BadInput if the experts of a plan's layers are not as large as the model's."""
+        own = self.model.layers[len(self.model.layers) - len(layers) :]
+        for planned, layer in zip(layers, own, strict=True):
             if planned.expert_bytes != layer.expert_bytes:
                 raise BadInput(
                     f"layer {planned.name} of the plan has experts of {planned.expert_bytes} bytes, the model's config "

@@ -25,7 +25,7 @@ def plan_arm(name: str, plan: ReplicationPlan, loads: LoadProfile, server: Servi
     """The plan as an arm called `name`, judged on `loads`. Raises BadInput as `simulate`."""
     matched = server.matched(loads)
     check_loads_fit(matched, plan.moe_layers, "plan")
-    server.check_sizes(plan)
+    server.check_sizes(plan.moe_layers)
     placements = [layer.placement for layer in plan.layers]
     shares = [layer.shares for layer in plan.layers]
     return measured_arm(name, placements, matched, server, plan.topology, shares)

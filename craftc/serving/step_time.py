@@ -148,7 +148,7 @@ class StepTimes:
         return all_to_all_K
 
     def _sent_bytes(self) -> int:
-        """Bytes of a value on its way to the experts: in their type if that has 8 bits, as DeepEP sends it."""
+        """Bytes of a value on its way to the experts: 8 bits if they are multiplied in float8, as DeepEP sends it."""
         return 1 if self.server.shape.expert_dtype == "float8" else _ACTIVATION_BYTES
 
     def _recorded(self) -> slice:

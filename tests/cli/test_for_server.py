@@ -81,6 +81,29 @@ def test_what_does_not_go_together_is_refused(capfd: pytest.CaptureFixture[str],
     assert not (files / "plan.json").exists()
 
 
+def test_what_nobody_measured_is_said(capfd: pytest.CaptureFixture[str], files: Path):
+    served = tuple("mi300x-ib" if word == "cluster.yaml" else word for word in SERVED)
+    ran = plan(capfd, *served)
+    assert ran.code == 0, ran.err
+    line = next(line for line in ran.err.splitlines() if "assumed, not measured" in line)
+    assert "chip.expert_efficiency" in line
+    assert "chip.hbm_gib" not in line
+
+
+def test_a_curve_that_cannot_be_drawn_is_refused_before_planning(capfd: pytest.CaptureFixture[str], files: Path):
+    ran = plan(capfd, *SERVED, "--curve", "curve.pdf", budget="auto")
+    assert ran.code == 2
+    assert ".svg or .png" in ran.err
+    assert not (files / "plan.json").exists()
+
+
+def test_measurements_that_are_not_there_are_refused_before_planning(capfd: pytest.CaptureFixture[str], files: Path):
+    ran = plan(capfd, *SERVED, "--calibrate", "none.csv")
+    assert ran.code == 2
+    assert "none.csv" in ran.err
+    assert "read loads" not in ran.err
+
+
 def test_gpus_of_another_cluster_are_refused_before_planning(capfd: pytest.CaptureFixture[str], files: Path):
     ran = plan(capfd, *SERVED, gpus="32")
     assert ran.code == 2

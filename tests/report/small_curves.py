@@ -24,6 +24,8 @@ def worth_of(goodput: float, replicas: float = 0.0, **fields: Any) -> Worth:
         "requests": 12,
         "balancedness": 0.5,
         "mean_peak": 2.0,
+        "nic_peak": 1.8,
+        "node_peak": 1.2,
         "goodput": goodput,
         "ttft_s": 1.25,
         "itl_s": 0.05,

@@ -28,7 +28,7 @@ def test_the_chosen_row_is_marked_and_the_rule_stands_first(curve: GoodputCurve)
 
 def test_a_row_without_cache_says_so(curve: GoodputCurve):
     last = curve.points[-1]
-    full = replace(last, worth=replace(last.worth, goodput=0.0, kv_bytes=-1e9))
+    full = replace(last, worth=replace(last.worth, goodput=0.0, kv_bytes=-1e9, binds="memory"))
     text = goodput_choice_text(replace(curve, points=(*curve.points[:-1], full)))
     assert "no KV left" in text
     assert "no KV left" not in goodput_choice_text(curve)

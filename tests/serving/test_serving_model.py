@@ -82,9 +82,9 @@ def test_loads_get_the_models_names_or_are_refused():
 
 def test_plans_with_experts_of_another_size_are_refused():
     server, loads = server_of(), skewed_loads(steps=2)
-    server.check_sizes(plan_of("1 replica/gpu", loads))
+    server.check_sizes(plan_of("1 replica/gpu", loads).moe_layers)
     with pytest.raises(BadInput, match=r"layer layers.0 of the plan has experts of 999 bytes, .* config says 25165824"):
-        server.check_sizes(plan_of("1 replica/gpu", loads, expert_bytes=999))
+        server.check_sizes(plan_of("1 replica/gpu", loads, expert_bytes=999).moe_layers)
 
 
 def test_the_workload_is_the_usual_one_by_default():
