@@ -84,9 +84,9 @@ def require_cache(server: ServingModel, topology: Topology, expert_bytes: float)
     if cache.requests >= 1:
         return cache
     missing = (cache.request_bytes - cache.bytes_per_gpu) / GIB
-    work = server.workload
+    work, gpus = server.workload, "1 GPU" if topology.gpus == 1 else f"{topology.gpus} GPUs"
     raise Infeasible(
-        f"no KV cache for a request of {work.input} + {work.output} tokens on {topology.gpus} GPUs of "
+        f"no KV cache for a request of {work.input} + {work.output} tokens on {gpus} of "
         f"{server.cluster.name}, even without replicas: {missing:.2f} GiB short per GPU; {_way_out(server, topology)}"
     )
 

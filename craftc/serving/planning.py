@@ -76,7 +76,10 @@ def plan_for(
 def chosen_budget(
     server: ServingModel, request: PlanningRequest, loads: LoadProfile, on_pass: Progress | None = None
 ) -> tuple[PlanningRequest, GoodputCurve | None]:
-    """`request` with the replicas per GPU that goodput chooses, and the curve behind it, if its budget is `auto`."""
+    """`request` with the replicas per GPU that goodput chooses, and the curve behind it, if its budget is `auto`.
+
+    As long as the most that were tried are chosen, twice as many are tried too.
+    """
     if request.budget.kind != "auto":
         return request, None
     if request.options.objective == "worst-workload":
@@ -86,7 +89,11 @@ def chosen_budget(
         )
     # What is planned anew for every number of replicas knows no plan in use.
     options = replace(request.options, current_plan=None, max_move_bytes=None)
-    curve = curve_of(loads, request.topology, server, options, REPLICAS, on_pass=on_pass)
+    tried = REPLICAS
+    curve = curve_of(loads, request.topology, server, options, tried, on_pass=on_pass)
+    while curve.chosen == tried[-1]:
+        tried = (*tried, 2 * tried[-1])
+        curve = curve_of(loads, request.topology, server, options, tried, on_pass=on_pass)
     return replace(request, budget=replicas_budget(request.budget.text, curve.chosen)), curve
 
 

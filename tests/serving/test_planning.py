@@ -38,6 +38,15 @@ def test_equal_loads_get_no_replicas():
     assert craftc.plan(even_loads(), TOPOLOGY, "auto", serving=SERVER, options=BALANCED).replicas == 0
 
 
+def test_where_the_most_replicas_tried_are_chosen_more_are_tried(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("craftc.serving.planning.REPLICAS", (0, 1))
+    request = PlanningRequest(TOPOLOGY, parse_budget("auto"), BALANCED)
+    _, curve = chosen_budget(SERVER, request, LOADS)
+    assert curve is not None
+    assert [point.replicas_per_gpu for point in curve.points][:3] == [0, 1, 2]
+    assert curve.chosen < curve.points[-1].replicas_per_gpu
+
+
 def test_a_stated_budget_stays():
     request = PlanningRequest(TOPOLOGY, parse_budget("1replicas/gpu"), BALANCED)
     assert chosen_budget(SERVER, request, LOADS) == (request, None)
