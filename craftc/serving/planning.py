@@ -89,7 +89,7 @@ def chosen_budget(
         )
     # What is planned anew for every number of replicas knows no plan in use.
     options = replace(request.options, current_plan=None, max_move_bytes=None)
-    tried = REPLICAS
+    tried: tuple[int, ...] = REPLICAS
     curve = curve_of(loads, request.topology, server, options, tried, on_pass=on_pass)
     while curve.chosen == tried[-1]:
         tried = (*tried, 2 * tried[-1])
