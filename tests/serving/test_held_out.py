@@ -54,5 +54,5 @@ def test_a_layer_whose_tokens_are_all_in_one_half_is_refused():
     counts_SLE = skewed_counts(1.0, steps=2).copy()
     counts_SLE[1, 2] = 0
     loads = LoadProfile.from_counts(counts_SLE)
-    with pytest.raises(BadInput, match=r"layer 2 \(layers.2\) has no tokens"):
+    with pytest.raises(BadInput, match=r"half of the 2 steps .* but layers.2 has no tokens in one half"):
         held_out(loads, None)
